@@ -132,6 +132,12 @@ def io_failure(error: OSError, path: str | os.PathLike[str] | None = None) -> In
     return InputOutputError(what, hint=hint)
 
 
+def unreadable(path: object, error: OSError) -> InputOutputError:
+    """A file or directory that cannot be read, with a hint."""
+    hint = _WHAT_TO_DO.get(error.errno or 0, "")
+    return InputOutputError(f"{path} cannot be read: {error.strerror}.", hint=hint)
+
+
 class Locked(BundlerError):
     exit_code = 75
     title = "locked"

@@ -21,7 +21,7 @@ from typing import Literal
 import msgspec
 
 from bundler.artifacts import reference
-from bundler.errors import InputOutputError, UsageError
+from bundler.errors import UsageError, unreadable
 from bundler.state.run_record import STORE
 
 LATEST = reference.LATEST
@@ -148,7 +148,7 @@ def exists(path: str) -> bool:
     except OSError as error:
         if error.errno in _ABSENT:
             return False
-        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+        raise unreadable(path, error) from error
     return True
 
 

@@ -12,10 +12,10 @@ from bundler.artifacts.names import ArtifactName
 from bundler.artifacts.reference import names_host
 from bundler.errors import (
     BundlerError,
-    InputOutputError,
     ToolFailed,
     UsageError,
     VerificationFailed,
+    unreadable,
 )
 from bundler.state.artifact import Artifact
 
@@ -112,7 +112,7 @@ def _ends_as_zip(path: Path) -> bool:
             stream.seek(-min(_MAX_END_BYTES, path.stat().st_size), os.SEEK_END)
             return _END_MAGIC in stream.read()
     except OSError as error:
-        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+        raise unreadable(path, error) from error
 
 
 def _open_image(name: str) -> Artifact:

@@ -105,7 +105,10 @@ def check_commits(
 def _or_refuse(name: str, found: git.Object | None) -> git.Object:
     if found is None:
         name = name.removesuffix("^{}")
-        raise ToolFailed(f"{name} does not exist in this clone, so it cannot be checked.")
+        raise ToolFailed(
+            f"{name} does not exist in this clone, so it cannot be checked.",
+            hint="Fetch the missing objects, then try again.",
+        )
     return found
 
 

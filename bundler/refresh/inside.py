@@ -284,7 +284,9 @@ def _unpack(stream: Any, target: Path, key: str) -> None:
                 for count, info in enumerate(archive):
                     if count > MAX_FILES:
                         raise BadData.of_key(
-                            key, f"the component wrote more than {MAX_FILES} files."
+                            key,
+                            f"the component wrote more than {MAX_FILES} files.",
+                            hint="Make it write fewer and larger files.",
                         )
                     _unpack_one(archive, info, target, made, key)
                     archive.members = []  # type: ignore[attr-defined]  # typeshed leaves it out

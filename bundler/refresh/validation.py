@@ -65,12 +65,18 @@ def _against_schema(key: str, state_path: Path, schema: Path, secrets: Secrets) 
 def _read(key: str, path: Path, what: str) -> Any:
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise BadData.of_key(key, f"{what} is too large to validate against a schema.")
+            raise BadData.of_key(
+                key,
+                f"{what} is too large to validate against a schema.",
+                hint="Use a command in `validate` instead of `json-schema`.",
+            )
         return msgspec.json.decode(path.read_bytes())
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise BadData.of_key(key, f"{what} is not JSON.") from error
+        raise BadData.of_key(
+            key, f"{what} is not JSON.", hint="Check what the API returns, and the schema."
+        ) from error
 
 
 def _by_command(

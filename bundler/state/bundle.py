@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
-from bundler.errors import InputOutputError, VerificationFailed
+from bundler.errors import VerificationFailed, unreadable
 from bundler.state.manifest import File, Manifest
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _open(path: Path) -> io.FileIO:
     try:
         return io.FileIO(path)
     except OSError as error:
-        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+        raise unreadable(path, error) from error
 
 
 class _Checked(io.RawIOBase):

@@ -15,7 +15,7 @@ from typing import BinaryIO, Literal
 
 import msgspec
 
-from bundler.errors import InputOutputError, VerificationFailed
+from bundler.errors import VerificationFailed, unreadable
 from bundler.state.artifact import Member, OneArtifact
 from bundler.state.bundle import MANIFEST_NAME, RUN_RECORD_NAME, STAGING_NAME, STATE_DIRECTORY
 from bundler.state.manifest import DirectoryRefresh, RunRecord, decode_canonical
@@ -179,7 +179,7 @@ def _read(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+        raise unreadable(path, error) from error
     except ValueError as error:
         raise VerificationFailed(f"{path} cannot be used: {error}.") from error
 
@@ -195,13 +195,13 @@ def list_directory(path: Path) -> list[os.DirEntry[str]]:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise VerificationFailed(f"A directory is nested too deeply: {path}.") from error
-        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+        raise unreadable(path, error) from error
 
 
 def _open(path: Path) -> BinaryIO:
     try:
         return open(open_regular(str(path)), "rb")
     except OSError as error:
-        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+        raise unreadable(path, error) from error
     except ValueError as error:
         raise VerificationFailed(f"{path} cannot be used: {error}.") from error

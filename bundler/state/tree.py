@@ -21,7 +21,7 @@ from typing import Protocol
 
 import msgspec
 
-from bundler.errors import BadData, InputOutputError
+from bundler.errors import BadData, InputOutputError, unreadable
 from bundler.system.parallel import in_parallel
 from bundler.verify_at_start import fold as fold  # noqa: PLC0414  # a name of this module, too
 from bundler.verify_at_start import name_problem as name_problem  # noqa: PLC0414  # as above
@@ -86,7 +86,7 @@ def _walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
             with os.scandir(root / below) as listing:
                 children = list(listing)
         except OSError as error:
-            raise InputOutputError(f"{root / below} cannot be read: {error.strerror}.") from error
+            raise unreadable(root / below, error) from error
         if below and not children:
             raise BadData(
                 f"The state contains the empty directory {root / below}.",
@@ -148,7 +148,7 @@ def _hash_file(root: Path, path: str, before: os.stat_result) -> FileEntry:
             digest, size = hash_stream(stream, before.st_size)
             after = os.fstat(descriptor)
     except OSError as error:
-        raise InputOutputError(f"{root / path} cannot be read: {error.strerror}.") from error
+        raise unreadable(root / path, error) from error
     if (before.st_size, before.st_mtime_ns, before.st_ino) != (
         after.st_size,
         after.st_mtime_ns,

@@ -52,7 +52,11 @@ def import_dagster(
     for key in sorted(set(keys)):
         files = found.pop(sanitize_key(key), [])
         if not files:
-            raise ConfigurationError(f"{source.url} contains nothing for {key}.", key=key)
+            raise ConfigurationError(
+                f"{source.url} contains nothing for {key}.",
+                hint="Check the key and the URL, which is the storage's base path.",
+                key=key,
+            )
         wanted = (latest or {}).get(key)
         files.sort(key=lambda item: (_version(item) == wanted, item.modified, item.name))
         for item in files:

@@ -56,7 +56,10 @@ def server_time(objects: Objects) -> float:
     finally:
         objects.delete([name])
     if stored is None:
-        raise Unavailable(f"{objects.url} does not return what was just written to it.")
+        raise Unavailable(
+            f"{objects.url} does not return what was just written to it.",
+            hint="Use a store that returns an object as soon as it is written.",
+        )
     return stored.modified
 
 
@@ -164,5 +167,7 @@ def _change(
         written = objects.replace(_NAME, raw, stored.tag) if stored else objects.create(_NAME, raw)
         return after if written else None
 
-    outrun = Locked(f"{where}: other pipelines changed it first, {_ATTEMPTS} times.")
+    outrun = Locked(
+        f"{where}: other pipelines changed it first, {_ATTEMPTS} times.", hint=pointer.FEWER
+    )
     pointer.compete(change, outrun, attempts=_ATTEMPTS, timeout=None)

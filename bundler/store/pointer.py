@@ -29,6 +29,7 @@ from bundler.store.objects import Objects
 from bundler.store.records import Action, Change, Current, Format, Move
 from bundler.system import retries, times
 
+FEWER = "Try again when fewer pipelines push concurrently."
 _PATIENCE_SECONDS = 180.0
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 1.0
@@ -120,7 +121,7 @@ def _swap(
 
     outrun = Locked(
         f"{objects.url}: other writers updated the pointer first, for {_PATIENCE_SECONDS:g} s.",
-        hint="Try again when fewer pipelines push concurrently.",
+        hint=FEWER,
     )
     return compete(swap, outrun, attempts=None, timeout=_PATIENCE_SECONDS)
 

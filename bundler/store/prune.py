@@ -109,7 +109,8 @@ def prune(store: Store, rules: PruneRules, *, dry_run: bool = False) -> Pruned:
         if dry_run or _carry_out(store, current, result, oldest):
             return result
     raise Locked(
-        f"{store.url}: other writers updated the pointer during each of {_ATTEMPTS} attempts."
+        f"{store.url}: other writers updated the pointer during each of {_ATTEMPTS} attempts.",
+        hint=pointer.FEWER,
     )
 
 

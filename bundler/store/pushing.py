@@ -167,7 +167,9 @@ class Attempt:
     def decide(self, now: Current | None) -> Current | None:
         """Raises `OutdatedError`, or `InputOutputError` if the push has taken too long."""
         if time.monotonic() > self.deadline:
-            raise InputOutputError("The push took too long: a prune may have removed parts of it.")
+            raise InputOutputError(
+                "The push took too long: a prune may have removed parts of it.", hint="Push again."
+            )
         keys = dict(now.keys) if now else {}
         for key in self.unchanged:
             if key not in keys or keys[key].semantic != self.before[key].semantic:

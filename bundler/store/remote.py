@@ -221,7 +221,10 @@ def _classified(error: Exception, url: str, action: str) -> BundlerError:
         )
     again = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
     if status and status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in again:
-        return ToolFailed(f"{url} answered {status} when asked to {action}.")
+        return ToolFailed(
+            f"{url} answered {status} when asked to {action}.",
+            hint="Check the URL and the variables that configure the store.",
+        )
     answer = f"answered {status}" if status else "did not answer"
     return Unavailable(f"{url} {answer} when asked to {action}.", hint="Try again later.")
 

@@ -196,7 +196,10 @@ class Store:
         number, then = self.at(current.number - 1 if to is None else to)
         unknown = [key for key in keys if key not in then]
         if unknown:
-            raise UsageError(f"{', '.join(unknown)} had no version in set {number}.")
+            raise UsageError(
+                f"{', '.join(unknown)} had no version in set {number}.",
+                hint=f"List the sets: {self.command('list --sets')}",
+            )
         have = {key: entry.version for key, entry in current.keys.items()}
         wanted = {key: then[key] for key in (keys or then) if have.get(key) != then[key]}
         found = self.all_of(wanted)
@@ -243,7 +246,7 @@ def by_key(versions: Iterable[Version]) -> list[Version]:
 
 def _refuse_retired(now: Current | None, version: str) -> None:
     if now is not None and version in now.retired:
-        raise UsageError(f"Version {version} is being pruned.")
+        raise UsageError(f"Version {version} is being pruned.", hint="Choose another version.")
 
 
 def open_store(url: str, patience: float | None = None) -> Store:

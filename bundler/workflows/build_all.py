@@ -144,7 +144,10 @@ def jobs_of(
 def _safe(name: str, root: Path) -> str:
     """A project's name as a part of file names."""
     if "/" in name or not name.isprintable():
-        raise ConfigurationError(f"{pyproject_of(root)}: {name!r} cannot name a project.")
+        raise ConfigurationError(
+            f"{pyproject_of(root)}: {name!r} is not a valid project name.",
+            hint="Correct `name` in [project]: letters, digits, dots, dashes and underscores.",
+        )
     return name
 
 

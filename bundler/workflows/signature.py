@@ -131,7 +131,7 @@ def attach(artifact: OciImage, signature: Path) -> str:
 
     store = artifact.store
     if not isinstance(store, RegistryStore):
-        raise UsageError(f"{artifact.name} is not in a registry.")
+        raise _not_in_a_registry(artifact)
     with io_errors(signature):
         content = signature.read_bytes()
     target = RegistryTarget(store.reference, connection=store.connection)
@@ -148,7 +148,7 @@ def check_attached(message: bytes, artifact: OciImage, allowed: Path) -> str:
 
     store = artifact.store
     if not isinstance(store, RegistryStore):
-        raise UsageError(f"{artifact.name} is not in a registry.")
+        raise _not_in_a_registry(artifact)
     failure = Findings(
         f"The registry has no signature for {artifact.name}.",
         hint=_sign_it(artifact.name),
@@ -245,3 +245,10 @@ def _sign_it(name: str, signature: Path | None = None) -> str:
 
 def _keygen(verb: str, *arguments: str | Path, stdin: bytes | None = None) -> process.Completed:
     return process.run([_KEYGEN, "-Y", verb, *map(str, arguments)], stdin=stdin)
+
+
+def _not_in_a_registry(artifact: OciImage) -> UsageError:
+    return UsageError(
+        f"{artifact.name} is not in a registry.",
+        hint="Push it and pass docker://NAME, or pass a file with --signature.",
+    )

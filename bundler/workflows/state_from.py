@@ -177,7 +177,10 @@ def _refuse_unmatched(targets: Sequence[_Target], matched: Sequence[_Target], na
                 hint="Pass another artifact with --state-from, or refresh.",
             )
         if matched.count(target) > 1:
-            raise UsageError(f"{name} contains several state directories for {target.place}.")
+            raise UsageError(
+                f"{name} contains several state directories for {target.place}.",
+                hint="Pass an artifact of this project alone with --state-from.",
+            )
 
 
 def _refuse_missing(target: _Target, manifest: Manifest, name: str) -> None:

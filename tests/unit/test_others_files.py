@@ -374,5 +374,5 @@ def test_logs_are_not_written_through_links(tmp_path: Path, link: str) -> None:
 
 def test_a_projects_name_is_no_path(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "../../x"\n')
-    with pytest.raises(ConfigurationError, match="cannot name a project"):
+    with pytest.raises(ConfigurationError, match="is not a valid project name"):
         jobs_of([tmp_path], ["true"], ["-o", "{name}.pex"], tmp_path, tmp_path / "logs")

@@ -21,7 +21,7 @@ from bundler.artifacts.image.blobs import REF_NAME, Descriptor, open_regular
 from bundler.artifacts.image.compression import is_packed, unpacked
 from bundler.artifacts.image.image import Json
 from bundler.artifacts.image.tarstream import TarMember, read_tar
-from bundler.errors import InputOutputError, VerificationFailed
+from bundler.errors import VerificationFailed, unreadable
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -52,7 +52,7 @@ class Archive:
         except BaseException as error:
             self._stack.close()
             if isinstance(error, OSError):
-                raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+                raise unreadable(path, error) from error
             raise
 
     def _read(self) -> None:

@@ -20,7 +20,7 @@ from bundler.artifacts.image import image
 from bundler.artifacts.image.compression import Compression
 from bundler.artifacts.image.image import INDEX_TYPES, MANIFEST_TYPES, Json, load
 from bundler.artifacts.image.layer import Layer, Written
-from bundler.errors import InputOutputError, VerificationFailed
+from bundler.errors import VerificationFailed, unreadable
 
 REF_NAME = "org.opencontainers.image.ref.name"
 _ATTESTATION = "vnd.docker.reference.type"
@@ -165,7 +165,7 @@ def open_regular(path: Path) -> BinaryIO:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+        raise unreadable(path, error) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise VerificationFailed(f"{path} is not a regular file.")

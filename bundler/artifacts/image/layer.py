@@ -63,7 +63,10 @@ class Placed(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         names = self.path.split("/")
         if names[0] or any(name in ("", ".", "..") for name in names[1:]):
-            raise ConfigurationError(f"{self.path!r} is not an absolute path in an image.")
+            raise ConfigurationError(
+                f"{self.path!r} is not an absolute path in an image.",
+                hint="Write the whole path, such as /app/shop/defs/.local_defs_state.",
+            )
 
 
 def parents_of(path: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from typing import BinaryIO, ClassVar, Literal
 import msgspec
 
 from bundler.artifacts.python.zipfiles import ZipFile
-from bundler.errors import InputOutputError, VerificationFailed
+from bundler.errors import VerificationFailed, unreadable
 from bundler.state.artifact import Member
 from bundler.state.bundle import MANIFEST_NAME, STATE_DIRECTORY
 from bundler.state.directory import list_directory
@@ -280,4 +280,4 @@ def _open(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except OSError as error:
-        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+        raise unreadable(path, error) from error

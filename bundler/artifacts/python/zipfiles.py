@@ -29,7 +29,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from bundler.errors import InputOutputError, VerificationFailed
+from bundler.errors import VerificationFailed, unreadable
 from bundler.state.tree import name_problem
 
 if TYPE_CHECKING:
@@ -292,7 +292,7 @@ class ZipFile:
         try:
             return os.pread(self.descriptor, size, self.start + offset)
         except OSError as error:
-            raise InputOutputError(f"{self.name} cannot be read: {error.strerror}.") from error
+            raise unreadable(self.name, error) from error
 
     def data_offset(self, entry: ZipEntry) -> int:
         """Where the entry's own bytes begin, after its local header.
@@ -360,7 +360,7 @@ def opened(path: Path, name: str | None = None, like: ZipFile | None = None) -> 
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+        raise unreadable(path, error) from error
     try:
         yield read(descriptor, 0, os.fstat(descriptor).st_size, name or str(path), like)
     finally:

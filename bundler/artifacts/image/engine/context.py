@@ -23,7 +23,7 @@ from bundler.artifacts.image.engine.ignore import (
     walk,
 )
 from bundler.artifacts.image.engine.left_out import LeftOut, Names, find
-from bundler.errors import InputOutputError
+from bundler.errors import InputOutputError, unreadable
 from bundler.project.projects import dagster_modules
 from bundler.state.bundle import Bundle
 
@@ -190,7 +190,7 @@ def _member(path: str, source: Path) -> Iterator[bytes]:
         if info.isreg():
             yield from _content(source, info.size)
     except OSError as error:
-        raise InputOutputError(f"{source} cannot be read: {error.strerror}.") from error
+        raise unreadable(source, error) from error
 
 
 def _content(source: Path, size: int) -> Iterator[bytes]:

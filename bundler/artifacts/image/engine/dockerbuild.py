@@ -25,7 +25,7 @@ from bundler.artifacts.image.engine.ignore import (
 )
 from bundler.artifacts.image.engine.left_out import LeftOut, Names, find
 from bundler.artifacts.image.engine.stdin_context import STDIN, Piped
-from bundler.errors import ChildFailed, InputOutputError, ToolFailed
+from bundler.errors import ChildFailed, ToolFailed, unreadable
 from bundler.state.bundle import Bundle
 from bundler.system import process
 
@@ -261,4 +261,4 @@ def read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+        raise unreadable(path, error) from error

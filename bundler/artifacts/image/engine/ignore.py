@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundler.errors import ConfigurationError, InputOutputError
+from bundler.errors import ConfigurationError, InputOutputError, unreadable
 from bundler.system.git_directory import read_regular
 
 IGNORE_FILE = ".dockerignore"
@@ -125,7 +125,7 @@ def walk(root: Path, rules: Sequence[DockerIgnoreRule]) -> Iterator[tuple[str, P
             with os.scandir(root / below) as listing:
                 children = sorted(listing, key=lambda child: child.name, reverse=True)
         except OSError as error:
-            raise InputOutputError(f"{root / below} cannot be read: {error.strerror}.") from error
+            raise unreadable(root / below, error) from error
         here = []
         for child in children:
             path = f"{below}/{child.name}" if below else child.name
@@ -174,7 +174,7 @@ def rules_in(file: Path) -> str:
     except FileNotFoundError:
         return ""
     except OSError as error:
-        raise InputOutputError(f"{file} cannot be read: {error.strerror}.") from error
+        raise unreadable(file, error) from error
     except UnicodeDecodeError as error:
         raise InputOutputError(f"{file} cannot be read: it is not UTF-8.") from error
 

@@ -54,7 +54,10 @@ def check(arguments: Arguments) -> None:
     """Raises `UsageError` for options that are not possible with a finished image."""
     for name in arguments.tags:
         if reference.parse(name).digest:
-            raise UsageError(f"-t {name} is a digest, but an image is named by a tag.")
+            raise UsageError(
+                f"-t {name} is a digest, but an image is named by a tag.",
+                hint="Pass a name with a tag: -t shop:1.4",
+            )
     for output in arguments.outputs:
         fields = fields_of(output)
         kind = fields.get("type")

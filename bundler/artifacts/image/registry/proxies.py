@@ -38,7 +38,10 @@ def pool_for(address: str) -> urllib3.PoolManager:
             bare, proxy_headers=headers, ssl_context=context, maxsize=_KEPT_CONNECTIONS
         )
     except (ValueError, urllib3.exceptions.HTTPError):  # its text may contain the password
-        raise ConfigurationError(f"The proxy for {parts.netloc} has an invalid address.") from None
+        raise ConfigurationError(
+            f"The proxy for {parts.netloc} has an invalid address.",
+            hint="Correct HTTPS_PROXY or HTTP_PROXY: http://HOST:PORT",
+        ) from None
 
 
 def proxy_of(address: str) -> str | None:

@@ -38,14 +38,18 @@ def context_for(host: str) -> ssl.SSLContext:
             try:
                 context.load_verify_locations(path)
             except OSError as error:  # ssl.SSLError is one
-                raise ConfigurationError(f"{path} is not a readable certificate.") from error
+                raise ConfigurationError(
+                    f"{path} is not a readable certificate.",
+                    hint="Replace it with a certificate in PEM format, or remove it.",
+                ) from error
         for path in sorted(folder.glob("*.cert")):
             key = path.with_suffix(".key")
             try:
                 context.load_cert_chain(path, key, password=_no_password)
             except (OSError, ValueError) as error:
                 raise ConfigurationError(
-                    f"{path} and {key.name} are not a matching certificate and key."
+                    f"{path} and {key.name} are not a matching certificate and key.",
+                    hint="Replace both with the client's certificate and its unencrypted key.",
                 ) from error
     return context
 

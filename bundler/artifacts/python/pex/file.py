@@ -45,7 +45,7 @@ from bundler.artifacts.python.trees import (
     zip_tree,
 )
 from bundler.artifacts.python.zipfiles import STORED, ZipFile
-from bundler.errors import InputOutputError, UsageError, VerificationFailed
+from bundler.errors import UsageError, VerificationFailed, unreadable
 
 _SCIE_SEARCH_BYTES = 4
 _HASH = re.compile(rb"\b[0-9a-f]{40}\b")
@@ -256,7 +256,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+        raise unreadable(path, error) from error
 
 
 def _refuse_scie(path: Path) -> None:
@@ -266,7 +266,7 @@ def _refuse_scie(path: Path) -> None:
         with path.open("rb") as stream:
             start = stream.read(_SCIE_SEARCH_BYTES)
     except OSError as error:
-        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+        raise unreadable(path, error) from error
     if start.startswith(magics):
         raise UsageError(
             f"{path} is a scie, an executable that contains a PEX; that PEX cannot be changed.",
