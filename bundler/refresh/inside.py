@@ -74,7 +74,7 @@ _END_SECONDS = 2.0
 _BUFFER_BYTES = 256 * 1024
 # A project's own environment precedes the image's, as it would on this machine.
 _BOOTSTRAP = """\
-import json, os, sys, tempfile
+import glob, json, os, sys, tempfile
 def take(size):
     data = b""
     while len(data) < size:
@@ -94,8 +94,11 @@ os.set_inheritable(events, True)
 os.dup2(2, 1)
 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
 os.write(events, json.dumps({"event": "ready", "folder": folder}).encode() + b"\\n")
-python = os.path.abspath(".venv/bin/python")
-python = python if os.path.exists(python) else sys.executable
+cache = os.environ.get("POETRY_CACHE_DIR") or os.path.expanduser("~/.cache/pypoetry")
+poetry = os.environ.get("POETRY_VIRTUALENVS_PATH") or os.path.join(cache, "virtualenvs")
+places = [".venv", ".pixi/envs/default", *glob.glob(os.path.join(glob.escape(poetry), "*"))]
+found = [os.path.abspath(os.path.join(place, "bin/python")) for place in places]
+python = next(filter(os.path.exists, found), sys.executable)
 start = os.path.join(folder, "start.py")
 os.execv(python, [python, start, sys.argv[1], str(commands), str(events)])
 """

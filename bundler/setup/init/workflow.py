@@ -43,6 +43,11 @@ _AMBIENT = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|TERM|TZ|LANG|LANGUAGE|LC_\w+|PWD|OLDPWD|HOSTNAME|TMPDIR|TMP|TEMP"
     r"|PYTHON\w*|VIRTUAL_ENV|XDG_\w+|GITHUB_(?!TOKEN$)\w+|RUNNER_\w+|CI|DAGSTER_\w+"
 )
+# Where pixi has an environment, as a Dockerfile names it; the command that makes one.
+_PIXI_ENVIRONMENT = re.compile(r"[\w./-]*\.pixi/envs/[\w-]+")
+_PIXI_INSTALL = re.compile(
+    r"\bpixi install\b(?:[^\n&;]*?\s(?:-e|--environment)[ =]([\w-]+))?", re.ASCII
+)
 _PEX = re.compile(r"pex_binary\((?:[^)]*?name\s*=\s*[\"']([\w.-]+)[\"'])?")
 _INSTALL_HERE = 'run: uv tool install --quiet {words} && uv tool dir --bin >> "$GITHUB_PATH"\n'
 # A copy that only this machine has.
@@ -182,9 +187,18 @@ def _image(
         "image": f"{name}:{prefix}${{{{ github.sha }}}}",
         "registry": _host(name),
         "prepare": prepare or code,
-        "options": "" if prepare else f"--in {_CODE_IMAGE}",
+        "options": "" if prepare else f"--in {_CODE_IMAGE}{_in_python(shipped.survey, build)}",
         "build": words,
     }
+
+
+def _in_python(survey: Survey, build: DeclaredBuild) -> str:
+    """The option for an interpreter of pixi's, which is not on the PATH of the image."""
+    text = scanned(survey.outer / build.dockerfile)
+    named = _PIXI_ENVIRONMENT.findall(text)
+    if not named and (installed := _PIXI_INSTALL.search(text)):
+        named = [f".pixi/envs/{installed[1] or 'default'}"]
+    return f" --in-python {named[-1]}/bin/python" if named else ""
 
 
 def _withheld(images: Sequence[tuple[Shipped, DeclaredBuild]]) -> str:

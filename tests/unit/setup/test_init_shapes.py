@@ -159,6 +159,26 @@ def test_what_no_image_has_pixi_installs(shape: WorkDir) -> None:
     assert found.path == shape.path / ".pixi/envs/default/bin/python"
 
 
+@pytest.mark.parametrize("shape", ["pixi"], indirect=True)
+@pytest.mark.parametrize(
+    ("lines", "python"),
+    [
+        ("ENV PYTHONPATH=/app/src", ""),
+        ("RUN pixi install --locked", ".pixi/envs/default"),
+        ("RUN pixi install --locked -e prod && pixi clean", ".pixi/envs/prod"),
+        ("COPY --from=build /app/.pixi/envs/prod /app/.pixi/envs/prod", "/app/.pixi/envs/prod"),
+    ],
+)
+def test_the_interpreter_that_pixi_installs_in_the_image_is_named(
+    shape: WorkDir, lines: str, python: str
+) -> None:
+    shape.write("Dockerfile", f"FROM ubuntu:24.04\nWORKDIR /app\nCOPY . .\n{lines}\n")
+    apply(plan(*chosen(shape.path)))
+    (image,) = _jobs(shape)["image"]["strategy"]["matrix"]["include"]
+    option = f" --in-python {python}/bin/python" if python else ""
+    assert image["options"] == f"--in state-bundler/code{option}"
+
+
 @pytest.mark.parametrize("shape", ["workspace_uv"], indirect=True)
 def test_without_state_nothing_is_configured(shape: WorkDir) -> None:
     shutil.rmtree(shape.path / "locations/orders")
