@@ -246,7 +246,7 @@ TRIED: tuple[tuple[str, str, str], ...] = (
         for function, text in (
             ("", 'uv tool install --quiet {words} && uv tool dir --bin >> "$GITHUB_PATH"'),
             ("_image", "docker build --quiet --tag {} {}"),
-            ("_prepare", "uv venv {} && uv pip install --python {} -r {}"),
+            ("_installed", "uv venv {}/.venv && uv pip install --python {}/.venv {}"),
             ("_artifact", "state-bundler build wheel --project {} -o dist"),
             ("_prepare", "uv sync --directory {}"),
         )
