@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,13 +22,14 @@ from bundler.state.artifact import Artifact, StateDirectory
 from bundler.state.bundle import MANIFEST_NAME, is_at
 from bundler.state.jsondiff import JsonChange, compare, summary
 from bundler.state.manifest import Contents, Manifest, State, build, parse, state_of
-from bundler.state.tree import FileEntry, StateTree, hash_stream
-from bundler.state.volatile import ALL_MEMBERS, DBT_FILES
+from bundler.state.tree import FileEntry, StateTree, dir_hash, hash_stream
+from bundler.state.volatile import DBT_FILES, DBT_MEMBERS, FIVETRAN_MEMBERS, Volatile, meaning
 from bundler.system.atomic import io_errors
 from bundler.system.documents import MOST_BYTES, read_document
 
 Kind = Literal["added", "removed", "changed", "volatile"]
 
+_DBT_PARSED = "project/*target/manifest.json"
 _BRIEF = ("state", "project/target/manifest.json")
 # In dbt's manifest: what users call the resources, by the member that lists them.
 _DBT_LISTS = ("nodes", "sources", "exposures", "metrics", "semantic_models", "saved_queries")
@@ -125,16 +126,17 @@ def _compared(one: _Side, other: _Side, volatile: frozenset[str]) -> Difference:
     return Difference(one.artifact.name, other.artifact.name, found, shared - both)
 
 
-def brief(before: Path, after: Path) -> str:
+def brief(before: Path, after: Path, volatile: Collection[str] = ()) -> str:
     """What changed between two key directories, in one line.
 
-    Compares the ``state`` file or, for dbt, the manifest in it. Empty if nothing can be counted:
-    not JSON, too large, or unreadable.
+    volatile: names of members to ignore. Compares the ``state`` file or, for dbt, the manifest in
+    it. Empty if nothing can be counted: not JSON, too large, or unreadable.
     """
     for name in _BRIEF:
         with suppress(OSError):
             if (before / name).stat().st_size:
-                return summary(_inside(before / name, after / name, ALL_MEMBERS) or ())
+                found = _inside(before / name, after / name, frozenset(volatile))
+                return summary(found or ())
     return ""
 
 
@@ -237,7 +239,7 @@ class _Side(msgspec.Struct):
         for member in directory.members():
             if member.path in files and member.kind == "file":
                 key, path = files[member.path]
-                copy = self.folder / str(len(self.contents))
+                copy = self.folder / f"{len(self.contents)}.json"
                 with io_errors(copy), copy.open("w+b") as target:
                     with member.open() as stream:
                         shutil.copyfileobj(stream, target)
@@ -304,6 +306,13 @@ def _documents(before: State, after: State) -> tuple[frozenset[str], frozenset[s
 # --- comparing ------------------------------------------------------------------------------
 
 
+class _Ignored(msgspec.Struct, frozen=True):
+    """What changes without meaning: names of members, and patterns of files."""
+
+    members: frozenset[str] = frozenset()
+    files: tuple[str, ...] = ()
+
+
 def _of_key(key: str, one: _Side, other: _Side, volatile: frozenset[str]) -> KeyDifference | None:
     if key not in other.states:
         return KeyDifference(key, "removed", one.states[key].state.size, None)
@@ -312,20 +321,44 @@ def _of_key(key: str, one: _Side, other: _Side, volatile: frozenset[str]) -> Key
     before, after = one.states[key].state, other.states[key].state
     if not _changed(before, after):
         return None
-    knows = [state.digest.semantic != state.digest.dir_hash for state in (before, after)]
+    known = [
+        _known(side.states[key].state, side.contents.get((key, "state"))) for side in (one, other)
+    ]
+    ignored = _Ignored(volatile.union(*(it.members for it in known)), max(it.files for it in known))
     same = before.digest.semantic == after.digest.semantic
-    files = tuple(_files(key, one, other, volatile | ALL_MEMBERS if any(knows) else volatile))
+    files = tuple(_files(key, one, other, ignored))
     means_nothing = same or all(file.kind == "volatile" for file in files)
-    if means_nothing and not same and all(knows) and not volatile:
+    if means_nothing and not same and all(map(_has_volatile, (before, after))) and not volatile:
         # What changed is volatile in states of another kind only.
-        means_nothing, files = False, tuple(_files(key, one, other, volatile))
+        means_nothing, files = False, tuple(_files(key, one, other, _Ignored()))
     kind: Kind = "volatile" if means_nothing else "changed"
     return KeyDifference(key, kind, before.size, after.size, files)
 
 
-def _files(
-    key: str, one: _Side, other: _Side, volatile: frozenset[str]
-) -> Iterator[FileDifference]:
+def _has_volatile(state: State) -> bool:
+    return state.digest.semantic != state.digest.dir_hash
+
+
+def _known(state: State, document: Path | None) -> _Ignored:
+    """What is volatile in states of this kind, which a state does not name.
+
+    dbt's is recognised by its files; in another one, the names are those that give its digest.
+    document: a copy of its ``state``.
+    """
+    if not _has_volatile(state):
+        return _Ignored()
+    dbt = _Ignored(frozenset(DBT_MEMBERS), DBT_FILES)
+    if any(fnmatchcase(file.path, _DBT_PARSED) for file in state.files):
+        return dbt
+    if len(state.files) == 1 and document is not None:
+        for ignored in (_Ignored(frozenset(FIVETRAN_MEMBERS)), dbt):
+            digest = meaning(document, state.files[0].sha256, Volatile(ignored.members))
+            if dir_hash([FileEntry("state", digest, 0)]) == state.digest.semantic:
+                return ignored
+    return _Ignored()
+
+
+def _files(key: str, one: _Side, other: _Side, ignored: _Ignored) -> Iterator[FileDifference]:
     before = {file.path: file for file in one.states[key].state.files}
     after = {file.path: file for file in other.states[key].state.files}
     for path in sorted({**before, **after}):
@@ -336,17 +369,15 @@ def _files(
             yield FileDifference(path, "removed", old.size, None)
         elif old.sha256 != new.sha256:
             inside = _inside(
-                one.contents.get((key, path)), other.contents.get((key, path)), volatile
+                one.contents.get((key, path)), other.contents.get((key, path)), ignored.members
             )
-            kind: Kind = "volatile" if _means_nothing(path, inside, volatile) else "changed"
+            kind: Kind = "volatile" if _means_nothing(path, inside, ignored) else "changed"
             form_only = inside == ()
             yield FileDifference(path, kind, old.size, new.size, inside or (), form_only)
 
 
-def _means_nothing(
-    path: str, changes: tuple[JsonChange, ...] | None, volatile: frozenset[str]
-) -> bool:
-    if volatile and any(fnmatchcase(path, pattern) for pattern in DBT_FILES):
+def _means_nothing(path: str, changes: tuple[JsonChange, ...] | None, ignored: _Ignored) -> bool:
+    if any(fnmatchcase(path, pattern) for pattern in ignored.files):
         return True
     return bool(changes) and all(change.volatile for change in changes or ())
 

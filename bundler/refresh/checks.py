@@ -39,7 +39,7 @@ from bundler.state.json_entries import (
 from bundler.state.manifest import State, state_of
 from bundler.state.statedir import sanitize_key
 from bundler.state.tree import FileEntry, StateTree, dir_hash, scan
-from bundler.state.volatile import meaning
+from bundler.state.volatile import NOTHING_VOLATILE, Volatile, meaning
 from bundler.system.atomic import io_errors
 from bundler.system.documents import read_document
 from bundler.system.walking import walk
@@ -145,7 +145,9 @@ def check(
     )
     shrunk = None
     try:
-        warnings = _refuse_loss(directory, state, options, baseline)
+        warnings = _refuse_loss(
+            directory, state, options, baseline, volatile=_volatile(kind, options)
+        )
     except _ShrunkError as error:
         if not counts_definitions:
             raise
@@ -304,25 +306,33 @@ def _key_material_refused(key: str, path: str, what: str) -> ConfigurationError:
 # --- empty and shrunk -------------------------------------------------------------------------
 
 
-def shrunk(new: Baseline, options: KeyOptions, baseline: Baseline) -> BadData | None:
+def shrunk(
+    component: Component, new: Baseline, options: KeyOptions, baseline: Baseline
+) -> BadData | None:
     """Why a state is refused as empty or much smaller than a baseline's; None if it is not."""
     if _means_the_same(new.state, baseline):
         return None
     compared = msgspec.structs.replace(options, min_entries=None)
+    volatile = _volatile(kind_of(component), options)
     try:
-        _refuse_loss(new.directory, new.state, compared, baseline)
+        _refuse_loss(new.directory, new.state, compared, baseline, volatile=volatile)
     except BadData as error:
         return error
     return None
 
 
 def _refuse_loss(
-    directory: Path, state: State, options: KeyOptions, baseline: Baseline | None
+    directory: Path,
+    state: State,
+    options: KeyOptions,
+    baseline: Baseline | None,
+    *,
+    volatile: Volatile,
 ) -> tuple[str, ...]:
     """Returns warnings: what is smaller than before, but not small enough to be refused."""
     key, file = state.key, directory / _STATE
     with io_errors(file):
-        empty = state.size == 0 or is_empty(file)
+        empty = state.size == 0 or is_empty(file, volatile)
     if empty and not options.allow_empty:
         raise BadData.of_key(
             key,
@@ -331,12 +341,12 @@ def _refuse_loss(
             f"{shlex.quote(key)}.",
         )
     if options.min_entries is not None:
-        _refuse_few(key, file, len(state.files), options.min_entries)
+        _refuse_few(key, file, volatile, len(state.files), options.min_entries)
     if baseline is None or _means_the_same(state, baseline):
         return ()
     if empty and options.allow_empty:
         return ()
-    return tuple(_refuse_shrunk(state, file, options, baseline))
+    return tuple(_refuse_shrunk(state, file, options, baseline, volatile=volatile))
 
 
 def _means_the_same(state: State, baseline: Baseline) -> bool:
@@ -346,9 +356,9 @@ def _means_the_same(state: State, baseline: Baseline) -> bool:
     return now.dir_hash == before.dir_hash or now.semantic == before.semantic
 
 
-def _refuse_few(key: str, file: Path, files: int, least: int) -> None:
+def _refuse_few(key: str, file: Path, volatile: Volatile, files: int, least: int) -> None:
     try:
-        size = size_of(file)
+        size = size_of(file, volatile)
     except TooLargeToCountError as error:
         raise BadData.of_key(
             key,
@@ -369,13 +379,13 @@ class _ShrunkError(BadData):
 
 
 def _refuse_shrunk(
-    state: State, file: Path, options: KeyOptions, baseline: Baseline
+    state: State, file: Path, options: KeyOptions, baseline: Baseline, *, volatile: Volatile
 ) -> Iterator[str]:
     key = state.key
     share = DEFAULT_SHRINK if options.shrink is None else options.shrink
     paths = (baseline.directory / _STATE, file)
-    documents = _documents(*paths)
-    counts = _counts(documents, paths, (baseline.state.size, state.size))
+    documents = _documents(*paths, volatile)
+    counts = _counts(documents, paths, volatile, (baseline.state.size, state.size))
     lost = next(_lost(documents, counts, share), "")
     if lost:
         hint = (
@@ -387,13 +397,20 @@ def _refuse_shrunk(
             yield f"{key}: {less}. To change the limits, set `shrink` or `min-entries`."
 
 
-def _documents(before: Path, now: Path) -> tuple[Any, Any] | None:
+def _documents(before: Path, now: Path, volatile: Volatile) -> tuple[Any, Any] | None:
     one, other = read_document(before), read_document(now)
-    return None if one is None or other is None else (one[0], other[0])
+    if one is None or other is None:
+        return None
+    for document in (one[0], other[0]):
+        volatile.drop(document)
+    return one[0], other[0]
 
 
 def _counts(
-    documents: tuple[Any, Any] | None, paths: tuple[Path, Path], sizes: tuple[int, int]
+    documents: tuple[Any, Any] | None,
+    paths: tuple[Path, Path],
+    volatile: Volatile,
+    sizes: tuple[int, int],
 ) -> list[tuple[str, int, int]]:
     """What is compared of the two states: a unit, and how many each has."""
     if documents is not None:
@@ -403,7 +420,7 @@ def _counts(
             ("values", count_values(before), count_values(now)),
         ]
     try:
-        one, other = map(size_of, paths)
+        one, other = (size_of(path, volatile) for path in paths)
     except TooLargeToCountError:
         return [("bytes (one is too large to count its entries)", *sizes)]
     if one is None or other is None:
@@ -432,12 +449,16 @@ def semantic_digest(
     directory: Path, tree: StateTree, kind: Kind, options: KeyOptions
 ) -> str | None:
     """A ``dirHash`` of the meaningful parts; None if every byte is meaningful."""
-    known, named = frozenset(kind.volatile), frozenset(options.volatile)
-    if not known and not named:
+    volatile = _volatile(kind, options)
+    if volatile == NOTHING_VOLATILE:
         return None
     entries = [
-        FileEntry(file.path, meaning(directory / file.path, file.sha256, known, named), 0)
+        FileEntry(file.path, meaning(directory / file.path, file.sha256, volatile), 0)
         for file in tree.files
         if not _any_match(file.path, kind.ignored)
     ]
     return dir_hash(entries)
+
+
+def _volatile(kind: Kind, options: KeyOptions) -> Volatile:
+    return Volatile(frozenset(kind.volatile), frozenset(options.volatile))

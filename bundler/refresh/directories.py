@@ -29,6 +29,7 @@ from bundler.refresh.discovery import LoadedSource, unique
 from bundler.refresh.model import Component
 from bundler.refresh.removals import Removal, counterparts, counts_assets, vanished
 from bundler.refresh.reporting import tell_fetched
+from bundler.refresh.vendors import kind_of
 from bundler.state.age import age_problem
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import (
@@ -287,7 +288,8 @@ class Directory(msgspec.Struct):
         from bundler.artifacts.diff import brief
 
         staged = self.staging.path / sanitize_key(job.component.key)
-        return brief(job.baseline.directory, staged)
+        volatile = (*kind_of(job.component).volatile, *job.options.volatile)
+        return brief(job.baseline.directory, staged, volatile)
 
     def take_stale(self, job: KeyJob, failed: KeyFailedError, listener: Listener) -> bool:
         """Uses the baseline instead of an unavailable system, if that is allowed and it is

@@ -37,12 +37,12 @@ class Kind(msgspec.Struct, frozen=True):
 KINDS = (
     Kind(
         "dagster_dbt.*",
-        volatile=(*DBT_MEMBERS, "user_id"),  # the number of this machine's user
+        volatile=DBT_MEMBERS,
         ignored=DBT_FILES,
         writable=("project/target", "project/*/target"),
         relocated=True,
     ),
-    Kind("command:dbt", volatile=(*DBT_MEMBERS, "user_id"), ignored=DBT_FILES),
+    Kind("command:dbt", volatile=DBT_MEMBERS, ignored=DBT_FILES),
     Kind(
         "dagster_fivetran.*",
         volatile=FIVETRAN_MEMBERS,

@@ -10,7 +10,8 @@ from typing import Any, BinaryIO
 import msgspec
 
 from bundler.state.jsondiff import SAMPLE, is_collection
-from bundler.system.documents import is_json
+from bundler.state.volatile import NOTHING_VOLATILE, Volatile
+from bundler.system.documents import is_json, read_document
 
 
 def count_entries(document: Any) -> int:
@@ -98,15 +99,18 @@ def entries_in(stream: BinaryIO) -> int | None:
     return None if text is None else _count(text)
 
 
-def size_of(path: Path) -> JsonSize | None:
-    """How much a JSON document holds; None if it is not JSON. Raises `TooLargeToCountError`."""
+def size_of(path: Path, volatile: Volatile = NOTHING_VOLATILE) -> JsonSize | None:
+    """How much a JSON document holds; None if it is not JSON. Raises `TooLargeToCountError`.
+
+    volatile: members that are not counted as entries.
+    """
     if not path.is_file():
         return None
     with path.open("rb") as stream:
         text = _text(stream)
     if text is None:
         return None
-    return JsonSize(_count(text), len(msgspec.json.format(text, indent=-1)))
+    return JsonSize(_count(text, volatile), len(msgspec.json.format(text, indent=-1)))
 
 
 def _text(stream: BinaryIO) -> bytes | None:
@@ -118,7 +122,7 @@ def _text(stream: BinaryIO) -> bytes | None:
     return None
 
 
-def _count(text: bytes) -> int:
+def _count(text: bytes, volatile: Volatile = NOTHING_VOLATILE) -> int:
     entries = leaves = 0
     pending: list[tuple[str, Any]] = [("", text.strip())]
     while pending:
@@ -127,8 +131,8 @@ def _count(text: bytes) -> int:
         if first == b"[":
             entries += _length(value)
         elif first == b"{":
-            members = _members(value)
-            outlines = _outlines(members)
+            members = _members(value, volatile)
+            outlines = _outlines(members, volatile)
             if outlines and is_collection(outlines, outlines, name):
                 entries += len(members)
             elif len(pending) + len(members) > _MOST_MEMBERS:
@@ -144,10 +148,14 @@ def _first(value: Any) -> bytes:
     return bytes(memoryview(value)[:1])
 
 
-def _members(text: Any) -> dict[str, msgspec.Raw]:
+def _members(text: Any, volatile: Volatile) -> dict[str, msgspec.Raw]:
     if len(memoryview(text)) > _LEAST_MEMBER * _MOST_MEMBERS and _length(text) > _MOST_MEMBERS:
         raise TooLargeToCountError
-    return _MEMBERS.decode(text)
+    members = _MEMBERS.decode(text)
+    for name in members.keys() & (volatile.known | volatile.named):
+        if volatile.covers(name, holds_others=_first(members[name]) in b"[{"):
+            del members[name]
+    return members
 
 
 def _length(text: Any) -> int:
@@ -169,16 +177,16 @@ def _length(text: Any) -> int:
     return commas + 1
 
 
-def _outlines(members: dict[str, msgspec.Raw]) -> dict[str, Any] | None:
+def _outlines(members: dict[str, msgspec.Raw], volatile: Volatile) -> dict[str, Any] | None:
     """Of each member, what `is_collection` looks at; None if one is not an object."""
     if any(_first(value) != b"{" for value in members.values()):
         return None
     sampled = {*list(members)[:SAMPLE], *list(members)[-SAMPLE:]}
-    return {name: _outline(value, name in sampled) for name, value in members.items()}
+    return {name: _outline(value, volatile, name in sampled) for name, value in members.items()}
 
 
-def _outline(text: msgspec.Raw, sampled: bool) -> dict[str, Any]:
-    outline = {name: _shown(value) for name, value in _members(text).items()}
+def _outline(text: msgspec.Raw, volatile: Volatile, sampled: bool) -> dict[str, Any]:
+    outline = {name: _shown(value) for name, value in _members(text, volatile).items()}
     if sampled:
         return outline
     # Only whether they are records matters of the others.
@@ -190,13 +198,17 @@ def _shown(value: msgspec.Raw) -> Any:
     return {} if first == b"{" else msgspec.json.decode(value) if first == b'"' else None
 
 
-def is_empty(path: Path) -> bool:
+def is_empty(path: Path, volatile: Volatile = NOTHING_VOLATILE) -> bool:
     """Whether a JSON document is empty: null, "", [], {}, or containers of empty items only.
 
-    Of the largest, only the beginning is read.
+    Of the largest, only the beginning is read. volatile: members that do not count; in a document
+    that is too large to decode, they do.
     """
     if not path.is_file():
         return False
+    if volatile != NOTHING_VOLATILE and (document := read_document(path)) is not None:
+        volatile.drop(document[0])
+        return _holds_nothing(msgspec.json.encode(document[0]))
     with path.open("rb") as stream:
         text = stream.read(_MOST_BYTES + 1)
     return _holds_nothing(text) and (len(text) > _MOST_BYTES or is_json(text))

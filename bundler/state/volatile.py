@@ -22,11 +22,37 @@ DBT_MEMBERS = (
     "invocation_started_at",
     "root_path",  # the project's directory, in seeds
     "run_started_at",
+    "user_id",  # the number of this machine's user
 )
 DBT_FILES = ("*/partial_parse.msgpack", "*/perf_info.json", "*.log")
 FIVETRAN_MEMBERS = ("succeeded_at",)
 
-ALL_MEMBERS = frozenset((*DBT_MEMBERS, *FIVETRAN_MEMBERS))
+
+class Volatile(msgspec.Struct, frozen=True):
+    """Names of members. known: unless they hold others. named: whatever they hold."""
+
+    known: frozenset[str] = frozenset()
+    named: frozenset[str] = frozenset()
+
+    def covers(self, name: str, *, holds_others: bool) -> bool:
+        # A column of a table may have the name of one of dbt's own members.
+        return name in self.named or (name in self.known and not holds_others)
+
+    def drop(self, document: Any) -> None:
+        """Removes the members from a decoded document."""
+        pending = [document]
+        while pending:
+            value = pending.pop()
+            if isinstance(value, dict):
+                for name in value.keys() & (self.known | self.named):
+                    if self.covers(name, holds_others=isinstance(value[name], (dict, list))):
+                        del value[name]
+                pending += value.values()
+            elif isinstance(value, list):
+                pending += value
+
+
+NOTHING_VOLATILE = Volatile()
 
 _CHUNK_BYTES = 1024 * 1024
 # More than a member with its name and value takes that is cut out of a large document.
@@ -34,40 +60,25 @@ _HELD_BYTES = 16 * 1024
 _VALUE = rb'\s{0,64}:\s{0,64}(?:"(?:[^"\\]|\\.){0,4096}"|[-+.\w]{1,64}(?=\s{0,64}[,}]))'
 
 
-def meaning(path: Path, sha256: str, known: frozenset[str], named: frozenset[str]) -> str:
+def meaning(path: Path, sha256: str, volatile: Volatile) -> str:
     """The digest of a JSON file without its volatile members; of any other file, `sha256`.
 
-    known: members that are volatile unless they hold others. named: members that are volatile
-    whatever they hold. A document that is too large to decode is digested as it is written, without
-    those members that hold no others.
+    A document that is too large to decode is digested as it is written, without those members that
+    hold no others.
     """
     if not (path.name == "state" or path.suffix == ".json"):
         return sha256
     document = read_document(path)
     if document is not None:
-        _drop(document[0], known, named)
+        volatile.drop(document[0])
         return hashlib.sha256(msgspec.json.encode(document[0], order="sorted")).hexdigest()
     if not is_large_document(path):
         return sha256
     digest = hashlib.sha256()
     with path.open("rb") as stream:
-        for part in _without(stream, known | named):
+        for part in _without(stream, volatile.known | volatile.named):
             digest.update(part)
     return digest.hexdigest()
-
-
-def _drop(value: Any, known: frozenset[str], named: frozenset[str]) -> None:
-    pending = [value]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, dict):
-            for name in value.keys() & (known | named):
-                # A column of a table may have the name of one of dbt's own members.
-                if name in named or not isinstance(value[name], (dict, list)):
-                    del value[name]
-            pending += value.values()
-        elif isinstance(value, list):
-            pending += value
 
 
 def _without(stream: BinaryIO, names: frozenset[str]) -> Iterator[bytes]:

@@ -26,6 +26,7 @@ from bundler.project.projects import Project
 from bundler.refresh.checks import Baseline, shrunk
 from bundler.refresh.definitions import describe_with
 from bundler.refresh.directories import VERSIONED
+from bundler.refresh.model import Component
 from bundler.refresh.removals import (
     Removal,
     ShrunkState,
@@ -274,16 +275,16 @@ class _Loader:
             place = _place_of(project)
             old = self._states_at(there, place)
             compared = counterparts(old, self._new.get(place, {})).values()
-            gone = old.keys() - self._components(place) - {*compared}
+            gone = old.keys() - self._components(place).keys() - {*compared}
             found = vanished(gone, self._options.over(project.config.refresh))
             yield from _located(found, place)
 
-    def _components(self, place: str) -> set[str]:
-        """The keys of the components whose states are at a place."""
+    def _components(self, place: str) -> dict[str, Component]:
+        """The components whose states are at a place, by key."""
         found = self._refreshed.found
         directories = {source.directory for source in found if source.place == place}
         return {
-            component.key
+            component.key: component
             for source in found
             if source.directory in directories
             for component in source.components
@@ -301,9 +302,9 @@ class _Loader:
         for place, new in self._new.items():
             options = self._refreshed.options[place]
             counted = before.get(names.get(place, ""), Definitions({}))
-            old = self._states_at(there, place)
-            for key in sorted(new.keys() & old.keys()):
-                error = shrunk(new[key], options.of_key(key), old[key])
+            old, components = self._states_at(there, place), self._components(place)
+            for key in sorted(new.keys() & old.keys() & components.keys()):
+                error = shrunk(components[key], new[key], options.of_key(key), old[key])
                 if error is not None and not counts_assets(counted, key, options):
                     yield ShrunkState(key, error.what, error.hint)
 

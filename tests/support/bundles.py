@@ -17,7 +17,7 @@ from bundler.state.manifest import (
 )
 from bundler.state.statedir import sanitize_key
 from bundler.state.tree import FileEntry, dir_hash, hash_stream, scan
-from bundler.state.volatile import meaning
+from bundler.state.volatile import Volatile, meaning
 
 PLACE = f"shop/defs/{STATE_DIRECTORY}"
 IGNORE = b"*\n*/\n.*\n"
@@ -46,7 +46,7 @@ def make_bundle(
         meanings = [
             FileEntry(
                 it.path,
-                meaning(root / name / it.path, it.sha256, frozenset(volatile), frozenset()),
+                meaning(root / name / it.path, it.sha256, Volatile(frozenset(volatile))),
                 0,
             )
             for it in tree.files

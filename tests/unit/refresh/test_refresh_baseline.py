@@ -189,8 +189,9 @@ def test_a_volatile_member_may_shrink(log: object, run: Refresh) -> None:
     done = run(writes({"log": log, "items": items(10)}), table=volatile, told=told)
     assert done.changed == ()
     assert not any("shrunk" in word for word in told.words)
-    with pytest.raises(BadData, match="shrunk"):
-        run(writes({"log": log, "items": items(9)}), table=volatile)
+    with pytest.raises(BadData, match="shrunk from 10 to 4 entries"):
+        run(writes({"log": items(2000), "items": items(4)}), table=volatile)
+    assert run(writes({"log": log, "items": items(9)}), table=volatile).changed == (KEY,)
 
 
 def test_a_state_that_has_shrunk_a_little_less_is_published_loudly(run: Refresh) -> None:
@@ -273,6 +274,28 @@ def test_a_state_may_be_nested_deeply(depth: int, table: str, run: Refresh) -> N
     deep = "open(path, 'w').write('[' * {0} + '{1}' + ']' * {0})".format
     assert run(deep(depth, 1), table=table).changed == (KEY,)
     assert run(deep(depth, 2), table=table).changed == (KEY,)
+
+
+@pytest.mark.parametrize(
+    ("document", "table", "refused"),
+    [
+        ({"generated_at": "now"}, "", "is empty"),
+        ({"generated_at": "now", "tables": []}, "", "is empty"),
+        ({"generated_at": "now", "run": {"id": 1}}, "", "is empty"),
+        ({"generated_at": "now", "version": 1}, "min-entries = 2", "has 1 entries, fewer than"),
+        ({"run": items(9), "tables": items(2)}, "min-entries = 3", "has 2 entries, fewer than"),
+        ({"generated_at": "now", "version": 1}, "min-entries = 1", None),
+    ],
+)
+def test_volatile_members_are_no_content(
+    document: object, table: str, refused: str | None, run: Refresh
+) -> None:
+    table += '\nvolatile = ["generated_at", "run"]'
+    if refused is None:
+        run(writes(document), table=table)
+    else:
+        with pytest.raises(BadData, match=refused):
+            run(writes(document), table=table)
 
 
 def test_another_baseline_is_compared_with_and_its_bytes_are_kept(

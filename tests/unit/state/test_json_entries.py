@@ -13,8 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundler.state import json_entries
-from bundler.state.json_entries import TooLargeToCountError, count_entries, entries_in, is_empty
+from bundler.state.json_entries import (
+    JsonSize,
+    TooLargeToCountError,
+    count_entries,
+    entries_in,
+    is_empty,
+    size_of,
+)
 from bundler.state.jsondiff import compare, counts
+from bundler.state.volatile import Volatile
 
 ROWS = [{"id": number, "name": f"row {number}", "tags": ["a", "b"]} for number in range(30)]
 
@@ -153,6 +161,23 @@ def test_a_document_is_empty_if_nothing_is_in_it_at_any_depth(
     document: Any, indent: int | None
 ) -> None:
     assert _is_empty(_stream(document, indent).getvalue()) == _is_nothing(document)
+
+
+_VOLATILE = Volatile(frozenset({"id", ""}), frozenset({"rows"}))
+
+
+@given(_documents | _nothing, _indents)
+def test_volatile_members_neither_count_nor_fill_a_document(
+    document: Any, indent: int | None
+) -> None:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(_stream(document, indent).getvalue())
+        file.flush()
+        empty, size = (of(Path(file.name), _VOLATILE) for of in (is_empty, size_of))
+    _VOLATILE.drop(document)
+    assert empty is _is_nothing(document)
+    assert isinstance(size, JsonSize)
+    assert size.entries == count_entries(document)
 
 
 @pytest.mark.parametrize("depth", [1, 300, 600])

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundler.state import volatile
+from bundler.state.volatile import Volatile
 from bundler.system import documents
 
 _NAMES = frozenset({"at", "id"})
@@ -61,7 +62,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def _meaning(path: Path, text: str) -> str:
     path.write_text(text)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return volatile.meaning(path, digest, frozenset({"at"}), frozenset({"id"}))
+    return volatile.meaning(path, digest, Volatile(frozenset({"at"}), frozenset({"id"})))
 
 
 @pytest.mark.usefixtures("small")

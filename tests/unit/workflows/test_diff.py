@@ -19,7 +19,8 @@ from bundler.project.projects import open_project
 from bundler.refresh.run import refresh
 from bundler.state.directory import DirectoryArtifact
 from bundler.state.manifest import RunRecord
-from bundler.state.volatile import DBT_MEMBERS, FIVETRAN_MEMBERS, meaning
+from bundler.state.tree import FileEntry, dir_hash
+from bundler.state.volatile import DBT_MEMBERS, FIVETRAN_MEMBERS, Volatile, meaning
 from tests.support.bundles import PLACE, make_bundle
 from tests.support.embedding import embed_layout
 
@@ -178,8 +179,8 @@ def test_what_a_refresh_publishes_is_a_difference(
     for root, files in zip(roots, (before, after), strict=True):
         root.mkdir()
         (root / "state").write_bytes(files["state"])
-        known = frozenset(_KNOWN[kind])
-        semantic = meaning(root / "state", "", known, frozenset())
+        digest = meaning(root / "state", "", Volatile(frozenset(_KNOWN[kind])))
+        semantic = dir_hash([FileEntry("state", digest, 0)])
         make_bundle(root / PLACE, {"A": {"state": files["state"]}}, semantic=semantic)
     with DirectoryArtifact(roots[0]) as first, DirectoryArtifact(roots[1]) as second:
         found = diff(first, second)
@@ -283,3 +284,40 @@ def test_a_key_differs_if_its_meaning_does_as_a_refresh_decides(
     (key,) = found.keys
     assert any(file.kind == "changed" for file in key.files) is differs
     assert not any(file.form_only for file in key.files)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "known", "differs"),
+    [
+        (_dated(1, 1), _dated(2, 1), FIVETRAN_MEMBERS, False),
+        (_dated(1, 1), _dated(1, 2), FIVETRAN_MEMBERS, True),
+        (_dated(1, 1), _dated(1, 2), ("other",), True),
+        (_dated(1, 1), _dated(2, 1), (), True),
+        (_state([1]) | {"run.log": b"1"}, _state([1]) | {"run.log": b"2"}, ("other",), True),
+        (_dbt({"a": "1"}, "1"), _dbt({"a": "1"}, "2"), DBT_MEMBERS, False),
+        (_dbt({"a": "1"}, "1"), _dbt({"a": "2"}, "1"), DBT_MEMBERS, True),
+        (_dbt({}, "1") | {"x.log": b"1"}, _dbt({}, "2") | {"x.log": b"2"}, DBT_MEMBERS, False),
+    ],
+)
+def test_volatile_names_are_added_to_those_of_the_states_own_vendor(
+    tmp_path: Path,
+    before: dict[str, bytes],
+    after: dict[str, bytes],
+    known: tuple[str, ...],
+    differs: bool,
+) -> None:
+    """A name that is volatile in one vendor's states means something in those of another."""
+    one, other = tmp_path / "a", tmp_path / "b"
+    for root, files in ((one, before), (other, after)):
+        make_bundle(root / "shop/defs/.local_defs_state", {"A": files}, volatile=known)
+    with DirectoryArtifact(one) as first, DirectoryArtifact(other) as second:
+        assert diff(first, second, ["unrelated"]).differs is differs
+
+
+def test_brief_ignores_what_its_caller_names(tmp_path: Path) -> None:
+    for name, files in (("a", _dated(1, 1)), ("b", _dated(2, 1))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "state").write_bytes(files["state"])
+    folders = tmp_path / "a", tmp_path / "b"
+    assert brief(*folders) == "1 connector changed"
+    assert brief(*folders, FIVETRAN_MEMBERS) == ""

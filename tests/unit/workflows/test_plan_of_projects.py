@@ -45,7 +45,7 @@ class _Projects:
             SimpleNamespace(
                 place=place,
                 directory=folder / place,
-                components=[SimpleNamespace(key=key) for key in keys[place[0]]],
+                components=[SimpleNamespace(key=key, kinds=()) for key in keys[place[0]]],
             )
             for place in (A, B)
         ]
