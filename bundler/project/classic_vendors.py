@@ -12,6 +12,7 @@ from bundler.project.classic_dbt import files, start_of
 
 _COMPONENTS = {
     "airbyte": "dagster_airbyte.AirbyteWorkspaceComponent",
+    "dbt_cloud": "dagster_dbt.DbtCloudComponent",
     "fivetran": "dagster_fivetran.FivetranAccountComponent",
     "looker": "dagster_looker.LookerComponent",
     "powerbi": "dagster_powerbi.PowerBIWorkspaceComponent",
@@ -20,8 +21,8 @@ _COMPONENTS = {
 }
 _VENDOR = "|".join(_COMPONENTS)
 _CALL = re.compile(
-    rf"\b(?P<name>load_(?P<of>{_VENDOR})(?:_cloud)?_asset_specs"
-    rf"|build_(?P<from>{_VENDOR})_assets_definitions)\("
+    rf"\b(?P<name>load_(?P<loaded>{_VENDOR})(?:_cloud)?_asset_specs"
+    rf"|build_(?P<built>{_VENDOR})_assets_definitions|(?<=@)(?P<decorator>{_VENDOR})_assets)\("
 )
 
 
@@ -30,10 +31,10 @@ def advice_on_vendors(root: Path) -> str:
     for path in files(root):
         found = _CALL.search(start_of(path)) if path.suffix == ".py" else None
         if found is not None:
-            component = _COMPONENTS[found["of"] or found["from"]]
+            component = _COMPONENTS[found["loaded"] or found["built"] or found["decorator"]]
             return (
                 f"{path.relative_to(root).as_posix()} calls {found['name']}, which asks the "
-                "vendor's API at every load: during an outage the code does not load. A component "
-                f"keeps the answer as state: dg scaffold defs {component}."
+                "vendor's API at every load: during an outage the code does not load. The "
+                f"component {component} keeps the answer as state."
             )
     return ""

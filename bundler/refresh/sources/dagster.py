@@ -37,6 +37,19 @@ def no_dagster(python: Path, project: Project) -> str:
     return f"Dagster is not installed in {python}, the interpreter of {project.name}."
 
 
+def _why_none_may_be_needed(project: Project) -> str:
+    """What the files of a project without Dagster say; empty if they declare state."""
+    from bundler.project.stateful import has_state
+    from bundler.project.survey import survey
+
+    if has_state(survey(project.root)):
+        return ""
+    return (
+        "The project's files have no state-backed component, so there may be nothing to refresh; "
+        "only its Dagster can tell."
+    )
+
+
 def load_error(
     source: Source, chain: Sequence[Link], secrets: Secrets, image: str | None
 ) -> BundlerError:
@@ -51,10 +64,12 @@ def load_error(
             hint="Update it to 1.12 or later.",
         )
     if name == "ModuleNotFoundError" and "'dagster'" in first.text:
-        return ConfigurationError(
+        error = ConfigurationError(
             no_dagster(source.python, project),
             hint=how_to_install(project.root, project.interpreter.found_by),
         )
+        error.why = _why_none_may_be_needed(project)
+        return error
     from bundler.refresh.outcome.exchanges import quoted
     from bundler.refresh.sources.missing import how_to_fix
 

@@ -44,7 +44,7 @@ def how_to_get_state(patient: DoctorContext) -> str:
         return _SCAFFOLD
     code = found.code.relative_to(root).as_posix()
     return (
-        f"{code} loads dbt's models from a manifest: make it a component with dg scaffold defs "
+        f"{code} loads dbt's models from a manifest: make it a "
         "dagster_dbt.DbtProjectComponent, or add a source to pyproject.toml:\n"
         f"{dbt_table(found, root)}"
     ).rstrip()

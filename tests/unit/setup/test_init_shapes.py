@@ -232,6 +232,7 @@ def test_a_dg_project_learns_how_its_manifest_becomes_state(shape: WorkDir) -> N
         ("load_airbyte_cloud_asset_specs(w)", "dagster_airbyte.AirbyteWorkspaceComponent"),
         ("build_fivetran_assets_definitions(w)", "dagster_fivetran.FivetranAccountComponent"),
         ("load_powerbi_asset_specs(w)", "dagster_powerbi.PowerBIWorkspaceComponent"),
+        ("dbt_cloud_assets(w)", "dagster_dbt.DbtCloudComponent"),
     ],
 )
 def test_what_is_asked_at_every_load_has_a_component(
@@ -240,13 +241,14 @@ def test_what_is_asked_at_every_load_has_a_component(
     name = call.partition("(")[0]
     shape.write("etl/vendor.py", f"from x import {name}\n")
     assert "vendor" not in way_out(shape.path, [])
-    shape.write("etl/vendor.py", f"from x import {name}\nspecs = {call}\n")
+    use = f"@{call}\n" if name.endswith("_assets") else f"specs = {call}\n"
+    shape.write("etl/vendor.py", f"from x import {name}\n{use}")
     for advice in (
         way_out(shape.path, []),
         how_to_get_state(DoctorContext(survey(shape.path))),
     ):
         assert f"etl/vendor.py calls {name}" in advice
-        assert f"dg scaffold defs {component}." in advice
+        assert f"The component {component} keeps" in advice
 
 
 @pytest.mark.parametrize("shape", ["compose"], indirect=True)

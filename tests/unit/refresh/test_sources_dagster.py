@@ -1,0 +1,28 @@
+"""What a project says whose interpreter has no Dagster."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from bundler.project.projects import open_project
+from bundler.refresh.outcome.exchanges import Link
+from bundler.refresh.secrets import Secrets
+from bundler.refresh.sources.dagster import load_error, sources
+from tests.support.shapes import SHAPES
+
+
+@pytest.mark.parametrize("has_state", [True, False])
+def test_a_project_without_state_may_need_no_dagster(has_state: bool, tmp_path: Path) -> None:
+    shutil.copytree(SHAPES / "no_pyproject", root := tmp_path / "shop")
+    if not has_state:
+        shutil.rmtree(root / "loans/defs/warehouse")
+        (root / "loans/tables.py").unlink()
+    (source,) = sources(open_project(root, python=Path(sys.executable)))
+    missing = Link("builtins.ModuleNotFoundError", text="No module named 'dagster'")
+    error = load_error(source, [missing], Secrets({}), None)
+    assert "Dagster is not installed" in error.what
+    assert ("no state-backed component" in error.why) != has_state
