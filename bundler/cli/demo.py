@@ -56,7 +56,7 @@ def demo(folder: Path) -> None:
     play.say("The artifacts are unchanged, and anyone can read what is in them:")
     play.run("status", _PEX, f"oci:{_IMAGE}")
     image = _image(play, folder)
-    play.say("The same as a page for the browser:")
+    play.say("The same as an HTML page:")
     play.run("status", "--html", _PAGE, _PEX, f"oci:{_IMAGE}", *image)
     console.line()
     console.line(console.styled(f"Done in {time.monotonic() - started:.0f} s.", "bold"))
@@ -72,8 +72,8 @@ def _set_up(console: Console, folder: Path) -> None:
     prepare_folder(folder)
     console.line("  Creating its environment (.venv) with Dagster and dbt …")
     if not install(folder):
-        console.line("  (it is there from the last time)")
-    commit_all(folder, "The shop, as the demo wrote it")
+        console.line("  (reusing the existing one)")
+    commit_all(folder, "Create the sample shop")
 
 
 def _serve(console: Console, folder: Path, api: VendorApi) -> None:

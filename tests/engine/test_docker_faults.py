@@ -173,6 +173,6 @@ def test_the_history_has_as_many_layers_as_the_image() -> None:
     for layers, making in ((3, {0, 3, 6}), (4, {0, 2, 3, 6}), (2, {0, 6})):
         made = history_of(told, layers)
         assert {place for place, line in enumerate(made) if "empty_layer" not in line} == making
-    with pytest.raises(ToolFailed, match="fewer steps"):
+    with pytest.raises(ToolFailed, match="fewer history entries"):
         config_of({"RootFS": {"Layers": ["x"] * 8}}, told)
     assert json.dumps(config_of({"RootFS": {}}, []))

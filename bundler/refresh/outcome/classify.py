@@ -85,7 +85,7 @@ _BODIES: dict[str, tuple[type[BundlerError], str, Retry, str]] = {
     "html": (Unavailable, "the response from {host} is HTML", "once", _PAGE),
     "cut": (Unavailable, "the response from {host} was cut off", "once", _AGAIN),
     "empty": (Unavailable, "{host} answered {status} without a body", "once", _AGAIN),
-    "partial": (Unavailable, "{host} sent only part of the data (206)", "once", _AGAIN),
+    "partial": (Unavailable, "{host} sent only part of the data, with status 206", "once", _AGAIN),
     "not-modified": (
         Unavailable,
         "{host} answered 304 instead of sending the data",
@@ -284,17 +284,17 @@ def partial(
     environment: Sequence[str] = (),
     though: str = "",
 ) -> Failure:
-    """A failed exchange after which the component went on. though: what contradicts it."""
+    """A failed exchange after which the component continued. though: what contradicts it."""
     finding = of_exchange(exchange)
     by_word = exchange.body and (exchange.status == 200 or exchange.body == "more")  # noqa: PLR2004
     code = exchange.body if by_word else exchange.status or "error"
     pattern = f"{exchange.method} {urlsplit(exchange.url).path} {code}"
-    went_on = "and the component went on" + ("" if by_word else " without that part")
+    continued = "but the component continued" + ("" if by_word else " without that part")
     hint = _hint(component, finding, exchange, environment, secrets)
     error = _error(
         component,
         finding,
-        f"{finding.says} ({_request(exchange)}){though}, {went_on}.",
+        f"{finding.says} ({_request(exchange)}){though}, {continued}.",
         f'{hint} If that response is expected, accept it: allow-http = ["{pattern}"].',
         secrets,
     )
@@ -397,7 +397,7 @@ def _of_status(status: int, host: str, retry_after: float | None = None) -> _Fin
         hint = "Try again later, or allow fewer concurrent requests: --jobs, kind-jobs."
         return _Finding(Unavailable, f"{says}{asks}", "yes", retry_after, hint)
     if status == 407:  # noqa: PLR2004
-        says = f"the proxy for {host} requires valid credentials (407)"
+        says = f"the proxy for {host} answered 407: it requires valid credentials"
         return _Finding(Unavailable, says, hint=FAULT_HINTS["proxy"])
     if status == 408 or status >= 500:  # noqa: PLR2004
         hint = f"The server has a problem. Try again later, or contact the operator of {host}."
@@ -583,7 +583,7 @@ def _hint(
         return f"Check that {host} is up and reachable from here, then try again."
     if finding.kind is BadData:
         return "Check what the API returns and what the component expects."
-    return "The output of the component is above."
+    return "See the output of the component above."
 
 
 def _credentials(names: Iterable[str], secrets: Secrets) -> list[str]:

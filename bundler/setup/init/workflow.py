@@ -56,7 +56,7 @@ env:
           STATE_BUNDLER: ${{ vars.STATE_BUNDLER }} # such as a commit
         run: |
           command -v state-bundler && exit
-          uv tool install --quiet "${STATE_BUNDLER:?names what to install; set the variable}"
+          uv tool install --quiet "${STATE_BUNDLER:?set this variable to what to install}"
           uv tool dir --bin >> "$GITHUB_PATH"
 """
 

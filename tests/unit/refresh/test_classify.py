@@ -96,7 +96,7 @@ def test_a_swallowed_failure_is_one_and_says_how_to_allow_it() -> None:
     exchange = Exchange(1, "GET", "https://host:443/v1/a", "", 404)
     failure = failure_of(COMPONENT, Report(failed=(exchange,), returned=True), secrets=Secrets({}))
     assert failure is not None
-    assert "went on without that part" in failure.error.what
+    assert "continued without that part" in failure.error.what
     assert 'allow-http = ["GET /v1/a 404"]' in failure.error.hint
 
 
