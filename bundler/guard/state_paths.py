@@ -237,7 +237,7 @@ class Located(NamedTuple):
     @classmethod
     def of(cls, top: bytes, paths: Iterable[GuardedPlace | bytes]) -> Located:
         located = cls([], [], [])
-        for each in paths:
+        for each in dict.fromkeys(paths):  # many keys share a directory
             path, owner = each if isinstance(each, GuardedPlace) else GuardedPlace(each)
             folder, name = os.path.split(join(top, path))
             link = join(os.path.realpath(folder), name)

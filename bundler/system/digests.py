@@ -6,23 +6,25 @@ implementation is about half as fast at hashing, so OpenSSL pays off from about 
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import hashlib
 
 WORTH_OPENSSL_BYTES = 1 << 20
-# 3.12 moved SHA-256 into another module.
-_MODULES = {"sha1": ("_sha1",), "sha256": ("_sha2", "_sha256")}
+# A module that is not there is searched for at every import.
+_MODULES = {"sha1": "_sha1", "sha256": "_sha2" if sys.version_info >= (3, 12) else "_sha256"}
 
 
 def new(algorithm: str, size: int) -> hashlib._Hash:
     """A digest ("sha1" or "sha256") for about this many bytes."""
     if size < WORTH_OPENSSL_BYTES:
-        for module in _MODULES[algorithm]:
-            try:
-                digest: hashlib._Hash = getattr(__import__(module), algorithm)()
-            except ImportError:
-                continue
+        try:
+            digest: hashlib._Hash = getattr(__import__(_MODULES[algorithm]), algorithm)()
+        except ImportError:
+            pass
+        else:
             return digest
     import hashlib
 
