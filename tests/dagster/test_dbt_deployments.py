@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -17,7 +16,8 @@ from bundler.artifacts.open import open_artifact
 from bundler.artifacts.verify import verify
 from bundler.cli.commands import cli
 from bundler.cli.run import run
-from bundler.state.manifest import State
+from bundler.state.bundle import MANIFEST_NAME
+from bundler.state.manifest import State, parse
 from tests.support.deployments import make_home
 from tests.support.environments import ROOT, python_of
 from tests.support.statedirs import snapshot
@@ -192,7 +192,7 @@ with DagsterInstance.get() as instance:
 
 
 def test_new_models_reach_production_through_a_store(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     declared = _DECLARED.replace(
         "dagster_dbt.DbtProjectComponent", "bundler.dagster_dbt.StoredDbtProject"
@@ -212,16 +212,32 @@ def test_new_models_reach_production_through_a_store(
     _run(root, "build", "oci", "-o", tmp_path / "image", "--no-guard", "--pin-versioned")
     with open_artifact(f"oci:{tmp_path / 'image'}") as artifact:
         (directory,) = artifact.state_directories()
-        raw = json.loads(directory.read_manifest() or b"")
-    (pinned,) = raw["predicate"]["contents"]["nonLocal"]
-    assert pinned["key"] == KEY
-    assert pinned["version"]
+        raw = directory.read_manifest() or b""
+    (pinned,) = parse(raw).predicate.contents.non_local
+    assert pinned.key == KEY
+    assert pinned.version
     # Another model, and no other image: it is loaded, and dbt runs it.
     (root / "orders/models/profit.sql").write_text("select 1 as profit")
     _run(root, "refresh", "--push")
     shutil.rmtree(root / "orders")  # an image of the code need not have it
     shutil.rmtree(root / _STATES, ignore_errors=True)
     assert "profit" in _load(root, latest, "profit")
+    # The image loads the version that it pins, though it is neither current nor among the newest.
+    store = ("--store", url)
+    prune = ["store", "prune", "--keep", "1", *store]
+    capsys.readouterr()
+    assert run(cli, [*prune, "--dry-run"]) == 0
+    assert pinned.version in capsys.readouterr().out
+    assert run(cli, ["store", "pin", pinned.version, *store]) == 0
+    assert run(cli, prune) == 0
+    assert "\n0 versions" in capsys.readouterr().out
+    (root / _STATES).mkdir()
+    (root / _STATES / MANIFEST_NAME).write_bytes(raw)
+    image = make_home(tmp_path / "pinned", url, versions="pinned")
+    assert "profit" not in _load(root, image, "raw_orders")
+    # After a rollback, that is what every program loads.
+    assert run(cli, ["store", "rollback", "--at", pinned.version, *store]) == 0
+    assert "profit" not in _load(root, latest)
 
 
 def _load(root: Path, home: Path, *made: str) -> list[str]:
