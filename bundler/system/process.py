@@ -288,7 +288,9 @@ def _fork(
     code = 1
     try:
         os.setsid()
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
         os.dup2(output[0], 1)
         os.dup2(output[1], 2)
         os.environ.clear()

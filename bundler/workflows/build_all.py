@@ -226,7 +226,7 @@ class _Run:
         self.job = job
         self.outcome: Outcome | None = None
         self._began = time.monotonic()
-        self.child, parent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.child, parent = socket.socketpair()
 
         def forked() -> int:
             for connection in (self.child, *(other.child for other in others)):
