@@ -18,7 +18,7 @@ from bundler.setup.demo.vendor import VendorApi
 from tests.support import sample as sample_module
 from tests.support import stores
 from tests.support.dockerprojects import plugged, project, tcp, transcript  # noqa: F401  # likewise fixtures
-from tests.support.engine import engine  # noqa: F401  # a fixture: session-wide only if it has one home
+from tests.support.engine import engine, engines, is_given, is_offline  # noqa: F401  # with fixtures
 from tests.support.layouts import base  # noqa: F401  # likewise a fixture
 from tests.support.left_out import (  # noqa: F401  # hooks
     pytest_deselected,
@@ -87,12 +87,12 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    """With several workers, a module stays whole, and there is one engine."""
+    """With several workers, a module stays whole, and so do those that share an engine."""
     return ByModule(config, log)
 
 
 class ByModule(LoadScopeScheduling):
-    """Gives a worker whole modules, and all that use the engine to one worker, in our order."""
+    """Gives a worker whole modules, and all that use an engine to one worker, in our order."""
 
     def __init__(self, config: pytest.Config, log: Producer) -> None:
         super().__init__(config, log)
@@ -100,7 +100,10 @@ class ByModule(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
-        return "engine" if is_marked(self.config.rootpath / module) else module
+        path = self.config.rootpath / module
+        if not is_marked(path):
+            return module
+        return "offline engine" if is_offline(path) and not is_given() else "engine"
 
 
 @functools.cache

@@ -30,7 +30,7 @@ from tests.support.crafted import (
 )
 from tests.support.engine import Engine
 
-pytestmark = pytest.mark.engine
+pytestmark = pytest.mark.engine(offline=True)
 
 FILE = f"{STATE}/Catalog/state"
 EVIL = b'{"products": 9}'

@@ -30,7 +30,7 @@ from tests.support.dockerprojects import EDITABLE, Noted, Project
 from tests.support.embedding import build_image
 from tests.support.engine import PYTHON_BASE
 
-pytestmark = pytest.mark.engine
+pytestmark = pytest.mark.engine(offline=True)
 
 BUILDERS = [(0, "0"), (0, "1"), (1, "0"), (1, "")]
 
@@ -276,7 +276,7 @@ def test_a_build_that_needs_what_was_left_out_says_so(project: Project) -> None:
     project.write("needed.log", "x")
     with pytest.raises(ChildFailed) as failed:
         project.build()
-    assert "what git ignores (needed.log)" in failed.value.hint
+    assert "files that git ignores (needed.log)" in failed.value.hint
     project.write(".dockerignore", "!needed.log\n")
     project.build()
 

@@ -26,7 +26,7 @@ from tests.support.dockerprojects import PLUGIN, Project, verified
 from tests.support.embedding import build_image
 from tests.support.owndockerd import free_port, wait_for_port
 
-pytestmark = pytest.mark.engine
+pytestmark = pytest.mark.engine(offline=True)
 
 BUILDERS = [(0, "0"), (0, "1"), (1, "")]
 # Nothing is run in it, which would take most of the time.

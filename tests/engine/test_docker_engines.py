@@ -22,7 +22,7 @@ from tests.support.dockerprojects import Project
 from tests.support.engine import Engine
 from tests.support.workdir import WorkDir
 
-pytestmark = pytest.mark.engine
+pytestmark = pytest.mark.engine(offline=True)
 
 
 def test_a_remote_engine_is_reached_through_the_cli(project: Project, tcp: str) -> None:

@@ -22,7 +22,7 @@ from bundler.errors import ToolFailed, VerificationFailed
 from tests.support.bundles import PLACE, make_bundle
 from tests.support.engine import install
 
-pytestmark = pytest.mark.engine
+pytestmark = pytest.mark.engine(offline=True)
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):

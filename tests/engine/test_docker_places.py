@@ -25,7 +25,7 @@ from tests.support.dockerprojects import EDITABLE, INSTALLED, PLUGIN, Project, v
 from tests.support.embedding import build_image, embed_image
 from tests.support.engine import PYTHON_BASE
 
-pytestmark = pytest.mark.engine
+pytestmark = pytest.mark.engine(offline=True)
 
 
 def test_the_code_finds_its_state_where_it_is_imported(project: Project) -> None:

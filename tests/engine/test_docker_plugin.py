@@ -14,7 +14,7 @@ import pytest
 from tests.support.dockerprojects import PLUGIN, Project
 from tests.support.engine import Engine
 
-pytestmark = pytest.mark.engine
+pytestmark = pytest.mark.engine(offline=True)
 
 
 def test_docker_lists_the_plugin(engine: Engine, plugged: dict[str, str]) -> None:

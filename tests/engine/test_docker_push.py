@@ -16,7 +16,7 @@ from tests.support.bundles import make_record
 from tests.support.dockerprojects import Project
 from tests.support.embedding import build_image
 
-pytestmark = pytest.mark.engine
+pytestmark = pytest.mark.engine(offline=True)
 
 FROM_SCRATCH = "FROM scratch\nWORKDIR /app\nCOPY src /app/src\nENV PYTHONPATH=/app/src\n"
 

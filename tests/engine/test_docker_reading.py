@@ -22,7 +22,7 @@ from tests.support.dockerprojects import Project
 from tests.support.embedding import embed_layout
 from tests.support.engine import PYTHON_BASE
 
-pytestmark = pytest.mark.engine
+pytestmark = pytest.mark.engine(offline=True)
 
 
 def test_reading_an_image_that_a_plain_copy_filled(project: Project) -> None:

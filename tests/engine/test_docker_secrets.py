@@ -17,7 +17,7 @@ from tests.support.bundles import PLACE
 from tests.support.dockerprojects import PLUGIN, Project
 from tests.support.engine import PYTHON_BASE, install
 
-pytestmark = pytest.mark.engine
+pytestmark = pytest.mark.engine(offline=True)
 
 # BuildKit alone lends anything: Debian's own, and buildx where the tests have a newer Docker.
 CLIS = [0, 1] if "BUNDLER_TEST_STORE" in os.environ else [0]

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.dockerprojects import EDITABLE, PLUGIN, Project
 
-pytestmark = pytest.mark.engine
+pytestmark = pytest.mark.engine(offline=True)
 
 _SECONDS = 60.0
 

@@ -12,7 +12,7 @@ import pytest
 from tests.support.bundles import PLACE
 from tests.support.dockerprojects import Project
 
-pytestmark = pytest.mark.engine
+pytestmark = pytest.mark.engine(offline=True)
 
 SAID = "No component has state to embed: the artifact is built without state."
 _WITHOUT = f"""\

@@ -24,7 +24,7 @@ from tests.support.embedding import embed_image
 from tests.support.engine import Engine
 from tests.support.layouts import LayoutMaker, code_layer
 
-pytestmark = pytest.mark.engine
+pytestmark = pytest.mark.engine(offline=True)
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ from tests.support.bundles import PLACE
 from tests.support.engine import install
 from tests.support.layouts import assert_verifies, embed_here, pack
 
-pytestmark = pytest.mark.engine
+pytestmark = pytest.mark.engine(offline=True)
 
 
 @pytest.fixture(scope="module")

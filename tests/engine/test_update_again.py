@@ -22,7 +22,7 @@ from tests.support.dockerprojects import Project
 from tests.support.embedding import embed_layout
 from tests.support.layouts import LayoutMaker, layer
 
-pytestmark = pytest.mark.engine
+pytestmark = pytest.mark.engine(offline=True)
 
 
 def with_state(root: Path, text: str) -> Prepared:

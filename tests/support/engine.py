@@ -1,13 +1,16 @@
 """A Docker engine for the tests: the one that is reachable, else Debian's own, started here.
 
-Our own lives in ``build/engine`` of the checkout (data, socket, pid file, log), is shared by one
-test run at a time, and ends with it. Its data stays, so that the next run finds the base images.
+Our own lives in ``build/engine`` of the checkout (data, socket, pid file, log), is used by one
+process at a time, and ends with it. Its data stays, so that the next run finds the base images.
+Modules marked ``pytest.mark.engine(offline=True)`` have another one, in ``build/engine/offline``,
+whose containers reach only this machine: both kinds run at the same time.
 
 Run as a script it starts the engine and prints the ``DOCKER_HOST``; ``stop`` ends it.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import os
@@ -17,8 +20,8 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,7 +36,7 @@ HOME = ROOT / "build" / "engine"
 # Names a configuration of docker's to test with: another one has other plugins.
 CLIENT_VARIABLE = "BUNDLER_TEST_DOCKER_CONFIG"
 # Another recipe for a base image takes another number here: engines keep what they have.
-PYTHON_BASE = "state-bundler-test/python:3.11-2"
+PYTHON_BASE = "state-bundler-test/python:3.11-3"
 UV_IMAGE = "state-bundler-test/uv:2"
 
 _PACKAGES = (
@@ -42,6 +45,7 @@ _PACKAGES = (
     *("liblzma5", "libuuid1", "libcrypt1", "libgcc-s1", "libstdc++6", "libreadline8"),
     *("libtinfo6", "libncursesw6", "media-types", "busybox-static", "ca-certificates"),
 )
+_SOCKET = "/var/run/docker.sock"
 _START_SECONDS = 60.0
 # Engines that this process started, by pid.
 _STARTED: dict[int, subprocess.Popen[bytes]] = {}
@@ -110,17 +114,22 @@ class Engine:
         names = self.docker("image", "ls", "-q", "--filter", "reference=sbt/*")
         for image in set(names.stdout.decode().split()):
             self.docker("image", "rm", "--force", image, check=False)
-        if self.host == _own_host():
+        if self.host in (_host_of(HOME), _host_of(HOME / "offline")):
             self.docker("image", "prune", "--force")
 
     def has_image(self, name: str) -> bool:
         return self.docker("image", "inspect", name, check=False).returncode == 0
 
 
+def is_given() -> bool:
+    """Whether the tests use an engine that is not ours."""
+    return bool(os.environ.get("DOCKER_HOST")) or Path(_SOCKET).exists()
+
+
 @contextmanager
-def running_engine() -> Iterator[Engine]:
+def running_engine(*, offline: bool = False) -> Iterator[Engine]:
     """The reachable engine, or our own for as long as this lasts."""
-    host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    host = os.environ.get("DOCKER_HOST") or f"unix://{_SOCKET}"
     found = shutil.which("docker")
     if os.geteuid() != 0 and not (found and _answers(found, host)):
         leave_out(
@@ -132,13 +141,30 @@ def running_engine() -> Iterator[Engine]:
     if _answers(clis[0], host):
         yield Engine(host, clis)
         return
-    HOME.mkdir(parents=True, exist_ok=True)
-    with FileLock(HOME / "lock"):
-        pid = start(debian)
+    home = HOME / "offline" if offline else HOME
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(home / "lock"):
+        bridge = make_bridge("state-bundler3", "172.31.92.1/24") if offline else None
+        pid = start(debian, home, options_of(bridge))
         try:
-            yield Engine(_own_host(), clis)
+            yield Engine(_host_of(home), clis)
         finally:
             stop(pid)
+
+
+def make_bridge(name: str, address: str) -> str:
+    """A bridge of its own: an engine without one would take the other engine's away."""
+    ip = install("ip", "iproute2")
+    if not Path(f"/sys/class/net/{name}").exists():
+        subprocess.run([ip, "link", "add", "name", name, "type", "bridge"], check=True)
+        subprocess.run([ip, "addr", "add", address, "dev", name], check=True)
+    subprocess.run([ip, "link", "set", name, "up"], check=True)
+    return name
+
+
+def options_of(bridge: str | None) -> tuple[str, ...]:
+    """dockerd's, for an engine that leaves the machine's packet filter alone."""
+    return (f"--bridge={bridge}", "--iptables=false", "--ip6tables=false") if bridge else ()
 
 
 def _clis(dockerd: Path) -> tuple[str, ...]:
@@ -149,8 +175,8 @@ def _clis(dockerd: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _own_host() -> str:
-    return f"unix://{HOME / 'docker.sock'}"
+def _host_of(home: Path) -> str:
+    return f"unix://{home / 'docker.sock'}"
 
 
 def _answers(cli: str, host: str) -> bool:
@@ -214,13 +240,31 @@ def stop(pid: int) -> None:
         time.sleep(0.1)
 
 
+@functools.cache
+def is_offline(module: Path) -> bool:
+    """Whether a test module is content with an engine without the network."""
+    return "pytest.mark.engine(offline=True)" in module.read_text(encoding="utf-8")
+
+
 @pytest.fixture(scope="session")
-def engine() -> Iterator[Engine]:
+def engines() -> Iterator[Callable[[bool], Engine]]:
+    """Engines by whether they are offline, started when they are first needed."""
+    with ExitStack() as stack:
+
+        @functools.cache
+        def running(offline: bool) -> Engine:
+            found = stack.enter_context(running_engine(offline=offline))
+            make_python_base(found)
+            stack.callback(found.remove_made)
+            return found
+
+        yield running
+
+
+@pytest.fixture(scope="module")
+def engine(request: pytest.FixtureRequest, engines: Callable[[bool], Engine]) -> Engine:
     """A reachable engine with the Python base image. Tests name their images ``sbt/…``."""
-    with running_engine() as found:
-        make_python_base(found)
-        yield found
-        found.remove_made()
+    return engines(is_offline(request.path))
 
 
 # --- base images ----------------------------------------------------------------------------
@@ -351,6 +395,6 @@ if __name__ == "__main__":
             stop(running)
     else:
         start(install("dockerd", "docker.io"))
-        own = Engine(_own_host(), _clis(Path(install("dockerd"))))
+        own = Engine(_host_of(HOME), _clis(Path(install("dockerd"))))
         make_python_base(own)
         print(f"export DOCKER_HOST={own.host}")

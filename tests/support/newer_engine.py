@@ -153,7 +153,7 @@ def running(store: str) -> Iterator[str]:
     root = make_root()
     home = HOME / store
     home.mkdir(parents=True, exist_ok=True)
-    bridge = _bridge(*_BRIDGES[store])
+    bridge = engine.make_bridge(*_BRIDGES[store])
     settings = {
         "features": {"containerd-snapshotter": store == "containerd"},
         "insecure-registries": ["127.0.0.0/8"],
@@ -167,8 +167,7 @@ def running(store: str) -> Iterator[str]:
     )
     starter.chmod(0o755)
     # No test there needs the world outside: nothing is changed in the machine's packet filter.
-    options = [f"--bridge={bridge}", f"--config-file={home / 'daemon.json'}", "--iptables=false",
-               "--ip6tables=false"]  # fmt: skip
+    options = (*engine.options_of(bridge), f"--config-file={home / 'daemon.json'}")
     pid = engine.start(str(starter), home, options)
     try:
         yield f"unix://{home / 'docker.sock'}"
@@ -187,15 +186,6 @@ def environment(store: str) -> Iterator[dict[str, str]]:
             "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
             engine.CLIENT_VARIABLE: str(config),
         }
-
-
-def _bridge(name: str, address: str) -> str:
-    """A bridge of its own: an engine without one would take the other engine's away."""
-    if not Path(f"/sys/class/net/{name}").exists():
-        subprocess.run(["ip", "link", "add", "name", name, "type", "bridge"], check=True)
-        subprocess.run(["ip", "addr", "add", address, "dev", name], check=True)
-    subprocess.run(["ip", "link", "set", name, "up"], check=True)
-    return name
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -76,8 +76,7 @@ def running(home: Path) -> Iterator[OwnEngine]:
     (home / "daemon.json").write_text(json.dumps({"storage-driver": "overlay2"}))
     own.options = (
         f"--config-file={home / 'daemon.json'}",
-        f"--bridge={_bridge()}",
-        "--iptables=false",
+        *engine.options_of(engine.make_bridge(_BRIDGE, "172.31.90.1/24")),
         f"--host=tcp://127.0.0.1:{own.port}",
         "--tlsverify",
         *(f"--tls{name}={path}" for name, path in certificates.items()),
@@ -104,16 +103,6 @@ def _certificates(folder: Path) -> dict[str, Path]:
         issued.cert_chain_pems[0].write_to_path(str(files[cert]))
         issued.private_key_pem.write_to_path(str(files[key]))
     return {"cacert": files["ca"], "cert": files["server"], "key": files["server-key"]}
-
-
-def _bridge() -> str:
-    """A bridge of its own: an engine without one would take the other engine's away."""
-    ip = engine.install("ip", "iproute2")
-    if not Path(f"/sys/class/net/{_BRIDGE}").exists():
-        subprocess.run([ip, "link", "add", "name", _BRIDGE, "type", "bridge"], check=True)
-        subprocess.run([ip, "addr", "add", "172.31.90.1/24", "dev", _BRIDGE], check=True)
-        subprocess.run([ip, "link", "set", _BRIDGE, "up"], check=True)
-    return _BRIDGE
 
 
 def free_port() -> int:
