@@ -17,6 +17,8 @@ LABEL_STATES = "io.state-bundler.states"
 
 
 LABEL_RUN_RECORD = "io.state-bundler.run-record"
+# Of a PEX: pex's code hash of the files outside the state directories.
+LABEL_CODE = "io.state-bundler.code"
 
 
 class Member(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,7 +14,7 @@ from bundler.artifacts.python.pex import open_pex
 from bundler.artifacts.python.zipfiles import ZipEntry, ZipFile
 from bundler.artifacts.verify import verify
 from bundler.errors import ConfigurationError, UsageError, VerificationFailed
-from bundler.state.artifact import LABEL_RUN_RECORD, LABEL_STATES
+from bundler.state.artifact import LABEL_CODE, LABEL_RUN_RECORD, LABEL_STATES
 from bundler.state.bundle import MANIFEST_NAME
 from bundler.state.manifest import DirectoryRefresh, KeyRefresh, RunRecord
 from tests.support.embedding import embed_pex
@@ -74,22 +75,46 @@ def test_verifying_reads_each_state_once(
         data = bytearray(target.read_bytes())
         data[data.index(damaged.encode()) + len(damaged) + 3] ^= 1
         target.write_bytes(data)
-    opened: list[str] = []
-    really = ZipFile.open
-
-    def counted(file: ZipFile, entry: ZipEntry) -> BinaryIO:
-        opened.append(entry.name)
-        return really(file, entry)
-
-    monkeypatch.setattr(ZipFile, "open", counted)
+    opened = record_opened(monkeypatch)
     with open_pex(target) as artifact:
         found = verify(artifact)
     if damaged is None:
         assert found.all_problems == ()
-        assert opened.count(f"{PLACE}/B/state") == 1
+        assert opened.count((str(target), f"{PLACE}/B/state")) == 1
     else:
         assert found.all_problems
         assert all(damaged in problem for problem in found.all_problems)
+
+
+def record_opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """File and entry, each time that an entry of a zip file is opened from now on."""
+    opened: list[tuple[str, str]] = []
+    really = ZipFile.open
+
+    def recorded(file: ZipFile, entry: ZipEntry) -> BinaryIO:
+        opened.append((file.name, entry.name))
+        return really(file, entry)
+
+    monkeypatch.setattr(ZipFile, "open", recorded)
+    return opened
+
+
+def test_state_that_is_replaced_is_not_read(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But a PEX whose code was changed since is refused, however little is read."""
+    target = tmp_path / "a.pex"
+    bundle = bundle_of(set_state(tmp_path / "s", A="1"))
+    embed_pex(plain, [bundle], RECORD, target)
+    opened = record_opened(monkeypatch)
+    embed_pex(target, [bundle_of(set_state(tmp_path / "t", A="2"))], RECORD, tmp_path / "b.pex")
+    mine = {entry for file, entry in opened if file == str(target)}
+    assert "shop/zebra.py" in mine
+    assert f"{PLACE}/A/state" not in mine
+    with zipfile.ZipFile(target, "a") as file:
+        file.writestr("shop/late.py", "")
+    with pytest.raises(VerificationFailed, match="do not match its contents"):
+        embed_pex(target, [bundle], RECORD, target)
 
 
 def test_it_is_the_file_that_pex_itself_makes_of_the_same_inputs(
@@ -107,7 +132,7 @@ def test_it_is_the_file_that_pex_itself_makes_of_the_same_inputs(
         properties = artifact._pex.info.build_properties
     labels = [
         argument
-        for name in (LABEL_STATES, LABEL_RUN_RECORD)
+        for name in (LABEL_CODE, LABEL_STATES, LABEL_RUN_RECORD)
         for argument in ("--build-property", f"{name}={quoted(properties[name])}")
     ]
     run_pex("-D", "src", "-m", "shop", "-o", "theirs.pex", *labels, cwd=tmp_path, root=pex_root)
@@ -203,8 +228,6 @@ def test_state_in_a_dead_copy_is_refused(tmp_path: Path, pex_root: Path) -> None
 
 
 def test_hashes_that_do_not_reproduce_are_refused(plain: Path, tmp_path: Path) -> None:
-    import zipfile
-
     target = tmp_path / "changed.pex"
     target.write_bytes(plain.read_bytes())
     with zipfile.ZipFile(target, "a") as file:

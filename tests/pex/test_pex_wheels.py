@@ -14,7 +14,7 @@ import pytest
 from bundler.artifacts.python.pex import open_pex
 from bundler.artifacts.verify import verify
 from bundler.errors import ConfigurationError, VerificationFailed
-from bundler.state.artifact import LABEL_RUN_RECORD, LABEL_STATES
+from bundler.state.artifact import LABEL_CODE, LABEL_RUN_RECORD, LABEL_STATES
 from tests.support.embedding import embed_pex
 from tests.support.pex_projects import (
     PLACE,
@@ -88,7 +88,7 @@ def test_every_layout_becomes_what_pex_makes_of_a_wheel_with_the_state(
 
     labels = [
         argument
-        for name in (LABEL_STATES, LABEL_RUN_RECORD)
+        for name in (LABEL_CODE, LABEL_STATES, LABEL_RUN_RECORD)
         for argument in ("--build-property", f"{name}={json.dumps(properties[name])}")
     ]
     new = wheel(tmp_path / "new", state_files(bundle))
@@ -111,7 +111,7 @@ def test_code_in_a_folder_becomes_what_pex_makes_of_it_with_the_state(
     write(source, state_files(bundle))
     labels = [
         argument
-        for name in (LABEL_STATES, LABEL_RUN_RECORD)
+        for name in (LABEL_CODE, LABEL_STATES, LABEL_RUN_RECORD)
         for argument in ("--build-property", f"{name}={json.dumps(properties[name])}")
     ]
     run_pex(*build, *labels, "-o", "theirs", cwd=tmp_path, root=pex_root)

@@ -33,7 +33,9 @@ from bundler.artifacts.python.pex.info import (
     PEX_INFO,
     Code,
     PexInfo,
+    code_hash,
     is_user_file,
+    outside,
     read_code,
 )
 from bundler.artifacts.python.trees import (
@@ -46,6 +48,7 @@ from bundler.artifacts.python.trees import (
 )
 from bundler.artifacts.python.zipfiles import STORED, ZipFile
 from bundler.errors import UsageError, VerificationFailed, unreadable
+from bundler.state.artifact import LABEL_CODE
 
 _SCIE_SEARCH_BYTES = 4
 _HASH = re.compile(rb"\b[0-9a-f]{40}\b")
@@ -93,6 +96,17 @@ class PexFile(msgspec.Struct, frozen=True, dict=True):
         code = self._code
         return None if isinstance(code, VerificationFailed) else code.sha256.get(path)
 
+    def _code_hash(self) -> str:
+        code = self._code
+        if isinstance(code, VerificationFailed):
+            raise code
+        return code.code_hash
+
+    @property
+    def user_states(self) -> list[str]:
+        """The state directories among the user's files."""
+        return [found.relative for found in self.user.state_directories()]
+
     @property
     def _code(self) -> Code | VerificationFailed:
         """What is read for the code hash, and for the digests of the states in it: once."""
@@ -101,15 +115,18 @@ class PexFile(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def _read_code(self) -> Code | VerificationFailed:
-        states = tuple(f"{found.relative}/" for found in self.user.state_directories())
+        states = tuple(f"{state}/" for state in self.user_states)
         try:
             return read_code(self.user.changed(TreeChange({})), states)
         except VerificationFailed as error:
             return error
 
     def check_hashes(self) -> None:
-        """Computes all hashes from the contents. Raises `VerificationFailed` if any differs."""
-        for problem in self.hash_problems():
+        """Computes the hashes from the contents. Raises `VerificationFailed` if any differs.
+
+        State that is about to be replaced is not read, if what is outside has the recorded hash.
+        """
+        for problem in self.hash_problems(with_states=not self._has_recorded_code()):
             raise VerificationFailed(
                 problem,
                 hint="Build it again: it was changed after pex created it, or was created by "
@@ -117,18 +134,19 @@ class PexFile(msgspec.Struct, frozen=True, dict=True):
                 "of pex, which computes them differently.",
             )
 
-    def hash_problems(self) -> Iterator[str]:
+    def _has_recorded_code(self) -> bool:
+        recorded = self.info.build_properties.get(LABEL_CODE)
+        files = outside(self.user.changed(TreeChange({})), self.user_states)
+        return recorded is not None and code_hash(files) == recorded
+
+    def hash_problems(self, *, with_states: bool = True) -> Iterator[str]:
         """The hashes that do not match their contents, as messages.
 
-        A machine that knows a hash runs what it has unpacked under it, not these contents.
+        with_states: False to skip the code hash, which covers the states among the user's files. A
+        machine that knows a hash runs what it has unpacked under it, not these contents.
         """
-        code = self._code
-        if isinstance(code, VerificationFailed):
-            raise code
-        if (
-            code.code_hash != self.info.code_hash
-            or self.info.computed_pex_hash() != self.info.pex_hash
-        ):
+        code_differs = with_states and self._code_hash() != self.info.code_hash
+        if code_differs or self.info.computed_pex_hash() != self.info.pex_hash:
             yield f"The hashes in the PEX-INFO of {self.name} do not match its contents."
         pex_hash = self.info.pex_hash.encode()
         for name in BOOT_FILES:

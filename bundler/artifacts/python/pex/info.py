@@ -17,14 +17,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
 from bundler.artifacts.labels import decode_claims, decode_record, encode_claims
 from bundler.errors import VerificationFailed
-from bundler.state.artifact import LABEL_RUN_RECORD, LABEL_STATES
+from bundler.state.artifact import LABEL_CODE, LABEL_RUN_RECORD, LABEL_STATES
 from bundler.state.manifest import Claim, RunRecord, canonical
 from bundler.system.parallel import update
 
@@ -177,10 +177,12 @@ class PexInfo:
             raise VerificationFailed(f"The build property {label} of {name} is not text.")
         return text
 
-    def labelled(self, claims: tuple[Claim, ...], record: RunRecord) -> dict[str, Any]:
-        """The build properties with these claims and this run record."""
+    def labelled(self, claims: tuple[Claim, ...], record: RunRecord, code: str) -> dict[str, Any]:
+        """The build properties with these claims, this run record, and the hash of the files
+        outside the states."""
         return {
             **self.build_properties,
+            LABEL_CODE: code,
             LABEL_STATES: encode_claims(claims).decode(),
             LABEL_RUN_RECORD: canonical(record).decode(),
         }
@@ -216,6 +218,14 @@ def read_code(files: Mapping[str, Callable[[], BinaryIO]], below: tuple[str, ...
         if own is not None:
             found[name] = own.hexdigest()
     return Code(whole.hexdigest(), found)
+
+
+def outside(
+    files: Mapping[str, Callable[[], BinaryIO]], states: Collection[str]
+) -> dict[str, Callable[[], BinaryIO]]:
+    """The files that are not in one of these state directories."""
+    below = tuple(f"{state}/" for state in states)
+    return {name: opened for name, opened in files.items() if not name.startswith(below)}
 
 
 def counts(name: str) -> bool:

@@ -25,6 +25,7 @@ from bundler.artifacts.python.pex.info import (
     PEX_INFO,
     PexInfo,
     code_hash,
+    outside,
     replace_hash,
 )
 from bundler.artifacts.python.pex.zipapp import ZipChange, rewrite
@@ -65,10 +66,12 @@ def write(pex: PexFile, plan: TreePlan, destination: Path) -> None:
                 distributions[name] = _distribution(pex, tree, change, changes, stack)
         user = plan.changes.get("", _NOTHING)
         changes.take(pex.user, user)
+        code = pex.user.changed(user)
+        rest = outside(code, {*pex.user_states, *user.replaced})
         info = pex.info.with_values(
-            code_hash=code_hash(pex.user.changed(user)),
+            code_hash=code_hash(code),
             distributions=distributions,
-            build_properties=pex.info.labelled(plan.claims, plan.record),
+            build_properties=pex.info.labelled(plan.claims, plan.record, code_hash(rest)),
         )
         changes.added.update(_boot_files(pex, info))
         _write(pex, info, changes, destination)
