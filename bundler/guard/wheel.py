@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+RULE = "wheel-drops-state"
 _WHY = "A wheel that this backend builds on its own silently lacks the state."
 # The backends that do so, as the project file names them.
 _DROPPING = (b"hatchling", b"poetry.core", b"setuptools.build_meta")
@@ -65,7 +66,7 @@ def _drops(text: bytes, names: set[bytes]) -> bool:
 def _finding(path: bytes, fix: str) -> GuardFinding:
     return GuardFinding(
         "warn",
-        "wheel-drops-state",
+        RULE,
         os.fsdecode(path),
         f"The build backend of {git.printable(path)} excludes git-ignored files from wheels.",
         _WHY,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bundler.artifacts.image.engine.dockerfile import instructions
+from bundler.artifacts.image.engine.dockerfile import copied_paths, instructions
 from bundler.project.config import pyproject_of
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.code_in_image import hides, state_in_image, working_directories
@@ -172,9 +172,12 @@ def _places(patient: DoctorContext, layer: ServiceInFile) -> tuple[str, ...] | N
     image_path = patient.project.config.image_path
     places = [image_path] if image_path else []
     for dockerfile in dockerfiles:
-        found = list(instructions(scanned(dockerfile)))
-        known = state_in_image(found, states, _arguments(table))
-        places += known or (working_directories(found) if build is not None else ())
+        text, arguments = scanned(dockerfile), _arguments(table)
+        found = list(instructions(text))
+        known = state_in_image(found, states, arguments)
+        # An image that only gets other folders is another program's.
+        is_unknown = build is not None and not any(copied_paths(text, arguments))
+        places += known or (working_directories(found) if is_unknown else ())
     return tuple(places)
 
 

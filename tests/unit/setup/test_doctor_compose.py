@@ -97,6 +97,8 @@ def test_in_every_file_that_compose_reads(name: str, tmp_path: Path) -> None:
         ("image: one:1", "COPY . /app", True),
         ("build: {context: ., dockerfile: two/Dockerfile}", "COPY two /app", False),
         ("build: two", "COPY . /app", False),
+        ("build: {context: ., dockerfile: docker/Dockerfile}", "WORKDIR /app\nCOPY two .", False),
+        ("build: {context: ., dockerfile: docker/Dockerfile}", "WORKDIR /app", True),
         (
             "build: {context: ., dockerfile: docker/Dockerfile, args: {LOCATION: one}}",
             "ARG LOCATION\nCOPY ${LOCATION} /app",
