@@ -206,6 +206,8 @@ def main() -> None:
                 [*build, *image], root, root / "log", python=python, program=("-c", _SEPARATE)
             )
             print(alone.told("the same by separate processes", given.projects, "project"))
+            first = measured([*build, *image], root, root / "log", python=python)
+            print(first.told("once more, forked", given.projects, "project"))
             print(f"shared takes {first.cpu / alone.cpu:.2f} of the CPU of separate processes")
         again = measured(
             [*build, *image, "--refresh", "missing"], root, root / "log", python=python

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from bundler.listener import Listener
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project, open_project
 from bundler.refresh.directories import VERSIONED
+from bundler.refresh.forking import ForkServers
 from bundler.refresh.run import discover, fetch_into, refresh
 from tests.support.environments import DAGSTER_ALONE, ROOT, python_of
 
@@ -69,6 +71,30 @@ def test_what_a_project_prints_and_its_environment_file_do_no_harm(
     module.write_text('print(\'{"event": "found"}\', flush=True)\n')
     (found,) = discover([project], Listener())
     assert "Numbers[from the file]" in {component.key for component in found.components}
+
+
+def test_projects_that_share_an_import_of_dagster_find_what_each_finds_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have a package ``tiny``; the file ``yaml.py`` of one is no library of Dagster."""
+    first = prepare(tmp_path, monkeypatch, DAGSTER_ALONE)
+    shutil.copytree(first.root, tmp_path / "other")
+    second = open_project(tmp_path / "other", python=first.interpreter.path)
+    for file in (second.root / "src").rglob("*.*"):
+        file.write_text(file.read_text().replace("Numbers", "Figures"))
+    (second.root / "yaml.py").write_text("raise ImportError('not the library')")
+    alone = [discover([project], Listener()) for project in (first, second)]
+    passed, pass_on = [], ForkServers.pass_on
+
+    def counted(*arguments: Any) -> bool:
+        passed.append(pass_on(*arguments))
+        return passed[-1]
+
+    monkeypatch.setattr(ForkServers, "pass_on", counted)
+    assert discover([first, second], Listener()) == (*alone[0], *alone[1])
+    assert passed == [True, True]
+    kinds = {component.kind for found in alone for item in found for component in item.components}
+    assert kinds == {"tiny.numbers.Numbers", "tiny.numbers.Figures"}
 
 
 @pytest.mark.parametrize(
