@@ -77,6 +77,13 @@ def _unset(unset: Mapping[str, Sequence[str]], patient: DoctorContext) -> Iterat
         project = patient.project
         if error.what != no_dagster(project.interpreter.path, project):
             yield from _unset_and_not_loaded(unset, error)
+        elif unset:
+            yield Finding(
+                "warn",
+                f"Declarations reference variables that are not set: {', '.join(sorted(unset))}.",
+                "Which of them a refresh needs is only known once the components are loaded.",
+                "Export them, or set them in .env.",
+            )
         return
     keys = {one.location: one.key for source in found for one in source.components}
     for name, files in sorted(unset.items()):
