@@ -177,7 +177,7 @@ TRAPS = (
          more='[tool.setuptools.package-data]\n"*" = ["**/.local_defs_state/**"]\n'),
     Trap("states of deleted keys in build/lib", packaging.backend, "build/lib", "fail",
          {"build/lib/shop/defs/.local_defs_state/Old/state": "[]"}, "setuptools.build_meta"),
-    Trap("credentials in the package", build.build, "src/shop/.env holds", "warn",
+    Trap("credentials in the package", build.build, "src/shop/.env contains", "warn",
          {"src/shop/.env": ""}),
     # Docker
     _docker("a refresh in a RUN", "RUN dg utils refresh-defs-state", "Dockerfile:2"),
