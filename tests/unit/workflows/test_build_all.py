@@ -162,6 +162,18 @@ def test_forked_builds_make_what_separate_ones_make(wd: WorkDir) -> None:
     assert workers == ["started", "forked", "forked", "started"]
 
 
+@pytest.mark.parametrize("kind", ["bake", "docker", "oci", "pex", "wheel"])
+def test_what_builds_share_can_be_imported_and_starts_no_thread(kind: str) -> None:
+    code = f"""if True:
+        from bundler.cli.build_all import _import_shared
+        from bundler.system.process import can_fork
+        _import_shared({kind!r})
+        print(can_fork())
+    """
+    said = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
+    assert said == f"{sys.platform == 'linux'}\n"
+
+
 def _add_project_without_state(wd: WorkDir) -> None:
     source = '[[tool.state-bundler.source]]\ncomponent = "parts:every"\npath = "state"\n'
     wd.write("projects/plain/pyproject.toml", f'[project]\nname = "plain"\n{source}')
