@@ -18,11 +18,12 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import stat
 import struct
 import zlib
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
@@ -64,10 +65,10 @@ _MAX_DESCRIPTOR_BYTES = 16
 # 3.12 and later use), strong encryption by WinZip.
 _FORBIDDEN_EXTRAS = frozenset({0x0001, 0x0014, 0x0017, 0x7075, 0x9901})
 
-# Searched for in all names together: the characters of ordinary names, and those that lead
-# elsewhere next to a slash.
+# Searched for in all names together, which begin with a slash here and end with a newline: the
+# characters of ordinary names, and parts that are empty or lead elsewhere.
 _ORDINARY = bytes(set(range(0x20, 0x7F)) - set(b"\\"))
-_UNUSUAL = (b"//", b"/./", b"/../")
+_UNUSUAL = re.compile(rb"/(?:\.{0,2}/|\.{1,2}\n)")
 _LONG_NAME = 256
 
 MAX_32 = 0xFFFFFFFF
@@ -142,8 +143,7 @@ class ZipFile:
         self.descriptor = descriptor
         self.start = start
         self._directory = directory
-        self._positions: dict[str, int] = {}
-        self._outline = _Outline([], [], [], [], set())
+        self._records = _Records([], [], [], [], set())
         self._is_apart = False
 
     def read_names(self, like: ZipFile | None = None) -> None:
@@ -152,30 +152,24 @@ class ZipFile:
         like: a file whose directory may begin with the same bytes, which are then not parsed again.
         """
         raw = self._directory.raw
-        begun = (
-            _Known(_Outline([], [], [], [], set()), (), 0) if like is None else like.known_of(raw)
-        )
-        outline, known = begun.outline, len(begun.names)
-        _split(self, raw, outline, begun.end)
-        self._outline = outline
-        if len(outline.raws) != self._directory.announced:
+        start = 0
+        if like is not None:
+            self._records, start = like.shared_records(raw)
+        names, positions, offsets, packed, kinds = self._records
+        known = len(names)
+        raws = _split(self, raw, self._records, start)
+        names += _decode_all(self, raws, positions[known:], raw)
+        if len(names) != self._directory.announced:
             raise self.refuse("its directory does not have the number of entries that it announces")
-        positions = outline.positions
-        names = [*begun.names, *self._names_of(outline.raws[known:], positions[known:])]
-        self._positions = dict(zip(names, positions, strict=True))
-        if len(self._positions) != len(positions):
+        if len(self._positions) != len(names):
             raise self.refuse("it lists a name twice")
-        self._refuse_kinds()
-        self._refuse_files_as_folders()
-
-    def _refuse_kinds(self) -> None:
-        outline = self._outline
-        for kind in outline.kinds:
+        for kind in kinds:
             method = kind >> 16
             if kind & 0xFFFF & ~_KNOWN_FLAGS or method not in _KNOWN_METHODS:
                 raise self.refuse(f"an entry is encrypted or compressed by method {method}")
-        if MAX_32 in outline.packed or MAX_32 in outline.offsets:
+        if MAX_32 in packed or MAX_32 in offsets:
             raise self.refuse("it uses ZIP64, which no Python before 3.13 can start")
+        self._refuse_files_as_folders()
 
     def _refuse_files_as_folders(self) -> None:
         folders = {name.rpartition("/")[0] for name in self._positions}
@@ -188,16 +182,10 @@ class ZipFile:
         if both:
             raise self.refuse(f"{min(both)} is both a file and a folder")
 
-    def _names_of(self, raws: Sequence[bytes], positions: Sequence[int]) -> list[str]:
-        # name_problem inspects every character: too slow for tens of thousands of names.
-        if raws and _are_ordinary(raws):
-            return b"\n".join(raws).decode().split("\n")
-        return _decode_all(self, raws, positions, self._directory.raw)
-
-    def known_of(self, raw: bytes) -> _Known:
-        """What is known of another directory, as far as it begins with the same bytes."""
+    def shared_records(self, raw: bytes) -> tuple[_Records, int]:
+        """The records with which another directory begins as well, and where they end."""
         ours = self._directory.raw
-        ends = [*self._outline.positions, len(ours)]
+        ends = [*self._records.positions, len(ours)]
         fewest, most = 0, len(ends) - 1
         while fewest < most:
             middle = (fewest + most + 1) // 2
@@ -205,8 +193,13 @@ class ZipFile:
                 fewest = middle
             else:
                 most = middle - 1
-        names = tuple(islice(self._positions, fewest))
-        return _Known(self._outline.first(fewest), names, ends[fewest])
+        names, positions, offsets, packed, kinds = self._records
+        first = names[:fewest], positions[:fewest], offsets[:fewest], packed[:fewest]
+        return _Records(*first, set(kinds)), ends[fewest]
+
+    @cached_property
+    def _positions(self) -> Mapping[str, int]:
+        return dict(zip(self._records.names, self._records.positions, strict=True))
 
     @property
     def names(self) -> Collection[str]:
@@ -239,29 +232,28 @@ class ZipFile:
         None if their records are not in the order of the directory. Raises `VerificationFailed` as
         `entries_from` does.
         """
-        outline = self._outline
-        if outline.offsets[:count] != self.offsets[:count]:
+        records = self._records
+        if records.offsets[:count] != self.offsets[:count]:
             return None
         self._require_apart()
-        ends = len(self._directory.raw) if count == len(outline.raws) else outline.positions[count]
-        return Head(self._directory.raw[:ends], self.offsets[count])
+        raw = self._directory.raw
+        end = len(raw) if count == len(records.names) else records.positions[count]
+        return Head(raw[:end], self.offsets[count])
 
     def _require_apart(self) -> None:
         """Raises `VerificationFailed` if an entry overlaps the next one."""
         if self._is_apart:
             return
-        outline = self._outline
-        spans = sorted(zip(outline.offsets, outline.packed, strict=True))
-        for (offset, packed), end in zip(spans, self.offsets[1:], strict=True):
+        spans = sorted(zip(self._records.offsets, self._records.packed, self.names, strict=True))
+        for (offset, packed, name), end in zip(spans, self.offsets[1:], strict=True):
             if offset + LOCAL.size + packed > end:
-                name = outline.raws[outline.offsets.index(offset)].decode(errors="replace")
                 raise self.refuse(f"{name} overlaps what follows it")
         self._is_apart = True
 
     @cached_property
     def offsets(self) -> list[int]:
         """Where the records begin, ascending, then the directory."""
-        return [*sorted(self._outline.offsets), self._directory.offset]
+        return [*sorted(self._records.offsets), self._directory.offset]
 
     @property
     def prefix(self) -> int:
@@ -397,36 +389,22 @@ def _read_end(file: ZipFile, size: int) -> tuple[int, int, int]:
     return count, directory_size, offset
 
 
-class _Outline(NamedTuple):
-    """For each record in the directory: its name, its offset, that of the entry's local header,
-    and its compressed size. kinds: the flags and methods that occur."""
+class _Records(NamedTuple):
+    """Of each record in the directory: its name, its offset, that of the entry's local header, and
+    its compressed size. kinds: the flags and methods that occur."""
 
-    raws: list[bytes]
+    names: list[str]
     positions: list[int]
     offsets: list[int]
     packed: list[int]
     kinds: set[int]
 
-    def first(self, count: int) -> _Outline:
-        """The outline of the first records; the kinds stay those of all."""
-        raws, positions, offsets, packed, kinds = self
-        return _Outline(
-            raws[:count], positions[:count], offsets[:count], packed[:count], set(kinds)
-        )
 
-
-class _Known(NamedTuple):
-    """The first records of a directory: outline, names, and where the last one ends."""
-
-    outline: _Outline
-    names: tuple[str, ...]
-    end: int
-
-
-def _split(file: ZipFile, directory: bytes, outline: _Outline, position: int) -> None:
-    """Parses the records from an offset on. Tens of thousands of iterations: only what is
-    necessary."""
-    raws, positions, offsets, sizes, kinds = outline
+def _split(file: ZipFile, directory: bytes, records: _Records, position: int) -> list[bytes]:
+    """Parses the records from an offset on, and returns their names. Tens of thousands of
+    iterations: only what is necessary."""
+    raws: list[bytes] = []
+    _, positions, offsets, sizes, kinds = records
     unpack, fixed, total = _OUTLINE.unpack_from, CENTRAL.size, len(directory)
     while position + fixed <= total:
         fields = unpack(directory, position)
@@ -447,6 +425,7 @@ def _split(file: ZipFile, directory: bytes, outline: _Outline, position: int) ->
         position += extra_length + comment_length
     if position != total:
         raise file.refuse("its directory is damaged")
+    return raws
 
 
 def _check_extra(file: ZipFile, extra: bytes) -> None:
@@ -462,20 +441,22 @@ def _check_extra(file: ZipFile, extra: bytes) -> None:
 
 def _are_ordinary(raws: Sequence[bytes]) -> bool:
     """Whether all names consist of plain characters, are short, and do not lead elsewhere."""
-    lines = b"\n".join(raws)
-    if lines.translate(None, _ORDINARY) != b"\n" * (len(raws) - 1):
-        return False
-    # A folder's own name ends in a slash.
-    paths = b"/%b\n" % lines
-    paths = paths.replace(b"/\n", b"\n").replace(b"\n", b"/")
-    return not any(unusual in paths for unusual in _UNUSUAL) and (
-        max(map(len, raws), default=0) < _LONG_NAME
+    lines = b"/%b\n" % b"\n/".join(raws)
+    lengths = set(map(len, raws))
+    return (
+        lines.translate(None, _ORDINARY) == b"\n" * len(raws)
+        and _UNUSUAL.search(lines) is None
+        and min(lengths) > 0
+        and max(lengths) < _LONG_NAME
     )
 
 
 def _decode_all(
     file: ZipFile, raws: Sequence[bytes], positions: Sequence[int], directory: bytes
 ) -> list[str]:
+    # name_problem inspects every character: too slow for tens of thousands of names.
+    if raws and _are_ordinary(raws):
+        return b"\n".join(raws).decode().split("\n")
     flags = (int.from_bytes(directory[at + 8 : at + 10], "little") for at in positions)
     names = [_decode(file, raw, flag) for raw, flag in zip(raws, flags, strict=True)]
     for name in names:

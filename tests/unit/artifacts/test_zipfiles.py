@@ -21,6 +21,7 @@ from bundler.artifacts.python import zipfiles, zipwriter
 from bundler.artifacts.python.zipfiles import CENTRAL, END, ZipFile
 from bundler.artifacts.python.zipwriter import ZipWriter
 from bundler.errors import ConfigurationError, VerificationFailed
+from bundler.verify_at_start import name_problem
 
 
 def are_apart(names: Iterable[str]) -> bool:
@@ -91,7 +92,16 @@ def test_what_begins_as_another_file_is_read_as_if_alone(
             with zipfiles.opened(new) as alone:
                 assert alone.entries == other.entries
                 assert alone.offsets == other.offsets
-                assert other.known_of(made({})).names == ()
+                assert other.shared_records(made({}))[0].names == []
+
+
+@given(st.lists(st.text("a./\n\\\x7fé", max_size=6), min_size=1, max_size=4))
+def test_names_that_are_judged_together_have_no_problem_alone(names: list[str]) -> None:
+    alone = [name_problem(name.removesuffix("/")) is None for name in names]
+    together = zipfiles._are_ordinary([name.encode() for name in names])
+    assert together == all(
+        known and name.isascii() for known, name in zip(alone, names, strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", ["../c", "b"])
