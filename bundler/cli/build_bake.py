@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="TARGET",
     help="A target or group to embed the state in (repeatable). Default: the targets whose "
-    "context holds a project.",
+    "context contains a project.",
 )
 @click.option(
     "--every-byte",

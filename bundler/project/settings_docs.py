@@ -40,8 +40,8 @@ ROOT: Mapping[str, str] = {
     "kind-jobs": "Maximum number of keys refreshed concurrently per kind of component, by a "
     "pattern of its class, such as "
     '`"*.FivetranAccountComponent" = 2`.',
-    "baseline": "An artifact, store or directory whose states new ones are compared with and "
-    "may fall back to. Default: the published state.",
+    "baseline": "The artifact, store or directory to compare new states with, and to fall back to. "
+    "Default: the published state.",
     "allow-stale": "The maximum age of a baseline that may replace the state of an unavailable "
     "system. Default: never.",
     "secrets": "Names of variables that are secrets, in addition to those recognised by name.",

@@ -135,7 +135,7 @@ def _project_of(origin: str, component: Component, directory: Path, state: State
     if len(targets) != 1:
         raise VerificationFailed(
             f"{origin}: the state of {state.key} has {len(targets) or 'no'} parsed dbt projects.",
-            hint="Name an artifact in which it has one: its target directory has a manifest.json.",
+            hint="Name an artifact in which its target directory has a manifest.json.",
             key=state.key,
         )
     manifest = directory / targets[0] / PARSED

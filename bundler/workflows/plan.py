@@ -251,7 +251,7 @@ class _Loader:
 
     def _describe(self, several: Sequence[Mapping[str, StateDir]]) -> list[_ByProject]:
         """Describes the definitions with the new states, then with those of each baseline."""
-        self._listener.phase("Loading the code location with the states of before and after")
+        self._listener.phase("Loading the code location with the old and the new states")
         found: list[_ByProject] = [{} for _ in (None, *several)]
         for project in self._projects:
             place = _place_of(project)
