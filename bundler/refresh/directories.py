@@ -25,10 +25,11 @@ from bundler.listener import KeyProgress, Listener
 from bundler.project.options import DEFAULT_TOTAL_TIMEOUT_SECONDS, RefreshOptions, StoredVersions
 from bundler.refresh.attempts import Fetched, KeyFailedError, KeyJob
 from bundler.refresh.checks import Baseline
-from bundler.refresh.discovery import LoadedSource, unique
+from bundler.refresh.discovery import LoadedSource
 from bundler.refresh.model import Component
 from bundler.refresh.removals import Removal, counterparts, counts_assets, vanished
 from bundler.refresh.reporting import tell_fetched
+from bundler.refresh.shared_keys import unique
 from bundler.refresh.vendors import kind_of
 from bundler.state.age import age_problem
 from bundler.state.bundle import Bundle

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from bundler.errors import BundlerError, ConfigurationError
 from bundler.refresh.model import Component, Found
+from bundler.refresh.shared_keys import unique
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import in_directory
 from bundler.state.statedir import StateDir, check_keys, sanitize_key
@@ -141,8 +142,6 @@ def _unsafe(found: Iterable[Component]) -> Iterator[Finding]:
 
 def _at_odds(found: Iterable[Component]) -> Iterator[Finding]:
     """Keys that are incomplete, or that differing components share."""
-    from bundler.refresh.discovery import unique
-
     try:
         unique([component for component in found if component.refused is None])
     except BundlerError as error:
