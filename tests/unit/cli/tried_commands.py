@@ -254,11 +254,6 @@ TRIED: tuple[tuple[str, str, str], ...] = (
     ("setup/init/workflow.py _artifact", "pants package {}", _OTHER_TOOL),
     ("setup/init/workflow.py _made_by_its_tool", "pixi install --manifest-path {}", _OTHER_TOOL),
     ("setup/init/workflow.py _tools", "pixi install", _OTHER_TOOL),
-    (
-        "project/classic_vendors.py advice_on_vendors",
-        "dg scaffold defs {}",
-        "not here: the vendor's library would have to be installed",
-    ),
     ("setup/init/pyproject.py ", "state-bundler init", "not here: a comment in the file"),
     ("state/publishing.py _not_ours", "rm -r {}, then refresh again", _JOURNAL),
     ("state/publishing.py _is_installed", "rm -r {}, then refresh again", _JOURNAL),
