@@ -143,3 +143,31 @@ def test_every_step_runs_where_poetry_makes_the_environment(tmp_path: Path) -> N
     assert [wheel.name for wheel in (wd.path / "dist").iterdir()] == [
         "rates-0.1.0-py3-none-any.whl"
     ]
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("tool", "environment"),
+    [("poetry.lock", "/root/.cache/pypoetry/virtualenvs/x"), ("pixi.toml", ".pixi/envs/prod")],
+)
+def test_every_step_runs_where_only_the_image_has_the_environment(
+    tool: str, environment: str, engine: Engine, registry: Registry, tmp_path: Path
+) -> None:
+    wd = checkout("poetry_wheel", tmp_path / "rates")
+    home = f"{environment}/bin"
+    wd.write(tool, "")
+    wd.write(
+        "Dockerfile",
+        f"FROM {make_python_base(engine)}\nENV HOME=/root\nWORKDIR /app\nCOPY . .\n"
+        f'RUN mkdir -p {home} && ln -s "$(command -v python)" {home}/python\n',
+    )
+    wd.write(".github/CODEOWNERS", "* @data\n")
+    wd("state-bundler init --yes")
+    wd.commit("init")
+    file = wd.path / ".github/workflows/state-bundler.yml"
+    workflow = yaml.safe_load(_HOSTS.sub(f"{registry.host}/data", file.read_text()))
+    (image,) = workflow["jobs"]["image"]["strategy"]["matrix"]["include"]
+    named = f" --in-python {home}/python" if tool == "pixi.toml" else ""
+    assert image["options"] == f"--in state-bundler/code{named}"
+    Runner(wd, tmp_path / "programs", engine).run(workflow)
+    assert ("data/rates", wd("git rev-parse HEAD")) in registry.tags
