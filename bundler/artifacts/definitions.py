@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import msgspec
 
 from bundler.artifacts.running import Runner
 from bundler.errors import ToolFailed
-from bundler.state.definitions import Definitions
+from bundler.state.definitions import REMOVED, Definitions
 from bundler.worker import definitions as program
 from bundler.worker import describing
 
@@ -67,8 +67,8 @@ def _without_secrets(told: Definitions, redact: Callable[[str], str]) -> Definit
     return Definitions(
         {
             kind: {
-                redact(name): {field: _shown(it, redact) for field, it in fields.items()}
-                for name, fields in found.items()
+                name: {field: _shown(it, redact) for field, it in fields.items()}
+                for name, fields in _named(found, redact)
             }
             for kind, found in told.definitions.items()
         },
@@ -82,19 +82,31 @@ def _without_secrets(told: Definitions, redact: Callable[[str], str]) -> Definit
     )
 
 
+def _named(found: Mapping[str, Any], redact: Callable[[str], str]) -> Iterator[tuple[str, Any]]:
+    """With names without secrets; those that are the same then are numbered."""
+    counts: dict[str, int] = {}
+    for name, value in found.items():
+        shown = redact(name)
+        counts[shown] = counts.get(shown, 0) + 1
+        yield (f"{shown} ({counts[shown]})" if counts[shown] > 1 else shown), value
+
+
 def _shown(value: Any, redact: Callable[[str], str]) -> Any:
-    """A field's value without secrets; a digest stands for the rest of a long text."""
+    """A field's value without secrets; a digest stands for the rest of a long text, and another one
+    for what was removed."""
     if isinstance(value, list):
         return [_shown(item, redact) for item in value]
     if isinstance(value, dict):
-        return {redact(name): _shown(item, redact) for name, item in value.items()}
+        return {name: _shown(item, redact) for name, item in _named(value, redact)}
     if not isinstance(value, str):
         return value
     label, mark, _ = value.partition(describing.DIGESTED)
     text, label = redact(value), redact(label)
+    whole = value.replace(describing.DIGESTED, "")
+    removed = f"{REMOVED}{describing.digest(_SALT + value)}" if redact(whole) != whole else ""
     if len(label) > _MOST_VALUE:
-        return f"{label[:_MOST_VALUE]}… {describing.digest(text)}"
-    return f"{label} {describing.digest(text)}" if mark else text
+        return f"{label[:_MOST_VALUE]}… {describing.digest(text)}{removed}"
+    return f"{label} {describing.digest(text)}{removed}" if mark else f"{text}{removed}"
 
 
 def program_for(request: Request) -> bytes:

@@ -81,7 +81,8 @@ def document(found: DefinitionsDifference) -> dict[str, Any]:
 def _lines_of(found: DefinitionsDifference, kind: str) -> Iterator[str]:
     for item in found.changes:
         if item.kind == kind:
-            yield from map(safe, _lines(item))
+            # A text of several lines must not look like lines of the plan.
+            yield from (safe(line).replace("\n", "\\n") for line in _lines(item))
 
 
 def _lines(item: DefinitionChange) -> Iterator[str]:

@@ -260,7 +260,7 @@ def as_markdown(found: Difference, most: int) -> Iterator[str]:
     for key in found.keys:
         lines = list(_lines(key))
         if lines:
-            yield f"<details><summary>{_html(key.key)}</summary>"
+            yield f"<details><summary>{as_html(key.key)}</summary>"
             # A fence of four backticks, since the content may contain one of three.
             yield from ("", "````diff", *(safe(line).replace("`", "'") for line in lines[:most]))
             if len(lines) > most:
@@ -270,10 +270,10 @@ def as_markdown(found: Difference, most: int) -> Iterator[str]:
 
 
 def _cell(text: str) -> str:
-    return _html(safe(text)).replace("|", "\\|").replace("`", "'").replace("\n", " ")
+    return as_html(safe(text)).replace("|", "\\|").replace("`", "'").replace("\n", " ")
 
 
-def _html(text: str) -> str:
+def as_html(text: str) -> str:
     return safe(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 

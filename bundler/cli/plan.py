@@ -12,8 +12,8 @@ import click
 
 from bundler.cli import definitions as shown
 from bundler.cli.ci import summarise
-from bundler.cli.console import Console, as_json
-from bundler.cli.diff import MOST_LINES, as_document, as_markdown, as_text
+from bundler.cli.console import Console, as_json, safe
+from bundler.cli.diff import MOST_LINES, as_document, as_html, as_markdown, as_text
 from bundler.cli.options import (
     ProjectArguments,
     RefreshArguments,
@@ -119,16 +119,21 @@ def _text(made: Plan, most: int) -> None:
 
 def _markdown(made: Plan, most: int) -> Iterator[str]:
     for line in _not_refreshed(made):
-        yield from (f"- {line}", "")
+        yield from (f"- {as_html(line)}", "")
     for change in made.changes:
-        yield f"### Compared with `{change.baseline.name}`"
+        yield f"### Compared with {_code(change.baseline.name)}"
         yield ""
         yield from as_markdown(change.states, most)
         if change.definitions is not None:
             yield ""
             yield from shown.markdown(change.definitions, most)
         for refusal in _refusals(change):
-            yield from ("", f"**Needs approval:** {refusal}")
+            yield from ("", f"**Needs approval:** {_code(refusal)}")
+
+
+def _code(text: str) -> str:
+    """Text as code, in which neither HTML, links nor mentions have a meaning."""
+    return f"`{safe(text).replace('`', chr(39))}`".replace("\n", " ")
 
 
 def _not_refreshed(made: Plan) -> Iterator[str]:

@@ -15,9 +15,13 @@ import msgspec
 from bundler.worker.describing import CONFIGURATION
 
 # The order in which they are shown; unknown kinds come last.
-KINDS = ("assets", "asset checks", "jobs", "schedules", "sensors", "resources")
+KINDS = ("assets", "asset checks", "jobs", "schedules", "sensors", "resources", "settings")
 
 Fields = Mapping[str, Any]
+
+# A digest follows it that only the process that made it can compare: of a text with a secret.
+REMOVED = " …removed "
+_REMOVED = re.compile(rf"{REMOVED}#[0-9a-f]{{8}}$")
 
 # They end in a digest of how Dagster writes the object, which differs between its versions; that of
 # a text that was cut follows a `…`.
@@ -47,7 +51,9 @@ class Definitions(msgspec.Struct, frozen=True):
         """Without what only the process that loaded it can compare."""
         kept = {
             kind: {
-                name: {field: it for field, it in fields.items() if field != CONFIGURATION}
+                name: {
+                    field: _portable(it) for field, it in fields.items() if field != CONFIGURATION
+                }
                 for name, fields in found.items()
             }
             for kind, found in self.definitions.items()
@@ -155,6 +161,14 @@ def _fields(before: Fields, after: Fields, *, same_dagster: bool) -> Iterator[Fi
             )
         else:
             yield FieldChange(name, old, new)
+
+
+def _portable(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_portable(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _portable(item) for name, item in value.items()}
+    return _REMOVED.sub("", value) if isinstance(value, str) else value
 
 
 def _label(value: Any) -> Any:

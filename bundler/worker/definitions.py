@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from bundler.worker.describing import check_name, described, leave_out, salt_digests
+    from bundler.worker.describing import _key, check_name, described, leave_out, salt_digests
 
 AUTOLOAD = "defs-of"
 NEAR = "near"
@@ -174,7 +174,7 @@ def _names_in(made: Any) -> dict[str, list[str]]:
 
 def _assets(item: Any) -> Iterator[str]:
     keys = getattr(item, "keys", None) or [getattr(item, "key", None)]
-    yield from (key.to_user_string() for key in keys if hasattr(key, "to_user_string"))
+    yield from (_key(key) for key in keys if hasattr(key, "to_user_string"))
 
 
 def _checks(item: Any) -> Iterator[str]:

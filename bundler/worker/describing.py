@@ -11,7 +11,7 @@ import re
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
 # Of values that may be secret there is only a digest, which differs from process to process.
@@ -23,8 +23,13 @@ _MOST_TEXT = 100_000
 _BEFORE_A_PATH = r"(?:(?<![^\s\"'`(\[{<=,:;|@])|(?<=file://)|(?<=:///))"
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _KIND_TAG = "dagster/kind/"
+# Jobs that Dagster makes of assets, and never shows.
+_UNNAMED_JOBS = ("__ASSET_JOB", "__anonymous_asset_job")
+_DEFAULT_EXECUTOR = "multi_or_in_process_executor"
+_CONFIGURED = "ConfiguredDefinitionConfigSchema"
 _CODE_METADATA = ("dagster/code_references", "dagster/component_origin")
 _FOLDERS: dict[str, re.Pattern[str]] = {}
+_COMPUTATIONS: dict[int, tuple[Any, dict[str, Any]]] = {}
 _salt = ""
 
 
@@ -49,7 +54,7 @@ def described(location: Any) -> dict[str, dict[str, Any]]:
     jobs = {job.name: job for job in repository.get_all_jobs()}
     return {
         "assets": {
-            node.key.to_user_string(): _asset(node)
+            _key(node.key): _asset(node)
             for node in map(graph.get, graph.get_all_asset_keys())
             if not _is_stub(node)
         },
@@ -57,11 +62,23 @@ def described(location: Any) -> dict[str, dict[str, Any]]:
             check_name(key): _check(graph.get(key), graph.assets_def_for_key(key))
             for key in graph.asset_check_keys
         },
-        "jobs": {name: _job(job) for name, job in jobs.items() if not name.startswith("__")},
+        "jobs": {
+            name: _job(job) for name, job in jobs.items() if not name.startswith(_UNNAMED_JOBS)
+        },
         "schedules": {item.name: _schedule(item, jobs) for item in repository.schedule_defs},
         "sensors": {item.name: _sensor(item, jobs, graph) for item in repository.sensor_defs},
         "resources": _resources(repository),
+        "settings": _settings(repository, jobs),
     }
+
+
+def _settings(repository: Any, jobs: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What applies to the whole code location, if anything is set."""
+    executors = (job.executor_def for name, job in jobs.items() if name == _UNNAMED_JOBS[0])
+    executor = next((it for it in executors if it.name != _DEFAULT_EXECUTOR), None)
+    told = {"type": executor and executor.name, CONFIGURATION: _secret(_preset(executor))}
+    metadata = _metadata(getattr(repository, "metadata", {}))
+    return _if_any({"executor": _if_any(told), "metadata": _if_any({"metadata": metadata})})
 
 
 def _asset(node: Any) -> dict[str, Any]:
@@ -87,9 +104,10 @@ def _asset(node: Any) -> dict[str, Any]:
                 "partition mappings": _texts(node.partition_mappings, _key),
                 "optional": made_by.get_asset_spec(node.key).skippable or None,
                 "io manager": node.io_manager_key if node.is_materializable else None,
+                "value": _type_of_value(made_by, node.key),
             }
         ),
-        **_computation(made_by, node.execution_set_entity_keys),
+        **_computation(made_by),
     }
 
 
@@ -100,7 +118,7 @@ def _is_stub(node: Any) -> bool:
 
 def check_name(key: Any) -> str:
     """What a user calls an asset check."""
-    return f"{key.asset_key.to_user_string()}:{key.name}"
+    return f"{_key(key.asset_key)}:{key.name}"
 
 
 def _type_of(node: Any) -> str:
@@ -111,12 +129,30 @@ def _type_of(node: Any) -> str:
     return "observable" if node.is_observable else "external"
 
 
-def _computation(made_by: Any, together: Any) -> dict[str, Any]:
-    """What runs to make assets or checks. together: the keys that only one run can make."""
+def _type_of_value(made_by: Any, key: Any) -> str | None:
+    """The type of the output, if it has one."""
+    if not made_by.is_executable:
+        return None
+    output = made_by.get_output_name_for_asset_key(key)
+    name = str(made_by.node_def.output_def_named(output).dagster_type.display_name)
+    return None if name in ("Any", "Nothing") else name
+
+
+def _computation(made_by: Any) -> dict[str, Any]:
+    """What runs to make assets or checks: one may make thousands."""
     if not made_by.is_executable:
         return {}
+    same = id(made_by)
+    if same not in _COMPUTATIONS:
+        _COMPUTATIONS[same] = made_by, _described_computation(made_by)
+    return _COMPUTATIONS[same][1]
+
+
+def _described_computation(made_by: Any) -> dict[str, Any]:
     definition = made_by.node_def
+    together = () if made_by.can_subset else made_by.asset_and_check_keys
     many = len(together) > 1
+    is_graph = hasattr(definition, "node_dict")
     return _if_any(
         {
             "op": definition.name,
@@ -126,12 +162,57 @@ def _computation(made_by: Any, together: Any) -> dict[str, Any]:
             "retries": _text(getattr(definition, "retry_policy", None)),
             "hooks": sorted(hook.name for hook in made_by.hook_defs),
             "made with": f"{len(together)} {digest(sorted(map(str, together)))}" if many else None,
+            **(_wired(definition) if is_graph else {}),
+            CONFIGURATION: _secret(_config_types(definition)),
         }
     )
 
 
+def _wired(graph: Any) -> dict[str, Any]:
+    return {"wiring": digest(graph.dependencies), "op definitions": dict(_op_definitions(graph))}
+
+
+def _op_definitions(graph: Any, above: str = "") -> Iterator[tuple[str, str]]:
+    """A digest of each op and graph in a graph, by its path."""
+    for name, node in graph.node_dict.items():
+        definition = node.definition
+        is_graph = hasattr(definition, "node_dict")
+        yield f"{above}{name}", digest(definition.dependencies if is_graph else _op(definition))
+        if is_graph:
+            yield from _op_definitions(definition, f"{above}{name}.")
+
+
+def _op(op: Any) -> list[Any]:
+    inputs, outputs = (
+        sorted((it.name, it.dagster_type.display_name) for it in many)
+        for many in (op.input_defs, op.output_defs)
+    )
+    return [
+        *(op.name, op.description, sorted(op.tags.items()), op.pool, op.retry_policy),
+        *(getattr(op, "version", None), sorted(op.required_resource_keys), inputs, outputs),
+    ]
+
+
+def _config_types(definition: Any) -> Any:
+    """The configuration that its ops accept, with the defaults; None if there is none."""
+    fields = ((op.name, op.config_field) for op in definition.iterate_op_defs())
+    types = {
+        repr((name, field.config_type.key, field.default_provided and field.default_value))
+        for name, field in fields
+        if field is not None and field.config_type.key != "Any"
+    }
+    return sorted(types) or None
+
+
+def _preset(definition: Any) -> Any:
+    """What `configured` has set of an executor or logger; None without that."""
+    if type(getattr(definition, "config_schema", None)).__name__ != _CONFIGURED:
+        return None
+    result = definition.apply_config_mapping({"config": {}})
+    return result.value if result.success else None
+
+
 def _check(node: Any, made_by: Any) -> dict[str, Any]:
-    together = made_by.asset_and_check_keys if not made_by.can_subset else ()
     return {
         "dependencies": _keys(getattr(node, "parent_entity_keys", ())),
         "blocking": node.blocking,
@@ -143,7 +224,7 @@ def _check(node: Any, made_by: Any) -> dict[str, Any]:
                 "partitions": _partitions(node.partitions_def),
             }
         ),
-        **_computation(made_by, together),
+        **_computation(made_by),
     }
 
 
@@ -169,19 +250,31 @@ def _job(job: Any) -> dict[str, Any]:
                 "hooks": sorted(hook.name for hook in job.hook_defs),
                 "retries": _text(job.op_retry_policy),
                 "resources": [] if selected else sorted(job.required_resource_keys),
-                "wiring": None if selected else digest(job.graph.dependencies),
-                CONFIGURATION: _secret(job.run_config or None),
+                **({} if selected else _wired(job.graph)),
+                CONFIGURATION: _secret(_configuration_of(job, selected)),
             }
         ),
     }
 
 
+def _configuration_of(job: Any, selected: Any) -> Any:
+    """The run config, and what is set of the executor and the loggers."""
+    presets = {
+        name: preset
+        for name, it in {"executor": job.executor_def, **job.loggers}.items()
+        if (preset := _preset(it)) is not None
+    }
+    accepted = None if selected else _config_types(job.graph)
+    given = job.run_config or None
+    return (given, presets, accepted) if given or presets or accepted else None
+
+
 def _launched(targets: Any, jobs: dict[str, Any]) -> dict[str, Any]:
     """What a schedule or sensor launches: jobs, and the assets of those without a name."""
     names = [name for it in targets if (name := getattr(it, "job_name", None))]
-    anonymous = [jobs[name] for name in names if name.startswith("__") and name in jobs]
+    anonymous = [jobs[name] for name in names if name.startswith(_UNNAMED_JOBS) and name in jobs]
     return {
-        "jobs": sorted(name for name in names if not name.startswith("__")),
+        "jobs": sorted(name for name in names if not name.startswith(_UNNAMED_JOBS)),
         "assets": sorted(
             {key for job in anonymous for key in _keys(job.asset_layer.selected_asset_keys)}
         ),
@@ -241,7 +334,7 @@ def _sensor(sensor: Any, jobs: dict[str, Any], graph: Any) -> dict[str, Any]:
     selection = sensor.asset_selection
     assets = _keys(selection.resolve(graph)) if selection is not None else launched["assets"]
     watched = [getattr(sensor, "asset_key", None), *(getattr(sensor, "_monitored_assets", ()))]
-    watched_jobs = [getattr(job, "name", None) for job in getattr(sensor, "_monitored_jobs", ())]
+    watched_jobs = map(_watched, getattr(sensor, "_monitored_jobs", None) or ())
     condition = getattr(sensor, "default_condition", None)
     return {
         "type": sensor.sensor_type.value,
@@ -254,13 +347,21 @@ def _sensor(sensor: Any, jobs: dict[str, Any], graph: Any) -> dict[str, Any]:
             {
                 "ops": launched["ops"],
                 "watched assets": _keys(key for key in watched if hasattr(key, "to_user_string")),
-                "watched jobs": sorted(filter(None, watched_jobs)),
+                "watched jobs": sorted(watched_jobs),
+                "watched runs": getattr(getattr(sensor, "_run_status", None), "value", None),
+                "all code locations": getattr(sensor, "_monitor_all_code_locations", None) or None,
                 "run tags": _texts(getattr(sensor, "run_tags", None) or {}),
                 "backfills": getattr(sensor, "emit_backfills", None),
                 "condition": _automation(condition),
             }
         ),
     }
+
+
+def _watched(job: Any) -> str:
+    """A job, or a selection of jobs in other code locations."""
+    names = (getattr(job, it, None) for it in ("location_name", "repository_name", "job_name"))
+    return str(getattr(job, "name", None) or ":".join(filter(None, names)))
 
 
 def _resources(repository: Any) -> dict[str, dict[str, Any]]:
@@ -285,12 +386,21 @@ def _resources(repository: Any) -> dict[str, dict[str, Any]]:
 
 
 def _configured(resource: Any) -> Any:
+    """The values of a resource and of those that it is made of."""
     schema = resource.config_schema
-    return schema.default_value_as_json_str if schema and schema.default_provided else None
+    own = schema.default_value_as_json_str if schema and schema.default_provided else None
+    nested = getattr(resource, "nested_resources", None) or None
+    return (own, nested) if own or nested else None
 
 
 def _class_of(resource: Any) -> str:
-    kind = getattr(resource, "configurable_resource_cls", None) or type(resource)
+    kind: Any = getattr(resource, "configurable_resource_cls", None) or type(resource)
+    function: Any = getattr(resource, "resource_fn", None)
+    if kind.__name__ == "ResourceDefinition" and hasattr(function, "__qualname__"):
+        # Dagster wraps an object that is no resource in a function that returns it.
+        closure = (it.cell_contents for it in function.__closure__ or ())
+        is_wrapped = ".hardcoded_resource." in function.__qualname__
+        kind = type(next(closure)) if is_wrapped else function
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
@@ -303,7 +413,8 @@ def _if_any(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _key(key: Any) -> str:
-    return str(key.to_user_string())
+    """As Dagster shows it. A slash in a part of the key is escaped: a/b is not [a, b]."""
+    return str(getattr(key, "to_escaped_user_string", key.to_user_string)())
 
 
 def _keys(keys: Any) -> list[str]:
@@ -336,8 +447,15 @@ def _automation(condition: Any) -> str | None:
     """The label, and a digest of the rest: a condition can change and keep its label."""
     if condition is None:
         return None
-    text = _stable(repr(condition))
+    text = repr(condition)
+    if _ADDRESS.search(text):  # of a class that does not show its attributes
+        text += repr([vars(it) for it in _with_children(condition) if hasattr(it, "__dict__")])
+    text = _stable(text)
     return _bounded(f"{condition.get_label() or text}{DIGESTED}{text}")
+
+
+def _with_children(condition: Any) -> list[Any]:
+    return [condition, *(it for child in condition.children for it in _with_children(child))]
 
 
 def _partitions(partitions: Any) -> str | None:
@@ -355,7 +473,7 @@ def _text(value: Any) -> str | None:
 
 def _secret(value: Any) -> str | None:
     """A digest that only the request that salted it can compare: a value may be a credential."""
-    return None if value is None else digest(f"{_salt}{value!r}")
+    return None if value is None else digest(f"{_salt}{_stable(repr(value))}")
 
 
 def digest(value: Any) -> str:

@@ -19,7 +19,7 @@ from bundler.artifacts.baseline import holds_states, since
 from bundler.artifacts.diff import Difference
 from bundler.artifacts.extract import extract
 from bundler.artifacts.open import open_artifact
-from bundler.errors import BadData, VerificationFailed
+from bundler.errors import BadData, ConfigurationError, VerificationFailed
 from bundler.listener import Listener
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project
@@ -121,6 +121,7 @@ def make(
     expects: loads the code location with the new states even if nothing changes. Raises as
     `bundler.refresh.run.refresh` does, but not for a state that has shrunk.
     """
+    _refuse_one_name(projects)
     if baselines and options.baseline is None and holds_states(baselines[0]):
         options = msgspec.structs.replace(options, baseline=baselines[0])
     refreshed = refresh(projects, options, listener, into=scratch / "states")
@@ -144,6 +145,18 @@ def make(
         key for bundle in refreshed.bundles for key in bundle.manifest.predicate.contents.non_local
     )
     return Plan(contents, tuple(changes), expected_then, others), refreshed
+
+
+def _refuse_one_name(projects: Sequence[Project]) -> None:
+    """Definitions are listed by the name of their project."""
+    roots: dict[str, Path] = {}
+    for project in projects:
+        other = roots.setdefault(project.name, project.root)
+        if other != project.root:
+            raise ConfigurationError(
+                f"The projects in {other} and {project.root} are both named {project.name}.",
+                hint="Rename one in its pyproject.toml, or plan them one at a time with --project.",
+            )
 
 
 def _with_others(

@@ -61,7 +61,7 @@ def test_a_value_that_may_be_secret_is_not_said(described: tuple[Definitions, ..
     for one in (old, new):
         assert "secret-value" not in str(one)
         assert "configuration" not in str(one.portable().definitions["resources"]["store"])
-    assert compare(old.portable(), new.portable()).counted("resources", "changed") == 2
+    assert compare(old.portable(), new.portable()).counted("resources", "changed") == 3
 
 
 # What Dagster shows of a definition, and the field that has it here; or why none has.
@@ -110,7 +110,7 @@ _SHOWN = {
         "resources of the sensors",
     },
     "JobRefSnap": {
-        "name": "name", "snapshot_id": "assets, ops, wiring, tags, metadata",
+        "name": "name", "snapshot_id": "assets, ops, wiring, op definitions, tags, metadata",
         "active_presets": "configuration", "parent_snapshot_id": "never for a whole job",
         "preview_tags": "tags, run tags", "owners": "owners", "automation_condition": "automation",
     },

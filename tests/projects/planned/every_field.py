@@ -23,6 +23,27 @@ class Files(dg.ConfigurableIOManager):
     def load_input(self, context): ...
 
 
+class Parts(dg.ConfigurableResource):
+    store: Store
+
+
+class Custom(dg.AutomationCondition):
+    def __init__(self, number):
+        self.number = number
+
+    @property
+    def name(self):
+        return "custom"
+
+    def evaluate(self, context): ...
+
+
+class Plain: ...
+
+
+class Other: ...
+
+
 @dg.op
 def one(): ...
 
@@ -102,6 +123,9 @@ def assets(new):
         asset("op_tags", op_tags={"memory": "2" if new else "1"}),
         asset("pools", pool="new" if new else "old"),
         asset("retries", retry_policy=dg.RetryPolicy(max_retries=2 if new else 1)),
+        asset("value", dagster_type=dg.Int if new else dg.String),
+        asset("configuration", config_schema={"x": int if new else str}),
+        asset("automation_custom", automation_condition=Custom(2 if new else 1)),
         asset("hooks", hooks={tell} if new else set()),
         asset("resources", required_resource_keys={"store"} if new else set()),
         asset(
@@ -134,8 +158,14 @@ def assets(new):
     optional = [dg.AssetSpec("optional", skippable=new)]
     made.append(dg.multi_asset(specs=optional)(named("one_of_many")))
     made.append(dg.multi_asset(specs=specs, can_subset=not new)(named("several")))
+    # Two keys with the same parts and slashes.
+    made.append(dg.AssetSpec(dg.AssetKey(["a/b"] if new else ["a", "b"])))
     made.append(dg.AssetSpec("type_") if new else asset("type_"))
     return made
+
+
+def tagged(new):
+    return dg.op(name="tagged", tags={"memory": "2" if new else "1"})(named("tagged"))
 
 
 def checks(new):
@@ -171,7 +201,18 @@ def jobs(new):
             two.alias("two")(one.alias("one")())
             one.alias("another")()
 
+    @dg.graph
+    def inner():
+        tagged(new)()
+
+    @dg.job(name="op_definitions")
+    def op_definitions():
+        inner()
+
     return [
+        op_definitions,
+        *([] if new else [dg.GraphDefinition("__nightly", node_defs=[one]).to_job()]),
+        job("configuration_of_the_executor", executor_def=MULTI.configured({"max_concurrent": 1 + new})),
         job("description", description="new" if new else "old"),
         job("metadata", metadata={"rows": 2 if new else 1}),
         job("owners", owners=["team:new" if new else "team:old"]),
@@ -240,7 +281,20 @@ def sensors(new):
         options = {"target": dg.AssetSelection.assets(name), **options}
         return dg.AutomationConditionSensorDefinition(name=f"{name}_of_automation", **options)
 
+    def of_runs(name, **options):
+        options = {"run_status": dg.DagsterRunStatus.SUCCESS, **options}
+        return dg.RunStatusSensorDefinition(name, run_status_sensor_fn=named(name), **options)
+
     return [
+        of_runs(
+            "watched_runs",
+            run_status=dg.DagsterRunStatus.FAILURE if new else dg.DagsterRunStatus.SUCCESS,
+        ),
+        of_runs("all_code_locations", monitor_all_code_locations=new),
+        of_runs(
+            "watched_jobs",
+            monitored_jobs=[dg.JobSelector(location_name="other", job_name="new" if new else "old")],
+        ),
         sensor("description", description="new" if new else "old", job_name="assets"),
         sensor("jobs", job_name="assets" if new else "wiring"),
         sensor("interval", job_name="assets", minimum_interval_seconds=60 if new else 30),
@@ -287,7 +341,9 @@ def resources(new):
     return {
         "configuration": Store(dsn="new-secret-value" if new else "old-secret-value"),
         "variables": Store(dsn=dg.EnvVar("NEW" if new else "OLD")),
+        "configuration_of_a_part": Parts(store=Store(dsn="secret-value-2" if new else "secret-value")),
         "type": Store(dsn="x") if new else Files(),
+        "type_of_an_object": Plain() if new else Other(),
         "files": Files(path="x"),
         "other_files": Files(path="x"),
         "store": Store(dsn="x"),
@@ -313,4 +369,5 @@ class Feed(dg.StateBackedComponent, dg.Component, dg.Model, dg.Resolvable):
             schedules=schedules(new),
             sensors=sensors(new),
             resources=resources(new),
+            metadata={"rows": 2 if new else 1},
         )

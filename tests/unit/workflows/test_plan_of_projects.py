@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,14 +11,21 @@ import msgspec
 import pytest
 
 from bundler.artifacts.diff import Difference, KeyDifference
+from bundler.cli.plan import _markdown
 from bundler.errors import BadData, ConfigurationError
 from bundler.listener import Listener
 from bundler.project.options import KeyOptions, RefreshOptions
-from bundler.refresh.removals import ShrunkState, refused
+from bundler.project.projects import open_project
+from bundler.refresh.removals import Removal, ShrunkState, refused
 from bundler.refresh.run import check_selection
 from bundler.refresh.secrets import Secrets
-from bundler.state.definitions import Definitions
-from bundler.state.manifest import DirectoryRefresh, KeyRefresh
+from bundler.state.definitions import (
+    DefinitionChange,
+    Definitions,
+    DefinitionsDifference,
+    FieldChange,
+)
+from bundler.state.manifest import DirectoryRefresh, KeyRefresh, NonLocalKey
 from bundler.state.statedir import StateDir
 from bundler.workflows import loadcheck, plan, plan_file
 from tests.support.statedirs import publish
@@ -207,3 +215,43 @@ def test_a_pattern_of_all_projects_may_match_no_key_of_one(
     else:
         with pytest.raises(ConfigurationError, match="matches"):
             check_selection(options, directories)
+
+
+def test_two_projects_of_one_name_are_not_planned_together(tmp_path: Path) -> None:
+    """The definitions of one would replace those of the other."""
+    roots = [tmp_path / name / "orders" for name in "ab"]
+    for root in roots:
+        root.mkdir(parents=True)
+        (root / "pyproject.toml").write_text(
+            '[project]\nname = "orders"\n[tool.dg]\ndirectory_type = "project"\n'
+            '[tool.dg.project]\nroot_module = "orders"\n'
+        )
+    projects = [open_project(root) for root in roots]
+    with pytest.raises(ConfigurationError, match=r"a/orders and .*b/orders are both named orders"):
+        plan.make(projects, RefreshOptions(), (), tmp_path, Listener())
+    plan._refuse_one_name([projects[0], projects[0]])
+
+
+def test_names_from_an_api_are_only_text_in_a_comment() -> None:
+    hostile = "<img src=x> @team [a](b) ``` x\n### Compared with `prod`"
+    change = plan.PlannedChange(
+        plan.PlanBaseline("x", {}),
+        Difference("", "", (), 0),
+        DefinitionsDifference(
+            (
+                DefinitionChange("assets", hostile, "added"),
+                DefinitionChange(
+                    "assets", "a", "changed", (FieldChange("description", "", hostile),)
+                ),
+            )
+        ),
+        (Removal("K", "assets", (hostile,), 1, "0"),),
+    )
+    others = (NonLocalKey(hostile, "VERSIONED_STATE_STORAGE"),)
+    lines = [*_markdown(plan.Plan({}, (change,), not_refreshed=others), 100)]
+    assert sum(line.startswith("### ") for line in lines) == 1
+    approval = next(line for line in lines if line.startswith("**Needs approval:**"))
+    assert re.fullmatch(r"\*\*Needs approval:\*\* `[^`\n]+`", approval)
+    inside = lines[lines.index("````diff") : lines.index("````")]
+    assert not any("`" in line or "\n" in line for line in inside[1:])
+    assert "<img" not in lines[0]
