@@ -25,6 +25,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _KIND_TAG = "dagster/kind/"
 # Jobs that Dagster makes of assets, and never shows.
 _UNNAMED_JOBS = ("__ASSET_JOB", "__anonymous_asset_job")
+_PLUGINS = "plugin_component_types_json"  # Dagster's own: the installed components
 _DEFAULT_EXECUTOR = "multi_or_in_process_executor"
 _CONFIGURED = "ConfiguredDefinitionConfigSchema"
 _CODE_METADATA = ("dagster/code_references", "dagster/component_origin")
@@ -77,7 +78,8 @@ def _settings(repository: Any, jobs: dict[str, Any]) -> dict[str, dict[str, Any]
     executors = (job.executor_def for name, job in jobs.items() if name == _UNNAMED_JOBS[0])
     executor = next((it for it in executors if it.name != _DEFAULT_EXECUTOR), None)
     told = {"type": executor and executor.name, CONFIGURATION: _secret(_preset(executor))}
-    metadata = _metadata(getattr(repository, "metadata", {}))
+    given = getattr(repository, "metadata", None) or {}
+    metadata = _metadata({name: it for name, it in given.items() if name != _PLUGINS})
     return _if_any({"executor": _if_any(told), "metadata": _if_any({"metadata": metadata})})
 
 

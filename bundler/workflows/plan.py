@@ -267,7 +267,7 @@ class _Loader:
         self._listener.phase("Loading the code location with the old and the new states")
         found: list[_ByProject] = [{} for _ in (None, *several)]
         for project in self._projects:
-            place = _place_of(project)
+            place = place_of(project)
             new = self._new.get(place, {})
             old = [_paired(self._states_at(there, place), new) for there in several]
             given = [{key: it.directory for key, it in states.items()} for states in (new, *old)]
@@ -280,12 +280,12 @@ class _Loader:
         for project in self._projects:
             options = self._options.over(project.config.refresh)
             found = removals(before[project.name], after[project.name], options)
-            yield from _located(found, _place_of(project))
+            yield from _located(found, place_of(project))
 
     def _vanished(self, there: Mapping[str, StateDir]) -> Iterator[Removal]:
         """Each project's keys in a baseline for which it has no component any more."""
         for project in self._projects:
-            place = _place_of(project)
+            place = place_of(project)
             old = self._states_at(there, place)
             compared = counterparts(old, self._new.get(place, {})).values()
             gone = old.keys() - self._components(place).keys() - {*compared}
@@ -311,7 +311,7 @@ class _Loader:
 
     def _shrunk(self, there: Mapping[str, StateDir], before: _ByProject) -> Iterator[ShrunkState]:
         """The new states that are much smaller than a baseline's, unless their removals count."""
-        names = {_place_of(project): project.name for project in self._projects}
+        names = {place_of(project): project.name for project in self._projects}
         for place, new in self._new.items():
             options = self._refreshed.options[place]
             counted = before.get(names.get(place, ""), Definitions({}))
@@ -322,7 +322,7 @@ class _Loader:
                     yield ShrunkState(key, error.what, error.hint)
 
 
-def _place_of(project: Project) -> str:
+def place_of(project: Project) -> str:
     defs = project.dagster.defs if project.dagster is not None else ""
     return f"{defs.replace('.', '/')}/{STATE_DIRECTORY}"
 

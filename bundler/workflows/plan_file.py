@@ -11,7 +11,7 @@ import io
 import shlex
 import tarfile
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from bundler.state.directory import PublishedDirectories
 from bundler.state.manifest import DirectoryRefresh
 from bundler.state.tree import hash_stream
 from bundler.system.atomic import io_errors, replaced_file
-from bundler.workflows.plan import FORMAT, PUBLISHED, Plan, PlanBaseline, as_it_is
+from bundler.workflows.plan import FORMAT, PUBLISHED, Plan, PlanBaseline, as_it_is, place_of
 
 _PLAN, _STATES = "plan.json", "states.tar"
 _LOCK_FILES = ("pyproject.toml", "uv.lock", "poetry.lock", "pdm.lock", "requirements.txt")
@@ -98,6 +98,9 @@ def carry_out(
 
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
         plan = _read(path, Path(scratch))
+        places = set(_places(projects))
+        if not plan.contents.keys() <= places:
+            raise _of_other_projects(plan, places, path)
         for change in plan.changes:
             _refuse_moved(change.baseline, plan, projects)
         for target in targets:
@@ -107,7 +110,8 @@ def carry_out(
         raise_all([*_shrunk(plan, options.allow_shrink), *refused(removed)])
         states = str(Path(scratch) / _STATES)
         refreshed = replay(projects, states, listener, held, keeps_record=True)
-        _refuse_other_projects(plan, refreshed, path)
+        if (here := {bundle.place for bundle in refreshed.bundles}) != plan.contents.keys():
+            raise _of_other_projects(plan, here, path)
     record = tuple(_with_removed(directory, removed) for directory in refreshed.record)
     return msgspec.structs.replace(refreshed, record=record), plan.expected
 
@@ -209,13 +213,22 @@ def _refuse_other(target: str, plan: Plan, path: Path) -> None:
         )
 
 
-def _refuse_other_projects(plan: Plan, refreshed: Refreshed, path: Path) -> None:
-    here = sorted(bundle.place for bundle in refreshed.bundles)
-    if here != sorted(plan.contents):
-        raise VerificationFailed(
-            f"{path} is a plan for {', '.join(sorted(plan.contents))}, not for {', '.join(here)}.",
-            hint="Select the projects that it was made for with --project.",
-        )
+def _places(projects: Sequence[Project]) -> Iterator[str]:
+    """Where the projects' states may be."""
+    from bundler.refresh.sources import sources_of
+
+    for project in projects:
+        if project.dagster is not None:
+            yield place_of(project)
+        yield from (it.load["place"] for it in sources_of(project) if "place" in it.load)
+
+
+def _of_other_projects(plan: Plan, here: Collection[str], path: Path) -> VerificationFailed:
+    return VerificationFailed(
+        f"{path} is a plan for {', '.join(sorted(plan.contents))}, not for "
+        f"{', '.join(sorted(here))}.",
+        hint="Select the projects that it was made for with --project.",
+    )
 
 
 def _warn_of_other_code(plan: Plan, projects: Sequence[Project], listener: Listener) -> None:
