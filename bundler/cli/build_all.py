@@ -12,6 +12,7 @@ import click
 
 from bundler.cli.ci import summarise, table
 from bundler.cli.console import Console, safe
+from bundler.system.wording import counted
 
 if TYPE_CHECKING:
     from bundler.workflows.build_all import Outcome
@@ -56,7 +57,7 @@ def build_all(arguments: Sequence[str], workers: int | None, report: Path | None
     jobs = builds.jobs_of(projects_in(here), _PROGRAM, arguments, here, here / _LOGS)
     workers = min(workers or builds.DEFAULT_WORKERS, len(jobs))
     narrative, done = Console(sys.stderr), 0
-    narrative.line(f"{len(jobs)} projects, {workers} at a time; logs: {_LOGS}")
+    narrative.line(f"{counted(len(jobs), 'project')}, {workers} at a time; logs: {_LOGS}")
 
     def told(outcome: Outcome) -> None:
         nonlocal done

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bundler.cli.console import Console, safe
+from bundler.system.wording import counted
 
 if TYPE_CHECKING:
     from bundler.setup.doctor import Examined, Finding
@@ -27,7 +28,7 @@ def show(
 ) -> None:
     """Shows everything but the failures. unnamed: the projects that no workspace names."""
     shared = _shared(list(reports.values()))
-    console.line(console.styled(f"{len(reports)} projects in {home}", "bold", "cyan"))
+    console.line(console.styled(f"{counted(len(reports), 'project')} in {home}", "bold", "cyan"))
     for (title, _), finding in reversed(shared.items()):
         if finding.grade != "ok" or title in _WORTH_A_LINE:
             show_finding(console, finding)

@@ -11,6 +11,7 @@ import click
 
 from bundler.cli.console import Console, print_json
 from bundler.cli.outcome import format_option
+from bundler.system.wording import counted
 
 if TYPE_CHECKING:
     from bundler.errors import BundlerError
@@ -144,7 +145,7 @@ def _applied(
         click.echo("Nothing was written.", err=True)
         return False
     apply(edits)
-    click.echo(f"Changed {_files(len(edits))}.", err=True)
+    click.echo(f"Changed {counted(len(edits), 'file')}.", err=True)
     if not remove:
         _say_what_is_next(found, edits)
     return True
@@ -243,8 +244,4 @@ def _agreed(count: int) -> bool:
     if not sys.stdin.isatty():
         click.echo("Not a terminal; pass --yes to accept.", err=True)
         return False
-    return click.confirm(f"Change {_files(count)}?", err=True)
-
-
-def _files(count: int) -> str:
-    return f"{count} file" if count == 1 else f"{count} files"
+    return click.confirm(f"Change {counted(count, 'file')}?", err=True)

@@ -35,6 +35,7 @@ from bundler.guard.state_paths import (
 )
 from bundler.guard.verdict import GuardFinding, GuardVerdict, Moment, joined
 from bundler.system.fast_tuple import NamedTuple
+from bundler.system.wording import counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -295,13 +296,12 @@ def unprotected(
 def _offered(
     top: bytes, directory: bytes, files: Sequence[bytes], target: fixes.FixTarget
 ) -> GuardFinding:
-    count = "1 file" if len(files) == 1 else f"{len(files)} files"
     return GuardFinding(
         "fail",
         "state-unprotected",
         os.fsdecode(directory),
-        f"git add -A would add {count} of the state directory {git.printable(directory)}: "
-        f"no rule ignores {git.printable(min(files))}.",
+        f"git add -A would add {counted(len(files), 'file')} of the state directory "
+        f"{git.printable(directory)}: no rule ignores {git.printable(min(files))}.",
         _why("The next careless commit would contain the state.", target),
         fixes.ignore(top, directory, target),
     )

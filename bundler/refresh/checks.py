@@ -43,6 +43,7 @@ from bundler.state.volatile import NOTHING_VOLATILE, Volatile, meaning
 from bundler.system.atomic import io_errors
 from bundler.system.documents import read_document
 from bundler.system.walking import walk
+from bundler.system.wording import counted
 
 # Names that never belong in a state, wherever they are in it.
 LEFT_OUT = (
@@ -369,7 +370,8 @@ def _refuse_few(key: str, file: Path, volatile: Volatile, files: int, least: int
     if entries < least:
         raise BadData.of_key(
             key,
-            f"the state has {entries} entries, fewer than min-entries = {least}.",
+            f"the state has {counted(entries, 'entry', 'entries')}, "
+            f"fewer than min-entries = {least}.",
             hint="Check what the API returns.",
         )
 

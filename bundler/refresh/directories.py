@@ -350,7 +350,7 @@ class Directory(msgspec.Struct):
         """Records that a key lost more definitions than its limit, with approval."""
         self.refreshes[key] = msgspec.structs.replace(self.refreshes[key], removed=names)
         listener.warning(
-            f"{key}: {len(names)} definitions are removed, because --allow-removed allows it."
+            f"{key}: --allow-removed lets {counted(len(names), 'definition')} be removed."
         )
 
     def allow_removed_keys(self, keys: tuple[str, ...], listener: Listener) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bundler.refresh.outcome.exchanges import Exchange, is_expected
+from bundler.system.wording import counted
 
 _CHUNK_BYTES = 1024 * 1024
 
@@ -34,7 +35,7 @@ def notes(
     for expected in normal:
         count = len(_of(expected, exchanges, allowed))
         if count:
-            yield f"{count} times {expected.pattern}: {expected.why}"
+            yield f"{counted(count, 'time')} {expected.pattern}: {expected.why}"
 
 
 def lost(

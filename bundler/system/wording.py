@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 _STEP = 1024
 
 
-def counted(number: int, noun: str) -> str:
-    """A number with its noun: ``1 state``, ``2 states``. For nouns that take an s."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: ``1 state``, ``2 states``. plural: of a noun that takes no s."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def size(count: int) -> str:

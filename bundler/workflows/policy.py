@@ -14,7 +14,7 @@ from bundler.artifacts.verify import Verdict
 from bundler.state.age import age_problem
 from bundler.state.artifact import Artifact, StateDirectory
 from bundler.state.manifest import KeyRefresh, State
-from bundler.system.wording import nearest
+from bundler.system.wording import counted, nearest
 
 _SHORTEST_COMMIT = 7
 
@@ -204,7 +204,8 @@ def _entry_counts(policy: Policy, subject: Subject) -> Iterator[Breach]:
             hint = "Use a `json-schema` or `validate` instead of --min-entries for this key."
             yield Breach("min-entries", what, key, hint)
         elif count is not None and count < least:
-            what = f"{key} in {path}: its state has {count} entries, fewer than {least}."
+            entries = counted(count, "entry", "entries")
+            what = f"{key} in {path}: its state has {entries}, fewer than {least}."
             yield Breach("min-entries", what, key)
 
 

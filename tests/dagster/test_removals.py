@@ -74,7 +74,7 @@ def test_more_than_the_share_is_refused_until_it_is_allowed(
     assert project.refresh(_of(*TEN[3:]), "--allow-removed", "Feed[*") == 0
     assert project.published() == set(TEN[3:])
     assert project.recorded().keys[0].removed == ("a", "b", "c", "nightly")
-    assert "4 definitions are removed, because --allow-removed allows it" in capsys.readouterr().err
+    assert "--allow-removed lets 4 definitions be removed" in capsys.readouterr().err
 
 
 def test_what_the_state_makes_counts_and_not_its_bytes(

@@ -12,6 +12,7 @@ from bundler.project.layout import import_path
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import set_in_pyproject
 from bundler.state.bundle import MANIFEST_NAME
+from bundler.system.wording import counted
 
 # Names of artifacts that may have to be looked up in a registry or a store.
 _ELSEWHERE = ("image", "registry", "store")
@@ -80,7 +81,7 @@ def _baseline(patient: DoctorContext, config: Config) -> Finding:
             "Every refresh would fail with this error before it fetches anything.",
             error.hint or "Set another baseline in [tool.state-bundler], or none.",
         )
-    keys = f"{len(holder.keys)} keys"
+    keys = counted(len(holder.keys), "key")
     return Finding("ok", f"Baseline: {holder.name} with {keys}, from the configuration.")
 
 

@@ -16,6 +16,7 @@ from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import in_directory
 from bundler.state.statedir import StateDir, check_keys, sanitize_key
 from bundler.state.tree import fold
+from bundler.system.wording import counted
 
 _DBT = re.compile(r"dagster_dbt\.")
 _SCAFFOLD = "Add one with dg scaffold defs; dg list components lists the existing ones."
@@ -189,7 +190,7 @@ def _in_development(found: Found) -> Iterator[Finding]:
     if keys and found.version.startswith("dagster"):
         yield Finding(
             "ok",
-            f"In development, {len(set(keys))} keys are fetched on every load.",
+            f"In development, every load fetches {counted(len(set(keys)), 'key')}.",
             "`dg list defs` and `dg check defs` then call the APIs and overwrite what a refresh "
             "published. A build always refreshes.",
             "Set attributes.defs_state.refresh_if_dev to false in its defs.yaml.",

@@ -8,6 +8,7 @@ from pathlib import Path
 from bundler.errors import BundlerError
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import command
+from bundler.system.wording import counted
 
 _NO_BASELINE = (
     "{place} has no published state: the first refresh has no baseline and cannot detect "
@@ -52,5 +53,7 @@ def _judge(root: Path, place: str) -> Finding:
     states = [
         item for found in verdict.directories if found.manifest for item in found.manifest.states
     ]
-    count = "1 state" if len(states) == 1 else f"{len(states)} states"
-    return Finding("ok", f"{place}: {count}, verified; the baseline of the next refresh.")
+    return Finding(
+        "ok",
+        f"{place}: {counted(len(states), 'state')}, verified; the baseline of the next refresh.",
+    )

@@ -263,7 +263,7 @@ def test_a_policy_is_judged_for_each_artifact(chromium: Browser, tmp_path: Path)
     chromium.show(target)
     told = chromium.value("[...document.querySelectorAll('.failure li')].map(li => li.innerText)")
     assert [line.partition(":")[0] for line in told] == ["require", "min-entries"]
-    assert "its state has 1 entries, fewer than 2" in told[1]
+    assert "its state has 1 entry, fewer than 2" in told[1]
     assert _status(tmp_path / "state", "--min-entries", "1") == 0
     assert _status("--min-entries", "1") == 2  # of what?
 

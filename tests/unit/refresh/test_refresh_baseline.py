@@ -282,7 +282,7 @@ def test_a_state_may_be_nested_deeply(depth: int, table: str, run: Refresh) -> N
         ({"generated_at": "now"}, "", "is empty"),
         ({"generated_at": "now", "tables": []}, "", "is empty"),
         ({"generated_at": "now", "run": {"id": 1}}, "", "is empty"),
-        ({"generated_at": "now", "version": 1}, "min-entries = 2", "has 1 entries, fewer than"),
+        ({"generated_at": "now", "version": 1}, "min-entries = 2", "has 1 entry, fewer than"),
         ({"run": items(9), "tables": items(2)}, "min-entries = 3", "has 2 entries, fewer than"),
         ({"generated_at": "now", "version": 1}, "min-entries = 1", None),
     ],
