@@ -72,7 +72,8 @@ _MACHINE_PREFIXES = (
 _PYTHON = "python"
 _END_SECONDS = 2.0
 _BUFFER_BYTES = 256 * 1024
-# A project's own environment precedes the image's, as it would on this machine.
+# A project's own environment precedes the image's, as it would on this machine, but not an
+# interpreter that the user names.
 _BOOTSTRAP = """\
 import glob, json, os, sys, tempfile
 def take(size):
@@ -93,12 +94,19 @@ os.set_inheritable(commands, True)
 os.set_inheritable(events, True)
 os.dup2(2, 1)
 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+def pythons(places):
+    found = [os.path.abspath(os.path.join(place, "bin/python")) for place in places]
+    return list(filter(os.path.exists, found))
+def own():
+    cache = os.environ.get("POETRY_CACHE_DIR") or os.path.expanduser("~/.cache/pypoetry")
+    poetry = os.environ.get("POETRY_VIRTUALENVS_PATH") or os.path.join(cache, "virtualenvs")
+    found = pythons([".venv", ".pixi/envs/default"])[:1]
+    found = found or pythons(glob.glob(os.path.join(glob.escape(poetry), "*")))
+    if len(found) > 1 and sys.executable not in found:
+        sys.exit("it has several Poetry environments: " + ", ".join(sorted(found)))
+    return found[0] if len(found) == 1 else sys.executable
+python = sys.executable if sys.argv[2] == "given" else own()
 os.write(events, json.dumps({"event": "ready", "folder": folder}).encode() + b"\\n")
-cache = os.environ.get("POETRY_CACHE_DIR") or os.path.expanduser("~/.cache/pypoetry")
-poetry = os.environ.get("POETRY_VIRTUALENVS_PATH") or os.path.join(cache, "virtualenvs")
-places = [".venv", ".pixi/envs/default", *glob.glob(os.path.join(glob.escape(poetry), "*"))]
-found = [os.path.abspath(os.path.join(place, "bin/python")) for place in places]
-python = next(filter(os.path.exists, found), sys.executable)
 start = os.path.join(folder, "start.py")
 os.execv(python, [python, start, sys.argv[1], str(commands), str(events)])
 """
@@ -132,11 +140,11 @@ class InsideWorker(WorkerProcess):
             name: value for name, value in environment.items() if goes_along(name, image.variables)
         }
         self._folder = self._root = ""
-        super().__init__(self._launch(inside.python or _PYTHON, given), inside.image)
+        super().__init__(self._launch(inside.python, given), inside.image)
 
-    def _launch(self, python: str, environment: Mapping[str, str]) -> Launch:
+    def _launch(self, python: str | None, environment: Mapping[str, str]) -> Launch:
         def start(commands: int, events: int) -> subprocess.Popen[bytes]:
-            program = [python, "-c", _BOOTSTRAP, self._source.kind]
+            program = program_of(self._source.kind, python)
             return self._container.start(
                 program, environment, commands=commands, events=events, output=self._output
             )
@@ -258,6 +266,11 @@ class InsideWorker(WorkerProcess):
             with suppress(asyncio.TimeoutError, TimeoutError):
                 await asyncio.wait_for(gone, _END_SECONDS)
         self._ended.pop(number, None)
+
+
+def program_of(kind: str, python: str | None) -> list[str]:
+    """The argv that starts a worker of this kind. python: the interpreter that the user names."""
+    return [python or _PYTHON, "-c", _BOOTSTRAP, kind, "given" if python else "search"]
 
 
 def _open_to_all(info: tarfile.TarInfo) -> tarfile.TarInfo:

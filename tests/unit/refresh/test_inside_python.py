@@ -11,6 +11,8 @@ import pytest
 
 from bundler.refresh import inside
 
+_PYTHON = Path(sys.executable).with_name("python")
+_POETRY = ".cache/pypoetry/virtualenvs"
 _START = "import os, sys; os.write(int(sys.argv[3]), sys.executable.encode())"
 
 
@@ -28,20 +30,47 @@ _START = "import os, sys; os.write(int(sys.argv[3]), sys.executable.encode())"
 def test_the_environment_of_the_project_is_found(
     home: str, variables: dict[str, str], tmp_path: Path
 ) -> None:
-    expected = Path(sys.executable)
-    if home:
-        expected = tmp_path / home / "bin" / "python"
-        expected.parent.mkdir(parents=True)
-        expected.symlink_to(sys.executable)
+    expected = _environment(tmp_path / home) if home else _PYTHON
+    assert _chosen(tmp_path, **variables) == str(expected)
+
+
+@pytest.mark.parametrize("home", [".venv", ".pixi/envs/default", f"{_POETRY}/shop-x-py3.12"])
+def test_an_interpreter_that_the_user_names_precedes_each_environment(
+    home: str, tmp_path: Path
+) -> None:
+    _environment(tmp_path / home)
+    assert _chosen(tmp_path, python=str(_PYTHON)) == str(_PYTHON)
+
+
+def test_of_several_environments_of_poetry_none_is_guessed(tmp_path: Path) -> None:
+    tool, shop = (_environment(tmp_path / _POETRY / name) for name in ("a-tool", "shop"))
+    with pytest.raises(subprocess.CalledProcessError) as raised:
+        _chosen(tmp_path)
+    message = f"it has several Poetry environments: {tool}, {shop}"
+    assert raised.value.stderr.decode().strip() == message
+    assert raised.value.stdout == b""
+    assert _chosen(tmp_path, PATH=str(shop.parent)) == str(shop)
+    own = _environment(tmp_path / ".venv")
+    assert _chosen(tmp_path) == str(own)
+
+
+def _environment(home: Path) -> Path:
+    python = home / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    return python
+
+
+def _chosen(root: Path, python: str | None = None, **variables: str) -> str:
     files = json.dumps({"start.py": _START}).encode()
     done = subprocess.run(
-        [sys.executable, "-c", inside._BOOTSTRAP, "command"],
+        inside.program_of("command", python),
         input=f"{len(files):010}".encode() + files,
-        cwd=tmp_path,
-        env={"HOME": str(tmp_path), "TMPDIR": str(tmp_path), **variables},
-        stdout=subprocess.PIPE,
+        cwd=root,
+        env={"PATH": str(_PYTHON.parent), "HOME": str(root), "TMPDIR": str(root), **variables},
+        capture_output=True,
         check=True,
     )
-    ready, _, python = done.stdout.partition(b"\n")
+    ready, _, chosen = done.stdout.partition(b"\n")
     assert json.loads(ready)["event"] == "ready"
-    assert python.decode() == str(expected)
+    return chosen.decode()
