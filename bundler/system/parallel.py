@@ -69,17 +69,14 @@ def while_waiting(
         pool.shutdown(cancel_futures=True)
 
 
-def while_programs_run(
-    work: Callable[[_Item], _Result], items: Sequence[_Item]
-) -> Iterator[_Result]:
-    """Like ``map(work, items)``, with one item on each processor, for work that runs programs.
+def while_programs_run(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
+    """The work's results, with one item on each processor, for work that runs programs.
 
     An exception, such as that of Ctrl-C, ends the programs.
     """
     workers = min(processors(), len(items))
     if workers < 2:  # noqa: PLR2004
-        yield from map(work, items)
-        return
+        return list(map(work, items))
     from concurrent.futures import ThreadPoolExecutor
 
     from bundler.system.process import stoppable
@@ -87,7 +84,7 @@ def while_programs_run(
     with ThreadPoolExecutor(workers) as pool, stoppable() as context:
         started = [pool.submit(context.copy().run, work, item) for item in items]
         try:
-            yield from (future.result() for future in started)
+            return [future.result() for future in started]
         finally:
             for future in started:
                 future.cancel()

@@ -28,8 +28,7 @@ DEFAULT_TIMEOUT_SECONDS = 120.0
 # How often to check: a build takes seconds, a hundred checks well under a millisecond.
 _POLL_SECONDS = 0.05
 _ENDING_SECONDS = 10.0
-# Set once the programs of a thread are to end, see `stoppable`.
-_stop: ContextVar[threading.Event | None] = ContextVar("stop", default=None)
+_running: ContextVar[_Running | None] = ContextVar("running", default=None)
 
 
 class Completed(msgspec.Struct, frozen=True):
@@ -53,16 +52,17 @@ def run(
     timeout: in seconds; at its end the program and its children are killed.
     Raises `ToolFailed` if it cannot be started or does not end in time.
     """
-    with _start(
+    started = _start(
         argv,
         cwd,
         env,
         stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
         output=subprocess.PIPE,
         errors=subprocess.PIPE,
-    ) as process:
+    )
+    with started as process, _ending_with(process):
         try:
-            stdout, stderr = _communicate(process, stdin, time.monotonic() + timeout)
+            stdout, stderr = process.communicate(stdin, timeout)
         except subprocess.TimeoutExpired as error:
             raise ToolFailed(f"{argv[0]} did not finish within {timeout:g} s.") from error
         finally:
@@ -70,31 +70,57 @@ def run(
     return Completed(process.returncode, stdout, stderr)
 
 
-def _communicate(
-    process: subprocess.Popen[bytes], stdin: bytes | None, deadline: float
-) -> tuple[bytes, bytes]:
-    stop = _stop.get()
-    while True:
-        left = deadline - time.monotonic()
-        try:
-            return process.communicate(stdin, left if stop is None else min(left, _POLL_SECONDS))
-        except subprocess.TimeoutExpired:
-            if stop is not None and stop.is_set():
-                _stop.set(None)  # what cleans up may run programs, too
-                raise Interrupted(signal.SIGINT) from None
-            if left <= _POLL_SECONDS:
-                raise
+class _Running:
+    """The programs that threads of a `stoppable` block run."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self.are_stopped = False
+
+    def add(self, process: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            self._processes.add(process)
+            if self.are_stopped:
+                end_group(process)
+
+    def remove(self, process: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            self._processes.remove(process)
+
+    def stop(self) -> None:
+        with self._lock:
+            self.are_stopped = True
+            for process in self._processes:
+                end_group(process)
+
+
+@contextmanager
+def _ending_with(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Raises `Interrupted` if the `stoppable` block of this thread ends before the process."""
+    running = _running.get()
+    if running is None:
+        yield
+        return
+    running.add(process)
+    try:
+        yield
+    finally:
+        running.remove(process)
+    if running.are_stopped:
+        _running.set(None)  # what cleans up may run programs, too
+        raise Interrupted(signal.SIGINT)
 
 
 @contextmanager
 def stoppable() -> Iterator[Context]:
     """A context for threads that run programs; when the block ends, so do these programs."""
-    context, stop = copy_context(), threading.Event()
-    context.run(_stop.set, stop)
+    context, running = copy_context(), _Running()
+    context.run(_running.set, running)
     try:
         yield context
     finally:
-        stop.set()
+        running.stop()
 
 
 def check(

@@ -106,9 +106,10 @@ def test_programs_run_concurrently_on_as_many_processors(monkeypatch: pytest.Mon
 
     def work(number: int) -> bytes:
         together.wait()
-        return process.check(["echo", str(number)])
+        given = b"%d\n" % number * 100_000  # more than a pipe holds, and than is read at once
+        return process.check(["sh", "-c", "sleep 0.3; cat"], stdin=given)[:2]
 
-    assert list(while_programs_run(work, range(6))) == [b"%d\n" % each for each in range(6)]
+    assert while_programs_run(work, range(6)) == [b"%d\n" % each for each in range(6)]
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, ValueError])
@@ -131,7 +132,7 @@ def test_an_exception_ends_the_programs_and_lets_them_clean_up(
 
     began = time.monotonic()
     with pytest.raises(failure):
-        list(while_programs_run(work, ["fails", "runs", "waits"]))
+        while_programs_run(work, ["fails", "runs", "waits"])
     assert time.monotonic() - began < 30
     assert cleaned.exists()
     with pytest.raises(ProcessLookupError):

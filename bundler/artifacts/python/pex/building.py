@@ -130,7 +130,8 @@ def _explaining(arguments: PexArguments, bundles: Sequence[Bundle]) -> Iterator[
         for root, staged in zip(inside, before, strict=True):
             if _staged(root) != staged:
                 raise Locked(
-                    f"pex failed while another process refreshed {root}, which pex reads.",
+                    f"pex failed with exit code {error.exit_code} while another process refreshed "
+                    f"{root}, which pex reads.",
                     hint="Run the command again.",
                 ) from error
         raise
