@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bundler.errors import BundlerError, ToolFailed
+from bundler.errors import BundlerError, ConfigurationError, ToolFailed
 from bundler.project.config import pyproject_of
 from bundler.project.layout import import_path
 from bundler.project.survey import Survey, table
@@ -180,7 +180,7 @@ def _tried_fix(survey: Survey, probe: Probe) -> tuple[str, str]:
         path.write_text(fixed, encoding="utf-8")
 
     target = backend_list(survey)
-    with suppress(ToolFailed):
+    with suppress(ToolFailed, ConfigurationError):
         if target is not None and _outcome(probe, change).is_whole:
             return _fix(survey, *target), "backend"
     settings = ", ".join(_excluding(survey))

@@ -2,8 +2,8 @@
 wheels.
 
 A new table is appended as text, everything else goes through tomlkit: comments, order and white
-space survive. Each change is then parsed again, and discarded if it does anything but what was
-intended.
+space survive. Each change is then parsed again. If it does anything but what was intended, an
+addition is an error, and a removal is discarded.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from bundler.errors import ConfigurationError
+from bundler.project.config import pyproject_of
 from bundler.project.layout import import_path
 from bundler.project.survey import Survey, table
 from bundler.setup.file_edits import newline_of
 from bundler.state.bundle import STATE_DIRECTORY
 
 if TYPE_CHECKING:
-    from tomlkit.items import Array
-
     from bundler.project.classic_dbt import ClassicDbt
 
 OURS = "state-bundler init"
@@ -52,12 +52,18 @@ _DBT_TABLE = f"""\
 
 
 def add_table(text: str | None, survey: Survey) -> str | None:
-    """With a ``[tool.state-bundler]`` below a comment about its settings."""
+    """With a ``[tool.state-bundler]`` below a comment about its settings.
+
+    Raises `ConfigurationError` if it cannot be added safely.
+    """
     if "state-bundler" in table(survey.pyproject, "tool"):
         return text
     if text is None and survey.classic_dbt is None:
         return None
-    return _append(text or "", _table_of(survey), _sources_of(survey))
+    before = text or ""
+    after = _append(before, _table_of(survey))
+    way_out = "Add [tool.state-bundler] by hand, or skip it: state-bundler init --without table"
+    return _checked(survey, before, after, _sources_of(survey), way_out)
 
 
 def remove_table(text: str | None, survey: Survey) -> str | None:
@@ -96,7 +102,10 @@ def dbt_table(found: ClassicDbt, root: Path) -> str:
 
 
 def add_backend_list(text: str | None, survey: Survey) -> str | None:
-    """With the state in the backend's list of git-ignored files to include."""
+    """With the state in the backend's list of git-ignored files to include.
+
+    Raises `ConfigurationError` if it cannot be added safely.
+    """
     target = backend_list(survey)
     if text is None or target is None:
         return text
@@ -105,9 +114,14 @@ def add_backend_list(text: str | None, survey: Survey) -> str | None:
     if not isinstance(present, list) or all(item in present for item in items):
         return text
     if not _has_own_keys(text, path[:-1]):
-        return _append(text, _backend_table(path, items), items)
-    missing = [item for item in items if item not in present]
-    return _verified(text, _with_items(text, path, missing), items)
+        after = _append(text, _backend_table(path, items))
+    else:
+        after = _with_items(text, path, [item for item in items if item not in present])
+    way_out = (
+        f"Add {', '.join(map(_inline, items))} to {'.'.join(map(_key, path))} by hand, or skip it: "
+        "state-bundler init --without backend"
+    )
+    return _checked(survey, text, after, items, way_out)
 
 
 def remove_backend_list(text: str | None, survey: Survey) -> str | None:
@@ -199,37 +213,58 @@ def _inline(item: Any) -> str:
 def _has_own_keys(text: str, path: Sequence[str]) -> bool:
     """Whether a table is written in the file, and not only implied by tables below it."""
     found = table(_parsed(text), *path)
-    return any(not isinstance(value, Mapping) for value in found.values()) or any(
-        line.split("#")[0].strip().replace(" ", "") == f"[{'.'.join(path)}]"
-        for line in text.splitlines()
+    return _header_at(text, path) is not None or any(
+        not isinstance(value, Mapping) for value in found.values()
     )
 
 
-def _with_items(text: str, path: Sequence[str], items: Sequence[Any]) -> str:
+def _header_at(text: str, path: Sequence[str]) -> int | None:
+    """The number of the line with a table's header."""
+    wanted = f"[{'.'.join(path)}]"
+    lines = (line.split("#")[0].strip().replace(" ", "") for line in text.splitlines())
+    return next((number for number, line in enumerate(lines) if line == wanted), None)
+
+
+def _with_items(text: str, path: Sequence[str], items: list[Any]) -> str:
     import tomlkit
 
     document = tomlkit.parse(text)
-    parent: Any = document
-    for part in path[:-1]:
-        parent = parent[part]
+    parent, inline = _parent(document, path)
+    header = _header_at(text, path[:-1])
+    if path[-1] not in parent and header is not None:
+        return _below(text, header, f"{_key(path[-1])} = {_inline(items)} # {OURS}")
     if path[-1] not in parent:
-        _add_last(parent, path[-1], tomlkit.array())
-    array: Array = parent[path[-1]]
+        parent.append(path[-1], tomlkit.array())
+    array = parent[path[-1]]
     for item in items:
         array.append(item)
-    if not array.trivia.comment:
-        array.comment(OURS)
+    commented = inline or array
+    if not commented.trivia.comment:
+        commented.comment(OURS)
     return tomlkit.dumps(document)
 
 
-def _add_last(parent: Any, key: str, item: Array) -> None:
-    """Adds a key to a table, above the comments at its end: they are about what follows it."""
-    body: list[Any] = parent.value.body if hasattr(parent.value, "body") else []
-    comments: list[Any] = []
-    while body and body[-1][0] is None:
-        comments.insert(0, body.pop())
-    parent[key] = item
-    body += comments
+def _parent(document: Any, path: Sequence[str]) -> tuple[Any, Any]:
+    """The table that a path's last key belongs to, and the outermost inline table around it.
+
+    A comment is only possible behind the latter. None if there is no such table.
+    """
+    from tomlkit.items import InlineTable
+
+    inline = None
+    for part in path[:-1]:
+        document = document.get(part, {})
+        if inline is None and isinstance(document, InlineTable):
+            inline = document
+    return document, inline
+
+
+def _below(text: str, number: int, line: str) -> str:
+    """With another line: what follows a table's last key may be about the next table."""
+    lines = text.splitlines(keepends=True)
+    newline = newline_of(text)
+    lines[number] = lines[number].rstrip("\r\n") + newline
+    return "".join([*lines[: number + 1], line, newline, *lines[number + 1 :]])
 
 
 def _without_items(text: str, path: Sequence[str], items: Sequence[Any]) -> str:
@@ -237,15 +272,14 @@ def _without_items(text: str, path: Sequence[str], items: Sequence[Any]) -> str:
     import tomlkit
 
     document = tomlkit.parse(text)
-    parent: Any = document
-    for part in path[:-1]:
-        parent = parent.get(part, {})
+    parent, inline = _parent(document, path)
     array = parent.get(path[-1])
-    if array is None or OURS not in array.trivia.comment:
+    commented = array if inline is None else inline
+    if array is None or OURS not in commented.trivia.comment:
         return text
     while array and array[-1] in items:
         array.pop()
-    array.trivia.comment = array.trivia.comment_ws = ""
+    commented.trivia.comment = commented.trivia.comment_ws = ""
     if not array:
         del parent[path[-1]]
     return tomlkit.dumps(document)
@@ -254,11 +288,10 @@ def _without_items(text: str, path: Sequence[str], items: Sequence[Any]) -> str:
 # --- text -----------------------------------------------------------------------------------
 
 
-def _append(text: str, block: str, items: Sequence[Any] = ()) -> str:
+def _append(text: str, block: str) -> str:
     newline = newline_of(text)
     head = text if not text or text.endswith("\n") else text + newline
-    appended = head + (newline if head else "") + block.replace("\n", newline)
-    return _verified(text, appended, items)
+    return head + (newline if head else "") + block.replace("\n", newline)
 
 
 def _cut(text: str, block: str, items: Sequence[Any] = ()) -> str:
@@ -268,6 +301,16 @@ def _cut(text: str, block: str, items: Sequence[Any] = ()) -> str:
         if ours in text:
             return _verified(text, text.replace(ours, "", 1), items)
     return text
+
+
+def _checked(survey: Survey, before: str, after: str, items: Sequence[Any], way_out: str) -> str:
+    """`after`. Raises `ConfigurationError` unless it is `before` and what we write."""
+    if _verified(before, after, items) != after:
+        raise ConfigurationError(
+            f"{pyproject_of(survey.root)} cannot be changed safely; it was not changed.",
+            hint=way_out,
+        )
+    return after
 
 
 def _verified(before: str, after: str, items: Sequence[Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -303,6 +304,9 @@ def test_backends_that_ship_the_state_are_left_alone(tmp_path: Path, backend: st
         "[tool.hatch.build]\nskip-excluded-dirs = true\n",
         '[tool]\nhatch.build.artifacts = ["a"]\n',
         "[tool.hatch.build]\n",
+        "[tool.hatch]\nbuild = { skip-excluded-dirs = true }\n",
+        '[tool]\nhatch = { build = { artifacts = ["a"] } }\n',
+        "[tool.hatch]\nbuild.skip-excluded-dirs = true\n",
     ],
 )
 def test_a_list_that_is_there_gets_one_more_item(tmp_path: Path, build: str) -> None:
@@ -331,6 +335,50 @@ def test_a_comment_stays_with_the_table_that_follows_it(tmp_path: Path) -> None:
     assert "# About dg.\n[tool.dg.project]" in said
     apply(plan(survey(root), remove=True))
     assert (root / "pyproject.toml").read_text() == text
+
+
+def test_a_comment_stays_with_what_follows_a_table_in_parts(tmp_path: Path) -> None:
+    parts = (
+        "[tool.hatch.build.targets.wheel]\npackages = ['src/shop']\n[tool.x]\n"
+        "[tool.hatch.build]\nskip-excluded-dirs = true\n# About dg.\n"
+    )
+    text = PYPROJECT.replace('[tool.hatch.build.targets.wheel]\npackages = ["src/shop"]\n\n', parts)
+    root = _project(tmp_path, text)
+    apply(plan(survey(root)))
+    said = (root / "pyproject.toml").read_text()
+    assert "artifacts = [" in said[: said.index("# About dg.")]
+    assert "# About dg.\n[tool.dg]" in said
+    apply(plan(survey(root), remove=True))
+    assert (root / "pyproject.toml").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("table", "way_out"),
+    [
+        (
+            "[tool.dg.project]\nroot_module = 'shop'\n[tool.hatch]\nbuild = {}\n",
+            r'Add "\*\*/.local_defs_state/\*\*" to tool.hatch.build.artifacts by hand, or skip it',
+        ),
+        (
+            "[tool]\ndg = { project = { root_module = 'shop' } }\nhatch = { build = {} }\n",
+            "state-bundler init --without backend$",
+        ),
+        (
+            "tool = { dg = { project = { root_module = 'shop' } } }\n",
+            r"^Add \[tool.state-bundler\] by hand, or skip it: state-bundler init --without table$",
+        ),
+    ],
+)
+def test_what_cannot_be_added_safely_is_an_error(tmp_path: Path, table: str, way_out: str) -> None:
+    head = "" if table.startswith("[") else table
+    text = f'{head}[build-system]\nbuild-backend = "hatchling.build"\n{"" if head else table}'
+    root = _project(tmp_path, text)
+    with pytest.raises(
+        ConfigurationError, match=r"pyproject\.toml cannot be changed safely"
+    ) as found:
+        plan(survey(root))
+    assert re.search(way_out, found.value.hint)
+    assert plan(survey(root), without=["table", "backend"])
 
 
 def test_what_was_added_to_our_table_since_stays(tmp_path: Path) -> None:
