@@ -47,14 +47,25 @@ def of_place(
     found = paths_at(targets, place, places)
     if len(found) == 1 and places.count(place) == 1:
         return StateDir(targets[found[0]], place)
-    if found:
-        problem = f"several states for {place}, or several projects have their states there"
-    else:
-        problem = f"no states of {place}"
+    if found and places.count(place) > 1:
+        raise ConfigurationError(
+            f"The baseline {name} contains states for {place}, where several projects have theirs.",
+            hint="Refresh each of these projects alone: --project DIR --baseline ARTIFACT",
+        )
     raise ConfigurationError(
-        f"The baseline {name} contains {problem}.",
-        hint=f"It contains: {', '.join(targets)}. To name one of them, pass its directory with "
-        f"--baseline after: state-bundler extract {shlex.quote(name)} -o states",
+        f"The baseline {name} contains {'several' if found else 'no'} states for {place}.",
+        hint=_how_to_pass_one(name, list(targets)),
+    )
+
+
+def _how_to_pass_one(name: str, paths: Sequence[str]) -> str:
+    here = [Path(name, path.strip("/")) for path in paths]
+    if all(path.is_dir() for path in here):
+        contents = ", ".join(map(str, here))
+        return f"It contains: {contents}. Pass one of these directories with --baseline."
+    return (
+        f"It contains: {', '.join(paths)}. Extract it (`state-bundler extract {shlex.quote(name)} "
+        "-o states`) and pass one of the directories with --baseline."
     )
 
 

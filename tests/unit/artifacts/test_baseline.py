@@ -62,10 +62,10 @@ def test_the_paths_of_each_project(
     ("paths", "places", "expected"),
     [
         ([A, B], [A, B], {A: A, B: B}),
-        ([A], [B], "contains no states of b/defs"),
-        ([A], [A, B], "contains no states of b/defs"),
+        ([A], [B], "contains no states for b/defs"),
+        ([A], [A, B], "contains no states for b/defs"),
         ([f"/app/{B}", f"/lib/{B}"], [B], "contains several states for b/defs"),
-        (["state"], ["state", "state"], "or several projects have their states there"),
+        (["state"], ["state", "state"], "for state, where several projects have theirs"),
     ],
 )
 def test_a_baseline_of_another_project_is_refused(
@@ -79,6 +79,25 @@ def test_a_baseline_of_another_project_is_refused(
     else:
         found = {place: of_place(given, place, places, "oci:app").path for place in places}
         assert found == {place: Path("/extracted", path) for place, path in expected.items()}
+
+
+def test_the_directories_of_a_baseline_are_named_as_they_can_be_passed(tmp_path: Path) -> None:
+    empty = build(Contents(()))
+    given = [Extracted(path, Path("/extracted", path), empty) for path in (A, f"x/{A}")]
+    with pytest.raises(ConfigurationError) as raised:
+        of_place(given, A, [A], "oci:my app")
+    assert raised.value.hint == (
+        f"It contains: {A}, x/{A}. Extract it (`state-bundler extract 'oci:my app' -o states`) and "
+        "pass one of the directories with --baseline."
+    )
+    for path in (A, f"x/{A}"):
+        (tmp_path / path).mkdir(parents=True)
+    with pytest.raises(ConfigurationError) as raised:
+        of_place(given, A, [A], str(tmp_path))
+    paths = f"{tmp_path / A}, {tmp_path / 'x' / A}"
+    assert (
+        raised.value.hint == f"It contains: {paths}. Pass one of these directories with --baseline."
+    )
 
 
 def _baseline(folder: Path, **states: Mapping[str, str]) -> DirectoryArtifact:
@@ -138,7 +157,7 @@ def test_projects_with_states_at_one_place_do_not_go_into_one_artifact(tmp_path:
         refresh([one, two], RefreshOptions(), Listener(), into=tmp_path / "plan")
     assert not (tmp_path / "one/state/@manifest.json").exists()
     assert len(refresh([one, two], RefreshOptions(), Listener()).bundles) == 2
-    with pytest.raises(ConfigurationError, match="or several projects have their states there"):
+    with pytest.raises(ConfigurationError, match="where several projects have theirs"):
         refresh([one, two], RefreshOptions(baseline=str(tmp_path / "one/state")), Listener())
 
 
@@ -146,7 +165,7 @@ def test_no_project_keeps_the_state_that_another_one_has_for_its_key(tmp_path: P
     one, two = (_project(tmp_path / name, f"{name}/states") for name in ("one", "two"))
     refresh([one], RefreshOptions(), Listener())
     options = RefreshOptions(mode="never", baseline=str(tmp_path / "one"))
-    with pytest.raises(ConfigurationError, match="contains no states of two/states"):
+    with pytest.raises(ConfigurationError, match="contains no states for two/states"):
         refresh([one, two], options, Listener())
     assert not (tmp_path / "two/two/states/@manifest.json").exists()
 
