@@ -34,7 +34,7 @@ def advice_on_vendors(root: Path) -> str:
             component = _COMPONENTS[found["loaded"] or found["built"] or found["decorator"]]
             return (
                 f"{path.relative_to(root).as_posix()} calls {found['name']}, which asks the "
-                "vendor's API at every load: during an outage the code does not load. The "
-                f"component {component} keeps the answer as state."
+                "vendor's API at every load: during an outage the code does not load. Replace the "
+                f"call with the component {component}, which keeps the answer as state."
             )
     return ""

@@ -57,11 +57,12 @@ def way_out(root: Path, below: Sequence[Path], *, has_all: bool = False) -> str:
             "that runs dbt parse before each build."
         )
     if file := dagster_without_dg(root):
-        about_vendors = f"{said} " if (said := advice_on_vendors(root)) else ""
+        about_vendors = f" {said}" if (said := advice_on_vendors(root)) else ""
         return (
             f"{file} names a Dagster project without dg, and state-backed components belong to dg "
-            f"projects. {about_vendors}If it has some, add [tool.dg.project] with root_module to "
-            f"its pyproject.toml. For other state write a source: {_SOURCE}.{_example(root)}"
+            "projects. If the project has some, add [tool.dg.project] with root_module to its "
+            f"pyproject.toml. For other state write a source: {_SOURCE}.{_example(root)}"
+            f"{about_vendors}"
         )
     return f"Write a source: {_SOURCE}.{_example(root)}"
 

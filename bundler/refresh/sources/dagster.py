@@ -46,7 +46,7 @@ def _why_none_may_be_needed(project: Project) -> str:
         return ""
     return (
         "The project's files have no state-backed component, so there may be nothing to refresh; "
-        "only its Dagster can tell."
+        "only loading the project with Dagster can confirm that."
     )
 
 

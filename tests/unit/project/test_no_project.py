@@ -87,6 +87,17 @@ def test_a_dagster_project_without_dg_is_named(
     assert (f"{file} names a Dagster project" in error.hint) == is_dagster
 
 
+def test_the_advice_about_a_vendor_ends_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "setup.py").write_text("setup(install_requires=['dagster'])\n")
+    (tmp_path / "code.py").write_text("specs = load_fivetran_asset_specs(workspace)\n")
+    hint = no_project(tmp_path, ()).hint
+    assert "belong to dg projects. If the project has some, add [tool.dg.project]" in hint
+    assert hint.endswith(
+        "Replace the call with the component dagster_fivetran.FivetranAccountComponent, which "
+        "keeps the answer as state."
+    )
+
+
 def test_an_example_that_is_there_is_not_offered(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.state-bundler]\n")
     assert "init" not in no_project(tmp_path, ()).hint
