@@ -32,6 +32,7 @@ from bundler.workflows.policy import Breach
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.ociread import OciImage
+    from bundler.artifacts.image.registry import RegistryStore
 
 NAMESPACE = "artifact@state-bundler.io"
 PREDICATE_TYPE = "https://state-bundler.io/signed-artifact/v1"
@@ -127,11 +128,9 @@ def sidecar(name: str) -> Path:
 
 def attach(artifact: OciImage, signature: Path) -> str:
     """Stores a signature next to an image in a registry; returns its name there."""
-    from bundler.artifacts.image.registry import RegistryStore, RegistryTarget, referrers
+    from bundler.artifacts.image.registry import RegistryTarget, referrers
 
-    store = artifact.store
-    if not isinstance(store, RegistryStore):
-        raise _not_in_a_registry(artifact)
+    store = cast("RegistryStore", artifact.store)
     with io_errors(signature):
         content = signature.read_bytes()
     target = RegistryTarget(store.reference, connection=store.connection)
@@ -144,11 +143,9 @@ def check_attached(message: bytes, artifact: OciImage, allowed: Path) -> str:
 
     Raises `Findings` if there is none, or none is valid: as `check` does for the last.
     """
-    from bundler.artifacts.image.registry import RegistryStore, referrers
+    from bundler.artifacts.image.registry import referrers
 
-    store = artifact.store
-    if not isinstance(store, RegistryStore):
-        raise _not_in_a_registry(artifact)
+    store = cast("RegistryStore", artifact.store)
     failure = Findings(
         f"The registry has no signature for {artifact.name}.",
         hint=_sign_it(artifact.name),
@@ -245,10 +242,3 @@ def _sign_it(name: str, signature: Path | None = None) -> str:
 
 def _keygen(verb: str, *arguments: str | Path, stdin: bytes | None = None) -> process.Completed:
     return process.run([_KEYGEN, "-Y", verb, *map(str, arguments)], stdin=stdin)
-
-
-def _not_in_a_registry(artifact: OciImage) -> UsageError:
-    return UsageError(
-        f"{artifact.name} is not in a registry.",
-        hint="Push it and pass docker://NAME, or pass a file with --signature.",
-    )
