@@ -398,7 +398,7 @@ class Directory(msgspec.Struct):
         if (now and now.manifest.sha256) != (before and before.sha256):
             raise Locked(
                 f"Another process published in {self.statedir.path} in the meantime.",
-                hint="Run the command again.",
+                hint="Try again.",
             )
         return None
 

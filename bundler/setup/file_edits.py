@@ -78,7 +78,7 @@ def apply(edits: Sequence[FileEdit]) -> None:
         if read_text(edit.path) != edit.before:
             raise InputOutputError(
                 f"{edit.path} changed in the meantime; nothing was written.",
-                hint="Run the command again.",
+                hint="Try again.",
             )
     for edit in edits:
         with io_errors(edit.path):

@@ -52,7 +52,7 @@ def _is_still_published(bundle: Bundle) -> bool:
 def _published_meanwhile(bundle: Bundle) -> Locked:
     return Locked(
         f"Another process published in {bundle.root} in the meantime.",
-        hint="Run the command again.",
+        hint="Try again.",
     )
 
 

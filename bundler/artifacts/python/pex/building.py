@@ -132,7 +132,7 @@ def _explaining(arguments: PexArguments, bundles: Sequence[Bundle]) -> Iterator[
                 raise Locked(
                     f"pex failed with exit code {error.exit_code} while another process refreshed "
                     f"{root}, which pex reads.",
-                    hint="Run the command again.",
+                    hint="Try again.",
                 ) from error
         raise
 
