@@ -84,7 +84,7 @@ policy_options = taken_as(
         multiple=True,
         metavar="[KEY=]N",
         help="Minimum entries in a state's JSON, or files in other states; without KEY: in every "
-        "state.",
+        "state. Counts volatile members, too.",
     ),
     click.option(
         "--require-label",

@@ -17,7 +17,9 @@ KEY: Mapping[str, str] = {
     "allow-empty": "Accept an empty state. Default: `false`.",
     "shrink": "The share of the baseline's entries below which a state is rejected; 0 disables the "
     "check. Default: 0.5.",
-    "min-entries": "Minimum number of entries (items of the outermost lists).",
+    "min-entries": "Minimum number of entries (items of the outermost lists). `volatile` members "
+    "do not count. Only `verify --min-entries` counts them, because an artifact does not name "
+    "them.",
     "max-removed": "Maximum number or share of a key's assets that a refresh may remove, such as "
     '`20%`. A table sets it by kind, such as `{ assets = "20%", jobs = 0 }`. Replaces `shrink` if '
     "the code location loads. Default: no limit.",
