@@ -151,8 +151,28 @@ def test_a_baseline_of_other_projects(shop: WorkDir, tmp_path: Path) -> None:
     for name in ("one", "two"):
         shutil.copytree(shop.path / STATES, tmp_path / "old ones" / name / ".local_defs_state")
     other = said(shop, "refresh", "--baseline", tmp_path / "old ones", code=78)
-    paste(shop, printed(other))
-    said(shop, "refresh", "--baseline", "states/one/.local_defs_state", code=0)
+    one = tmp_path / "old ones/one/.local_defs_state"
+    assert str(one) in other
+    said(shop, "refresh", "--baseline", one, code=0)
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        "tool = { dg = { project = { root_module = 'shop' } } }\n",
+        """\
+build-system = { build-backend = 'hatchling.build' }
+[tool]
+state-bundler = {}
+dg.project.root_module = 'shop'
+hatch = { build = {} }
+""",
+    ],
+)
+def test_a_pyproject_that_cannot_be_changed(wd: WorkDir, tables: str) -> None:
+    (wd.path / "pyproject.toml").write_text(tables)
+    paste(wd, f"{printed(said(wd, 'init', '--yes', code=78))} --yes")
+    assert (wd.path / "pyproject.toml").read_text() == tables
 
 
 def test_a_version_that_has_rotted(shop: WorkDir, store: str, tmp_path: Path) -> None:

@@ -31,9 +31,9 @@ _OTHER_TOOL = "not here: its tool would have to be installed for each run"
 TRIED: tuple[tuple[str, str, str], ...] = (
     ("artifacts/image/engine/arguments.py parse", "docker bundle build -t NAME", _NO_CONTEXT),
     (
-        "artifacts/baseline.py of_place",
+        "artifacts/baseline.py _how_to_pass_one",
         "state-bundler extract {} -o states",
-        f"{_HERE}::test_a_baseline_of_other_projects",
+        "not here: an artifact that is not a directory would have to be built",
     ),
     (
         "artifacts/image/engine/connection.py ",
@@ -225,6 +225,16 @@ TRIED: tuple[tuple[str, str, str], ...] = (
         "setup/doctor/state.py _judge",
         "state-bundler refresh",
         f"{_MORE}::test_an_altered_state_in_doctor",
+    ),
+    (
+        "setup/init/pyproject.py add_table",
+        "state-bundler init --without table",
+        f"{_HERE}::test_a_pyproject_that_cannot_be_changed",
+    ),
+    (
+        "setup/init/pyproject.py add_backend_list",
+        "state-bundler init --without backend",
+        f"{_HERE}::test_a_pyproject_that_cannot_be_changed",
     ),
     (
         "setup/init/pre_commit_config.py ",
