@@ -134,11 +134,11 @@ class ForkServers:
         """Whether a server got the request. descriptors: the last is that of a connection."""
         if not (start.is_shareable and self._needed[start] > 1 and folder.is_dir()):
             return False
-        if start not in self._servers:
-            if len(self._servers) == _MOST_SERVERS:
-                return False
-            self._servers[start] = _start_server(start)
         try:
+            if start not in self._servers:
+                if len(self._servers) == _MOST_SERVERS:
+                    return False
+                self._servers[start] = _start_server(start)
             socket.send_fds(self._servers[start][1], [os.fsencode(folder)], descriptors)
         except OSError:
             return False
@@ -235,14 +235,18 @@ def _start_server(start: Start) -> tuple[subprocess.Popen[bytes], socket.socket]
     requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     requests.setblocking(False)  # while it imports, it reads nothing
     with theirs:
-        process = subprocess.Popen(
-            [start.python, START, start.kind, str(theirs.fileno())],
-            cwd="/",
-            env=dict(start.environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(),),
-            start_new_session=True,
-        )
+        try:
+            process = subprocess.Popen(
+                [start.python, START, start.kind, str(theirs.fileno())],
+                cwd="/",
+                env=dict(start.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        except OSError:
+            requests.close()
+            raise
     return process, requests

@@ -22,7 +22,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1
@@ -34,12 +34,16 @@ _DESCRIPTORS = 4
 class ForkServer:
     """Serves requests until the process that sends them closes its end.
 
-    argv: starts a new interpreter for a worker, without the descriptors.
+    argv: starts a new interpreter for a worker, without the descriptors. kill: kills children and
+    everything that they have started.
     """
 
-    def __init__(self, requests: int, argv: Sequence[str]) -> None:
+    def __init__(
+        self, requests: int, argv: Sequence[str], kill: Callable[[Iterable[int]], None]
+    ) -> None:
         self._requests = socket.socket(fileno=requests)
         self._argv = argv
+        self._kill = kill
         self._environment = dict(os.environ)
         self._pid = os.getpid()
         self._forks = False
@@ -131,10 +135,7 @@ class ForkServer:
 
     def _end(self) -> NoReturn:
         """Ends the workers, and this process."""
-        for pid in self._running:
-            os.kill(pid, signal.SIGKILL)
-        for pid in self._running | self._connections.keys():
-            os.waitpid(pid, 0)
+        self._kill(self._running)
         os._exit(0)
 
     def _become_worker(

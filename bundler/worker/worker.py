@@ -37,6 +37,7 @@ from contextlib import suppress
 # need the first, and a command none of them.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import FrameType, ModuleType
     from typing import Any
 
@@ -214,7 +215,7 @@ class Worker:
                 *lines, buffer = (buffer + data).split(b"\n")
                 for line in lines:
                     self._obey(json.loads(line))
-        self._kill_all()
+        _kill_all(self._running)
 
     def _obey(self, command: dict[str, Any]) -> None:
         if command["do"] == "load":
@@ -364,14 +365,6 @@ class Worker:
             for orphan in orphans:
                 _kill(orphan)
 
-    def _kill_all(self) -> None:
-        """The parent has ended or does not need us any more: nothing of ours must continue."""
-        pids = list(self._running)
-        for _ in range(_MOST_ROUNDS):
-            for pid in pids:
-                _kill(pid)
-            pids = _children()
-
 
 def _until_answered(report: Lines) -> Any:
     """Reports, and ends this process once the external system has shown that it answers.
@@ -428,6 +421,18 @@ def _kill(child: int) -> None:
         os.waitpid(child, 0)
     except OSError:
         return
+
+
+def _kill_all(pids: Iterable[int]) -> None:
+    """The parent has ended or does not need us any more: nothing of ours must continue.
+
+    pids: of our children; what they have started becomes our child when they end.
+    """
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    for _ in range(_MOST_ROUNDS):
+        for pid in list(pids):
+            _kill(pid)
+        pids = _children()
 
 
 def _children() -> list[int]:
@@ -494,7 +499,7 @@ def main(arguments: list[str]) -> None:
 def _forked(kind: str, requests: int) -> tuple[int, int]:
     """Forks workers; returns in each of them."""
     module = _sibling("_state_bundler_fork_server", "fork_server.py")
-    server = module.ForkServer(requests, [sys.executable, sys.argv[0], kind])
+    server = module.ForkServer(requests, [sys.executable, sys.argv[0], kind], _kill_all)
     server.import_shared("dagster" if kind == "dagster" else "")
     commands, events = server.next_worker()
     del sys.modules[module.__name__]

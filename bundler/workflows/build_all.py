@@ -188,6 +188,8 @@ def run_all(
                     told(outcome)
             _serve(running, servers)
     except BaseException:
+        for run in runs:  # one that waits for an answer would not notice the signal
+            run.child.close()
         Logged.ask_to_end(run.process for run in runs if run.outcome is None)
         raise
     finally:

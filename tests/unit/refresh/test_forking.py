@@ -230,9 +230,12 @@ def test_nothing_is_shared_where_the_folder_decides_what_is_imported(
     same([_make(tmp_path / name) for name in ("north", "south")], forked=0)
 
 
-def test_an_interrupt_ends_the_workers_and_their_server(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupt_ends_the_workers_and_their_server(number: int, tmp_path: Path) -> None:
+    """Even if a worker cannot notice it."""
+    starts = "os.system('sleep 60 &'); os.kill(os.getppid(), signal.SIGSTOP)"
     for name in ("north", "south"):
-        _make(tmp_path / name, in_write=f"open('started', 'w').close(); {_HANGS}")
+        _make(tmp_path / name, in_write=f"{starts}; open('started', 'w').close(); {_HANGS}")
     with subprocess.Popen(
         [sys.executable, "-m", "bundler", "refresh", "--all", "--python", sys.executable],
         cwd=tmp_path,
@@ -243,7 +246,13 @@ def test_an_interrupt_ends_the_workers_and_their_server(tmp_path: Path) -> None:
             assert process.poll() is None, process.communicate()
             time.sleep(0.05)
         assert any("start.py" in each for each in _running())
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGINT
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
     assert _left_over() == []
+
+
+def test_an_interpreter_that_cannot_start_is_not_shared(tmp_path: Path) -> None:
+    servers, start = ForkServers(), Start.of(tmp_path / "python", "component", {})
+    servers.expect([start, start])
+    assert servers.fork(start, tmp_path, (0, 1, 2)) is None

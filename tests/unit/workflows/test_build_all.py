@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,9 @@ import pytest
 
 from bundler.artifacts.image.ociread import open_layout
 from bundler.errors import UsageError
+from bundler.refresh.forking import Start, of_process
+from bundler.system import process
+from bundler.workflows import build_all
 from bundler.workflows.build_all import ProjectBuild, jobs_of, run_all
 from bundler.workflows.status import of_names
 from tests.support.environments import ROOT
@@ -289,6 +293,27 @@ def test_an_interrupted_run_leaves_no_build_behind(wd: WorkDir, number: int) -> 
     while _alive(int(pid.read_text())) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _alive(int(pid.read_text()))
+
+
+def test_an_interrupt_reaches_a_build_that_waits_for_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asks(_: object) -> int:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with of_process() as forks:
+            forks.fork(Start.of(tmp_path / "python", "component", {}), tmp_path, (0, 1, 2))
+        return 0
+
+    def interrupted(running: list[build_all._Run], _: object) -> None:
+        select.select([run.child for run in running], [], [])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build_all, "can_fork", lambda: True)
+    monkeypatch.setattr(build_all, "_serve", interrupted)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_all([ProjectBuild("shop", tmp_path, (), tmp_path / "log")], 1, print, build=asks)
+    assert time.monotonic() - began < process._ENDING_SECONDS
 
 
 def _alive(pid: int) -> bool:
