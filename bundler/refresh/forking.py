@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -16,7 +17,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Protocol
 
 import msgspec
@@ -32,7 +32,7 @@ _KILLED = b"-9\n"
 _ANSWERS = 2  # the pid and the exit code
 _READ_BYTES = 64
 _REQUEST, _ACCEPTED, _REFUSED = b"?", b"y", b"n"
-_REQUEST_DESCRIPTORS = 5  # of the request, and those of `ForkServers.pass_on`
+_DESCRIPTORS = 4  # those of `ForkServers.pass_on`
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -114,6 +114,7 @@ class ForkServers:
     def __init__(self) -> None:
         self._needed: Counter[Start] = Counter()
         self._servers: dict[Start, tuple[subprocess.Popen[bytes], socket.socket]] = {}
+        self._forked = 0
 
     def expect(self, starts: Sequence[Start]) -> None:
         """See `Forks`."""
@@ -123,9 +124,14 @@ class ForkServers:
         self, start: Start, folder: Path, descriptors: tuple[int, int, int]
     ) -> ForkedWorker | None:
         """See `Forks`."""
+        # Each worker needs two descriptors of this process, a forked one a third.
+        needed = 2 * self._needed.total() + self._forked
+        if needed >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2:
+            return None
         ours, theirs = socket.socketpair()
         with theirs:
             if self.pass_on(start, folder, [*descriptors, theirs.fileno()]):
+                self._forked += 1
                 return ForkedWorker(ours)
         ours.close()
         return None
@@ -146,21 +152,22 @@ class ForkServers:
 
     def serve(self, child: socket.socket) -> bool:
         """Answers a request of a `ParentForks`. Returns whether there can be more of them."""
-        packet, descriptors, _, _ = socket.recv_fds(child, len(_REQUEST), _REQUEST_DESCRIPTORS)
-        if not packet:
-            return False
+        descriptors: Sequence[int] = ()
         try:
-            with open(descriptors[0], "rb", closefd=False) as request:
-                request.seek(0)
-                text, folder = json.load(request)
+            _, descriptors, _, _ = socket.recv_fds(child, len(_REQUEST), _DESCRIPTORS)
+            with child.makefile("rb") as rest:
+                text, folder = json.loads(rest.readline())
             start = msgspec.convert(text, Start)
             self.expect([start])
-            accepted = self.pass_on(start, Path(folder), descriptors[1:])
+            accepted = len(descriptors) == _DESCRIPTORS and self.pass_on(
+                start, Path(folder), descriptors
+            )
+            child.send(_ACCEPTED if accepted else _REFUSED)
+        except (OSError, ValueError):  # it has ended
+            return False
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-        with suppress(OSError):
-            child.send(_ACCEPTED if accepted else _REFUSED)
         return True
 
     def forget(self) -> None:
@@ -193,16 +200,15 @@ class ParentForks:
         self, start: Start, folder: Path, descriptors: tuple[int, int, int]
     ) -> ForkedWorker | None:
         """See `Forks`."""
+        if not start.is_shareable:
+            return None
+        request = json.dumps([msgspec.to_builtins(start), str(folder)]).encode() + b"\n"
         ours, theirs = socket.socketpair()
-        with theirs, TemporaryFile() as request:
-            # An environment may be larger than a packet.
-            request.write(json.dumps([msgspec.to_builtins(start), str(folder)]).encode())
-            request.flush()
-            with suppress(OSError):
-                given = [request.fileno(), *descriptors, theirs.fileno()]
-                socket.send_fds(self._parent, [_REQUEST], given)
-                if self._parent.recv(1) == _ACCEPTED:
-                    return ForkedWorker(ours)
+        with theirs, suppress(OSError):
+            socket.send_fds(self._parent, [_REQUEST], [*descriptors, theirs.fileno()])
+            self._parent.sendall(request)
+            if self._parent.recv(1) == _ACCEPTED:
+                return ForkedWorker(ours)
         ours.close()
         return None
 

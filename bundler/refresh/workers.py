@@ -176,10 +176,9 @@ class WorkerProcess:
             self._commands = -1
 
     async def _end(self, number: int) -> None:
-        """Ends an attempt's process; if it has ended, the worker has already cleaned up."""
-        ended = self._ended[number]
+        """Ends an attempt's process, unless the worker has reported its end and cleaned up."""
         pid = self._pids.pop(number, None)
-        if pid is not None and (ended.cancelled() or not ended.done()):
+        if pid is not None:
             await end_tree(pid)
         self._ended.pop(number, None)
 
@@ -203,6 +202,7 @@ class WorkerProcess:
         if event["event"] == "started":
             self._pids[event["id"]] = event["pid"]
         elif event["event"] == "ended":
+            self._pids.pop(event["id"], None)
             self._settle(event["id"], event["status"])
         else:
             self._replies.put_nowait(event)

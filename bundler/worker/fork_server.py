@@ -75,11 +75,14 @@ class ForkServer:
         while True:
             by_descriptor = {each.fileno(): pid for pid, each in self._connections.items()}
             requests = self._requests.fileno()
-            readable, _, _ = select.select([requests, wake, *by_descriptor], [], [])
+            poll = select.poll()
+            for descriptor in (requests, wake, *by_descriptor):
+                poll.register(descriptor, select.POLLIN)
+            readable = {descriptor for descriptor, _ in poll.poll()}
             if wake in readable:
                 os.read(wake, _MOST_BYTES)
                 self._report_ended()
-            for descriptor in by_descriptor.keys() & set(readable):
+            for descriptor in by_descriptor.keys() & readable:
                 self._forget(by_descriptor[descriptor])
             if requests in readable:
                 packet, descriptors, _, _ = socket.recv_fds(
@@ -93,15 +96,22 @@ class ForkServer:
                     return self._become_worker(packet, *descriptors)
 
     def _fork(self, descriptors: Sequence[int]) -> bool:
-        """Whether this is the new worker."""
-        connection = socket.socket(fileno=descriptors[-1])
-        pid = os.fork()
+        """Whether this is the new worker.
+
+        If there cannot be one, the process that asked sees that the connection is closed.
+        """
+        try:
+            pid = os.fork() if len(descriptors) == _DESCRIPTORS else None
+        except OSError:
+            pid = None
+        if pid != 0:
+            for descriptor in descriptors if pid is None else descriptors[:-1]:
+                os.close(descriptor)
+        if pid is None:
+            return False
+        self._connections[pid] = socket.socket(fileno=descriptors[-1])
         if pid == 0:
-            self._connections[0] = connection
             return True
-        for descriptor in descriptors[:-1]:
-            os.close(descriptor)
-        self._connections[pid] = connection
         self._running.add(pid)
         if not self._tell(pid, pid):  # it must not load a project for nobody
             os.kill(pid, signal.SIGKILL)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 import pytest
@@ -21,6 +23,7 @@ from bundler.project.projects import open_project
 from bundler.refresh import discovery
 from bundler.refresh.forking import ForkedWorker, ForkServers, Start
 from bundler.refresh.run import refresh
+from bundler.worker.fork_server import ForkServer
 
 _ROOT = Path(__file__).parents[3]
 _PROJECT = """\
@@ -182,7 +185,7 @@ def test_a_forked_worker_does_what_another_does(
         ("os.kill(os.getpid(), signal.SIGKILL)", "pass"),
         ("", "raise RuntimeError('no catalogue')"),
         ("", "os.kill(os.getpid(), signal.SIGSEGV)"),
-        ("", "os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)"),
+        ("", "os.system('sleep 60 &'); os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)"),
         ("", _HANGS),
         ("threading.Thread(target=time.sleep, args=(0.5,)).start()", "pass"),
     ],
@@ -250,6 +253,46 @@ def test_an_interrupt_ends_the_workers_and_their_server(number: int, tmp_path: P
         process.communicate(timeout=60)
     assert process.returncode == (-number if number == signal.SIGKILL else 128 + number)
     assert _left_over() == []
+
+
+@pytest.mark.parametrize(("limit", "forked"), [(1024, 100), (460, 30), (400, 0), (64, 0)])
+def test_few_descriptors_are_left_to_what_needs_them(
+    limit: int, forked: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (limit, limit))
+    monkeypatch.setattr(ForkServers, "pass_on", lambda *_: True)
+    servers, start = ForkServers(), Start.of(tmp_path / "python", "component", {})
+    servers.expect([start] * 100)
+    workers = [servers.fork(start, tmp_path, (0, 1, 2)) for _ in range(100)]
+    assert sum(worker is not None for worker in workers) == forked
+    for worker in filter(None, workers):
+        worker.wait()
+
+
+@pytest.mark.parametrize("given", [3, 4])
+def test_a_server_that_cannot_fork_goes_on(given: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fork() -> NoReturn:
+        raise BlockingIOError
+
+    monkeypatch.setattr(os, "fork", fork)
+    requests, asked, theirs = socket.socket(), *socket.socketpair()
+    server = ForkServer(requests.detach(), [], lambda _: None)
+    descriptors = [os.dup(theirs.fileno()) for _ in range(given - 1)] + [theirs.detach()]
+    assert not server._fork(descriptors)
+    assert ForkedWorker(asked).wait() == -signal.SIGKILL
+    server._requests.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"?", b'?[["/bin/python"'])
+def test_a_build_that_ends_while_it_asks_affects_no_other(sent: bytes) -> None:
+    ours, build = socket.socketpair()
+    with ours:
+        with build:
+            ours.send(b"n")  # an answer that it did not read
+            socket.send_fds(build, [sent], [0] if sent else [])
+        before = os.listdir("/proc/self/fd")
+        assert not ForkServers().serve(ours)
+        assert os.listdir("/proc/self/fd") == before
 
 
 def test_an_interpreter_that_cannot_start_is_not_shared(tmp_path: Path) -> None:
