@@ -92,7 +92,9 @@ def _build(arguments: Sequence[str]) -> int:
     try:
         main()
     except SystemExit as ended:
-        return int(ended.code or 0)
+        if isinstance(ended.code, int):
+            return ended.code
+        raise
     return 0
 
 

@@ -27,11 +27,23 @@ from bundler.system.process import end_group
 START = Path(__file__).parent.parent / "worker" / "start.py"
 # Each keeps an imported Dagster in memory.
 _MOST_SERVERS = 4
+# Variables with paths that the interpreter uses while it starts.
+_OF_FOLDERS = {
+    "HOME",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "PYTHONPYCACHEPREFIX",
+    "PYTHONUSERBASE",
+}
 _GRACE_SECONDS = 0.3  # for one that still imports
 _KILLED = b"-9\n"
 _ANSWERS = 2  # the pid and the exit code
 _READ_BYTES = 64
 _REQUEST, _ACCEPTED, _REFUSED = b"?", b"y", b"n"
+# A refresh needs five for each project, one more for a forked worker, and some for itself.
+_DESCRIPTORS_PER_WORKER = 8
 _DESCRIPTORS = 4  # those of `ForkServers.pass_on`
 
 
@@ -49,9 +61,8 @@ class Start(msgspec.Struct, frozen=True):
     @property
     def is_shareable(self) -> bool:
         """Whether the current directory does not matter, and forking is safe."""
-        path = dict(self.environment).get("PYTHONPATH")
-        folders = [self.python, *(path.split(os.pathsep) if path else ())]
-        absolute = all(map(os.path.isabs, folders))
+        given = [value for name, value in self.environment if value and name in _OF_FOLDERS]
+        absolute = all(map(os.path.isabs, os.pathsep.join([self.python, *given]).split(os.pathsep)))
         return sys.platform == "linux" and self.kind != "command" and absolute
 
 
@@ -114,7 +125,6 @@ class ForkServers:
     def __init__(self) -> None:
         self._needed: Counter[Start] = Counter()
         self._servers: dict[Start, tuple[subprocess.Popen[bytes], socket.socket]] = {}
-        self._forked = 0
 
     def expect(self, starts: Sequence[Start]) -> None:
         """See `Forks`."""
@@ -124,14 +134,12 @@ class ForkServers:
         self, start: Start, folder: Path, descriptors: tuple[int, int, int]
     ) -> ForkedWorker | None:
         """See `Forks`."""
-        # Each worker needs two descriptors of this process, a forked one a third.
-        needed = 2 * self._needed.total() + self._forked
-        if needed >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _DESCRIPTORS_PER_WORKER
+        if self._needed.total() > most:
             return None
         ours, theirs = socket.socketpair()
         with theirs:
             if self.pass_on(start, folder, [*descriptors, theirs.fileno()]):
-                self._forked += 1
                 return ForkedWorker(ours)
         ours.close()
         return None

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from bundler.errors import Interrupted, ToolFailed
+from bundler.errors import Bug, Interrupted, ToolFailed, signal_of
 
 DEFAULT_TIMEOUT_SECONDS = 120.0
 # How often to check: a build takes seconds, a hundred checks well under a millisecond.
@@ -259,17 +259,17 @@ class Logged:
         env: Mapping[str, str],
         forked: Callable[[], int] | None = None,
     ) -> None:
-        """forked: what runs instead in a fork of this process; returns an exit code.
+        """forked: what runs instead in a fork of this process, if that is possible; returns an
+        exit code.
 
         Raises `ToolFailed` if the program cannot be started.
         """
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  # `end` closes it
         with log.open("wb") as errors:
             output = (self._output.fileno(), errors.fileno())
-            self.process = (
-                _start(argv, cwd, env, stdin=subprocess.DEVNULL, output=output[0], errors=output[1])
-                if forked is None
-                else _fork(forked, cwd, env, output)
+            fork = _fork(forked, cwd, env, output) if forked is not None else None
+            self.process = fork or _start(
+                argv, cwd, env, stdin=subprocess.DEVNULL, output=output[0], errors=output[1]
             )
 
     def poll(self) -> int | None:
@@ -297,21 +297,30 @@ class Logged:
 
 def can_fork() -> bool:
     """Whether a fork of this process can go on: on Linux, if this process has one thread."""
-    return sys.platform == "linux" and len(os.listdir("/proc/self/task")) == 1
+    try:
+        return sys.platform == "linux" and len(os.listdir("/proc/self/task")) == 1
+    except OSError:
+        return False
 
 
 def _fork(
     work: Callable[[], int], cwd: Path, env: Mapping[str, str], output: tuple[int, int]
-) -> ForkedProcess:
-    """Does the work in a fork, in the surroundings that a program would have there."""
+) -> ForkedProcess | None:
+    """Does the work in a fork, in the surroundings that a program would have there.
+
+    None if it cannot fork, or the program could not start there.
+    """
     if not cwd.is_dir():
-        raise ToolFailed(f"{cwd} was not found.")
+        return None
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        return None
     if pid:
         return ForkedProcess(pid)
-    code = 1
+    code = Bug.exit_code
     try:
         os.setsid()
         nothing = os.open(os.devnull, os.O_RDONLY)
@@ -325,6 +334,10 @@ def _fork(
         code = work()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
+    except BaseException as error:  # noqa: BLE001  # not in the code that forked
+        if number := signal_of(error):
+            code = Interrupted(number).exit_code
+        os.write(2, f"{type(error).__name__}: {error}\n".encode(errors="replace"))
     finally:
         os._exit(code)
 

@@ -5,8 +5,8 @@ events, its output, and a connection to the process that asked. The answer on th
 worker's pid and, after its end, its exit code. Until the connection is closed, no other process
 gets that pid. The workers end with this process.
 
-Where forking is not safe, because what was imported has started a thread, each request starts a
-new interpreter, as if this process did not exist.
+Where forking is not safe, because what was imported has started a thread or Python's start is
+customized, each request starts a new interpreter, as if this process did not exist.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 _MOST_BYTES = 1 << 16
 _DESCRIPTORS = 4
+# What may depend on the folder in which an interpreter starts.
+_CUSTOM = {"sitecustomize", "usercustomize"}
 
 
 class ForkServer:
@@ -55,6 +57,8 @@ class ForkServer:
 
         What raises here raises again in the new interpreter, which reports it.
         """
+        if not _CUSTOM.isdisjoint(sys.modules):
+            return
         try:
             if name:
                 importlib.import_module(name)

@@ -7,7 +7,8 @@ import sys
 
 def _main() -> None:
     # The folder of this file has modules with the same names as projects' modules.
-    del sys.path[0]
+    if not getattr(sys.flags, "safe_path", False):  # from Python 3.11 on
+        del sys.path[0]
     path = os.path.join(os.path.dirname(__file__), "worker.py")
     spec = importlib.util.spec_from_file_location("_state_bundler_worker", path)
     if spec is None or spec.loader is None:

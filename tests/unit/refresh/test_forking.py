@@ -212,24 +212,43 @@ def test_a_load_that_hangs_ends_at_its_deadline(
     assert "took longer than 2 s" in str(said)
 
 
-def test_a_server_that_cannot_fork_safely_starts_interpreters(
+def test_a_server_whose_start_is_customized_starts_interpreters(
     tmp_path: Path, same: Callable[..., tuple[object, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site/sitecustomize.py").write_text(
-        "import threading, time\n"
+        "import os, threading, time\n"
+        "os.environ['SHOP_REGION'] = os.getcwd()\n"
         "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}{os.pathsep}{_ROOT}")
-    same([_make(tmp_path / name) for name in ("north", "south")], forked=2)
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    _, *states = same([_make(tmp_path / name) for name in ("north", "south")], forked=2)
+    assert all(f'"{tmp_path}/site", "{_ROOT}"' in str(state) for state in states)
 
 
-@pytest.mark.parametrize("path", ["src", f"{_ROOT}{os.pathsep}"])
+@pytest.mark.parametrize(
+    ("name", "value", "shared"),
+    [
+        ("HOME", "home", False),
+        ("PYTHONPYCACHEPREFIX", "cache", False),
+        ("PYTHONUSERBASE", "~/base", False),
+        ("PYTHONPATH", "/src:src", False),
+        ("PYTHONPATH", "/src:", False),
+        ("PYTHONPATH", "", True),
+        ("PYTHONUSERBASE", "/base", True),
+        ("PATH", "bin:/bin", True),
+    ],
+)
+def test_only_absolute_paths_are_shared(name: str, value: str, shared: bool) -> None:
+    start = Start.of(Path("/bin/python"), "component", {name: value})
+    assert start.is_shareable == (shared and sys.platform == "linux")
+
+
 def test_nothing_is_shared_where_the_folder_decides_what_is_imported(
-    path: str, tmp_path: Path, same: Callable[..., tuple[object, ...]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setenv("PYTHONPATH", path)
+    tmp_path: Path, same: Callable[..., tuple[object, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{_ROOT}{os.pathsep}")
     same([_make(tmp_path / name) for name in ("north", "south")], forked=0)
 
 
@@ -255,7 +274,7 @@ def test_an_interrupt_ends_the_workers_and_their_server(number: int, tmp_path: P
     assert _left_over() == []
 
 
-@pytest.mark.parametrize(("limit", "forked"), [(1024, 100), (460, 30), (400, 0), (64, 0)])
+@pytest.mark.parametrize(("limit", "forked"), [(800, 100), (799, 0)])
 def test_few_descriptors_are_left_to_what_needs_them(
     limit: int, forked: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -314,6 +315,34 @@ def test_an_interrupt_reaches_a_build_that_waits_for_an_answer(
     with pytest.raises(KeyboardInterrupt):
         run_all([ProjectBuild("shop", tmp_path, (), tmp_path / "log")], 1, print, build=asks)
     assert time.monotonic() - began < process._ENDING_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [(OSError("no room"), 70), (SystemExit("no room"), 70), (SystemExit(143), 143)],
+)
+def test_a_fork_that_fails_says_why(error: BaseException, exit_code: int, tmp_path: Path) -> None:
+    def fails() -> int:
+        raise error
+
+    log = tmp_path / "log"
+    logged = process.Logged((), log, cwd=tmp_path, env={}, forked=fails)
+    assert logged.process.wait() == exit_code
+    assert logged.end() == b""
+    assert log.read_text() == f"{type(error).__name__}: {error}\n"
+
+
+def test_where_no_process_can_be_forked_a_build_is_separate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fork() -> NoReturn:
+        raise BlockingIOError
+
+    monkeypatch.setattr(os, "fork", fork)
+    monkeypatch.setattr(build_all, "can_fork", lambda: True)
+    job = ProjectBuild("shop", tmp_path, ("echo", "separate"), tmp_path / "log")
+    (outcome,) = run_all([job], 1, lambda _: None, build=lambda _: 70)
+    assert (outcome.exit_code, outcome.said) == (0, "separate")
 
 
 def _alive(pid: int) -> bool:
