@@ -152,7 +152,7 @@ def test_a_private_key_of_the_package_is_refused_unless_it_is_named(
     allowed = AllowedFiles(["shop/*.key"])
     build(*words, bundles=[state], listener=heard, allowed=allowed)
     (warning,) = heard.warnings
-    assert warning.startswith("app.pex holds shop/test.key, which allow-credential-files names.")
+    assert warning.startswith("app.pex contains shop/test.key, which allow-credential-files allow")
     assert "app.pex contains older artifacts or files that git ignores: old.pex." in heard.notes
 
 
