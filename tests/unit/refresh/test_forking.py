@@ -302,6 +302,21 @@ def test_a_server_that_cannot_fork_goes_on(given: int, monkeypatch: pytest.Monke
     server._requests.close()
 
 
+def test_a_server_that_has_imported_a_thread_does_not_fork(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "threads.py").write_text(
+        "import threading\nend = threading.Event()\nthreading.Thread(target=end.wait).start()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("gc.freeze", lambda: None)
+    server = ForkServer(socket.socket().detach(), [], lambda _: None)
+    server.import_shared("threads")
+    sys.modules.pop("threads").end.set()
+    assert not server._forks
+    server._requests.close()
+
+
 @pytest.mark.parametrize("sent", [b"", b"?", b'?[["/bin/python"'])
 def test_a_build_that_ends_while_it_asks_affects_no_other(sent: bytes) -> None:
     ours, build = socket.socketpair()

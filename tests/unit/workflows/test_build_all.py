@@ -332,6 +332,14 @@ def test_a_fork_that_fails_says_why(error: BaseException, exit_code: int, tmp_pa
     assert log.read_text() == f"{type(error).__name__}: {error}\n"
 
 
+def test_without_proc_nothing_is_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def listdir(path: str) -> NoReturn:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    assert not process.can_fork()
+
+
 def test_where_no_process_can_be_forked_a_build_is_separate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
