@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,10 @@ def agent() -> Iterator[str]:
             try:
                 key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "key")]
                 subprocess.run(key, check=True)
+                deadline = time.monotonic() + 60
+                while not os.path.exists(line):
+                    assert time.monotonic() < deadline, "ssh-agent did not start"
+                    time.sleep(0.01)
                 environment = {**os.environ, "SSH_AUTH_SOCK": line}
                 add = ["ssh-add", "-q", str(folder / "key")]
                 subprocess.run(add, env=environment, check=True)
