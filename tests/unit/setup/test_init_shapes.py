@@ -248,7 +248,7 @@ def test_what_is_asked_at_every_load_has_a_component(
         how_to_get_state(DoctorContext(survey(shape.path))),
     ):
         assert f"etl/vendor.py calls {name}" in advice
-        assert f"The component {component} keeps" in advice
+        assert f"Replace the call with the component {component}, which keeps" in advice
 
 
 @pytest.mark.parametrize("shape", ["compose"], indirect=True)
