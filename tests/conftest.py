@@ -126,7 +126,8 @@ _LONGEST = (
     *("dagster/test_plan", "store/test_storage_faults", "dagster/test_diff_definitions"),
     *("dagster/test_dbt_contents", "dagster/test_dbt_deployments"),
     *("unit/guard/test_guard_printed_fixes", "registry/test_registry_faults"),
-    *("dagster/test_whole_way", "dagster/test_removals"),
+    *("dagster/test_whole_way", "pex/test_laws", "unit/state/test_publishing"),
+    *("campaigns/test_faults", "dagster/test_removals"),
 )
 
 

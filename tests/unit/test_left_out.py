@@ -35,7 +35,11 @@ def test_the_summary_names_modules_reasons_and_remedies(
     (tmp_path / "conftest.py").write_text(_CONFTEST)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  slow: x\n")
     (tmp_path / "test_parts.py").write_text(_TESTS)
-    argv = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", *workers, "test_parts.py"]
+    argv = [
+        *(sys.executable, "-m", "pytest", "-q", "-m", "not slow", *workers, "test_parts.py"),
+        # Else it would clean up after other runs, too.
+        f"--basetemp={tmp_path / 'nested'}",
+    ]
     environment = {**os.environ, "PATH": str(tmp_path), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

@@ -165,17 +165,20 @@ class PexInfo:
         if text is None:
             # We write both or neither: a run record alone means that the claims were removed.
             return () if LABEL_RUN_RECORD in self.build_properties else None
-        return decode_claims(text.encode(), name)
+        return decode_claims(text, name)
 
     def run_record(self, name: str) -> RunRecord | None:
         text = self._text(LABEL_RUN_RECORD, name)
-        return None if text is None else decode_record(text.encode(), name)
+        return None if text is None else decode_record(text, name)
 
-    def _text(self, label: str, name: str) -> str | None:
+    def _text(self, label: str, name: str) -> bytes | None:
         text = self.build_properties.get(label)
-        if text is not None and not isinstance(text, str):
-            raise VerificationFailed(f"The build property {label} of {name} is not text.")
-        return text
+        try:
+            return None if text is None else str.encode(text)
+        except (TypeError, UnicodeEncodeError) as error:  # a surrogate without its other half
+            raise VerificationFailed(
+                f"The build property {label} of {name} is not text."
+            ) from error
 
     def labelled(self, claims: tuple[Claim, ...], record: RunRecord, code: str) -> dict[str, Any]:
         """The build properties with these claims, this run record, and the hash of the files
