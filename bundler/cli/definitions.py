@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from bundler.cli.console import Console, safe
+from bundler.system.wording import counted
 
 if TYPE_CHECKING:
     from bundler.state.definitions import (
@@ -29,8 +30,8 @@ def conclusion(found: DefinitionsDifference) -> str:
         for change, (one, many) in verbs.items():
             number = found.counted(kind, change)
             if number:
-                noun = kind.removesuffix("s") if number == 1 else kind
-                parts.append(f"{number} {noun} {one if number == 1 else many}")
+                verb = one if number == 1 else many
+                parts.append(f"{counted(number, kind.removesuffix('s'))} {verb}")
     return f"Definitions: {', '.join([*parts, f'{found.unchanged} unchanged'])}."
 
 

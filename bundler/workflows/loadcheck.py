@@ -29,6 +29,7 @@ from bundler.state.artifact import Artifact
 from bundler.state.definitions import DefinitionChange, Definitions, compare
 from bundler.state.manifest import DirectoryRefresh
 from bundler.system.parallel import while_programs_run
+from bundler.system.wording import counted
 
 _SHOWN_LINES = 15
 _SHOWN_CHANGES = 5
@@ -276,11 +277,7 @@ def _told(loaded: Sequence[LoadedLocation]) -> str:
     for item in loaded:
         for kind, number in item.definitions.items():
             kinds[kind] = kinds.get(kind, 0) + number
-    counts = [
-        f"{number} {kind.removesuffix('s') if number == 1 else kind}"
-        for kind, number in kinds.items()
-        if number
-    ]
+    counts = [counted(number, kind.removesuffix("s")) for kind, number in kinds.items() if number]
     return ", ".join(counts) or "0 definitions"
 
 

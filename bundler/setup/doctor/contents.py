@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.state.manifest import State
+from bundler.system.wording import counted
 
 # Enough to tell what a state contains, and read in about a second.
 _MOST_BYTES = 32 * 1024 * 1024
@@ -208,12 +209,11 @@ def _finding(state: State, found: ContentsReport) -> Finding:
 def _hosts(hosts: set[bytes]) -> str:
     names = sorted(host.decode("ascii", "replace") for host in hosts)
     shown = ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
-    counted = _count(len(names), "host", "hosts")
-    return f"{counted} ({shown})" if names else ""
+    return f"{_count(len(names), 'host', 'hosts')} ({shown})" if names else ""
 
 
 def _count(number: int, one: str, many: str) -> str:
     if not number:
         return ""
     more = "more than " if number >= _MOST_DISTINCT else ""
-    return f"{more}{number} {one if number == 1 else many}"
+    return f"{more}{counted(number, one, many)}"

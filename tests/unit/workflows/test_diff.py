@@ -249,6 +249,21 @@ def _with(dbt: Mapping[str, bytes], **sections: object) -> dict[str, bytes]:
     return {**dbt, path: json.dumps({**json.loads(dbt[path]), **sections}).encode()}
 
 
+def _difference(
+    folder: Path,
+    before: Mapping[str, bytes],
+    after: Mapping[str, bytes],
+    known: tuple[str, ...],
+    *named: str,
+) -> Difference:
+    """known: members that a refresh leaves out of the digest. named: those that diff ignores."""
+    one, other = folder / "a", folder / "b"
+    for root, files in ((one, before), (other, after)):
+        make_bundle(root / "shop/defs/.local_defs_state", {"A": files}, volatile=known)
+    with DirectoryArtifact(one) as first, DirectoryArtifact(other) as second:
+        return diff(first, second, named)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "known", "differs"),
     [
@@ -275,11 +290,7 @@ def test_a_key_differs_if_its_meaning_does_as_a_refresh_decides(
     known: tuple[str, ...],
     differs: bool,
 ) -> None:
-    one, other = tmp_path / "a", tmp_path / "b"
-    for root, files in ((one, before), (other, after)):
-        make_bundle(root / "shop/defs/.local_defs_state", {"A": files}, volatile=known)
-    with DirectoryArtifact(one) as first, DirectoryArtifact(other) as second:
-        found = diff(first, second)
+    found = _difference(tmp_path, before, after, known)
     assert found.differs is differs
     (key,) = found.keys
     assert any(file.kind == "changed" for file in key.files) is differs
@@ -307,11 +318,7 @@ def test_volatile_names_are_added_to_those_of_the_states_own_vendor(
     differs: bool,
 ) -> None:
     """A name that is volatile in one vendor's states means something in those of another."""
-    one, other = tmp_path / "a", tmp_path / "b"
-    for root, files in ((one, before), (other, after)):
-        make_bundle(root / "shop/defs/.local_defs_state", {"A": files}, volatile=known)
-    with DirectoryArtifact(one) as first, DirectoryArtifact(other) as second:
-        assert diff(first, second, ["unrelated"]).differs is differs
+    assert _difference(tmp_path, before, after, known, "unrelated").differs is differs
 
 
 def test_brief_ignores_what_its_caller_names(tmp_path: Path) -> None:
