@@ -10,8 +10,8 @@ import gzip
 import hashlib
 import io
 import zlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, cast
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 from bundler.artifacts.image.deflating import Gzip
 from bundler.errors import ToolFailed, VerificationFailed, io_failure
@@ -28,49 +28,18 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _MAGIC_BYTES = 4
 _DRAIN_BYTES = 256 * 1024
 
-Sink = Callable[[bytes], object]
 
-
-class Packer(Protocol):
-    """Compresses a tar stream piece by piece into a sink."""
-
-    def write(self, data: bytes, /) -> None: ...
-
-    def finish(self) -> None: ...
-
-
-def packer(compression: Compression, sink: Sink) -> Packer:
-    """Raises `ToolFailed` if the zstd library is not installed."""
-    if compression == "gzip":
-        return Gzip(sink)
+def compressed(pieces: Iterable[bytes], compression: Compression) -> Iterator[bytes]:
+    """Compresses a tar stream. Raises `ToolFailed` if the zstd library is not installed."""
+    if compression == "none":
+        yield from pieces
+        return
+    packer: Any = Gzip()
     if compression == "zstd":
-        return _Zstd(sink)
-    return _Plain(sink)
-
-
-class _Plain:
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-
-    def write(self, data: bytes) -> None:
-        self._sink(data)
-
-    def finish(self) -> None:
-        pass
-
-
-class _Zstd:
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-        self._object = _zstandard().ZstdCompressor(level=_ZSTD_LEVEL).compressobj()
-
-    def write(self, data: bytes) -> None:
-        packed = self._object.compress(data)
-        if packed:
-            self._sink(packed)
-
-    def finish(self) -> None:
-        self._sink(self._object.flush())
+        packer = _zstandard().ZstdCompressor(level=_ZSTD_LEVEL).compressobj()
+    for piece in pieces:
+        yield packer.compress(piece)
+    yield packer.flush()
 
 
 class Allowance:

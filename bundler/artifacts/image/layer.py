@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
-from bundler.artifacts.image.compression import Compression, Sink, packer
+from bundler.artifacts.image.compression import Compression, compressed
 from bundler.artifacts.image.tarstream import TarReader
 from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.state.bundle import Bundle, BundleMember
 from bundler.state.manifest import State
 
 if TYPE_CHECKING:
+    from hashlib import _Hash
+
     from _typeshed import WriteableBuffer
 
 OPAQUE_WHITEOUT = ".wh..wh..opq"
@@ -122,7 +124,7 @@ class Layer(msgspec.Struct, frozen=True):
         entries = self.entries()
         return sum(len(entry.header()) + entry.padded_size for entry in entries) + len(END)
 
-    def write(self, sink: Sink, compression: Compression = "none") -> Written:
+    def write(self, sink: Callable[[bytes], object], compression: Compression = "none") -> Written:
         """Writes the layer to the sink piece by piece, in constant memory.
 
         Raises `VerificationFailed` if a file no longer matches the manifest.
@@ -136,23 +138,16 @@ class Layer(msgspec.Struct, frozen=True):
         self, compression: Compression, finished: Callable[[Written], object]
     ) -> Iterator[bytes]:
         """The blob in pieces. finished: called with the digest and size at the end."""
-        ready: list[bytes] = []
-        blob = _Counting(ready.append, hashes=compression != "none")
-        packing = packer(compression, blob)
-        diff_id = hashlib.sha256()
-        for piece in self.pieces():
-            diff_id.update(piece)
-            packing.write(piece)
-            yield from ready
-            ready.clear()
-        packing.finish()
-        yield from ready
-        digest = diff_id if compression == "none" else blob.digest
-        finished(Written(diff_id.hexdigest(), digest.hexdigest(), blob.size, compression))
-
-    def diff_id(self) -> str:
-        """The digest that the layer would have; reads every file."""
-        return self.write(_nowhere).diff_id
+        diff_id, digest = hashlib.sha256(), hashlib.sha256()
+        size = 0
+        for blob in compressed(_hashed(self.pieces(), diff_id), compression):
+            size += len(blob)
+            if compression != "none":
+                digest.update(blob)
+            if blob:
+                yield blob
+        digest = diff_id if compression == "none" else digest
+        finished(Written(diff_id.hexdigest(), digest.hexdigest(), size, compression))
 
     def pieces(self) -> Iterator[bytes]:
         """The uncompressed tar stream."""
@@ -290,19 +285,7 @@ def _directory(owned: Owned) -> LayerEntry:
     return LayerEntry(owned.path.lstrip("/"), owned.mode, owned.uid, owned.gid, directory=True)
 
 
-class _Counting:
-    def __init__(self, sink: Sink, *, hashes: bool) -> None:
-        self.digest = hashlib.sha256()
-        self.size = 0
-        self._hashes = hashes
-        self._sink = sink
-
-    def __call__(self, data: bytes) -> None:
-        if self._hashes:
-            self.digest.update(data)
-        self.size += len(data)
-        self._sink(data)
-
-
-def _nowhere(data: bytes) -> None:
-    del data
+def _hashed(pieces: Iterable[bytes], digest: _Hash) -> Iterator[bytes]:
+    for piece in pieces:
+        digest.update(piece)
+        yield piece

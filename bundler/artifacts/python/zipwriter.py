@@ -13,9 +13,9 @@ import os
 import stat
 import zlib
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
@@ -196,38 +196,20 @@ class _Header(msgspec.Struct, frozen=True):
 
 
 def _pack(source: BinaryIO, target: BinaryIO, *, compress: bool, size: int) -> _Packed:
-    if compress and size >= _LARGE_BYTES:
-        packed = _pack_large(_pieces(source), target)
+    if size >= _LARGE_BYTES:
+        deflate: Any = Deflate()
     else:
-        packed = _pack_as_pex(_pieces(source), target, compress=compress)
-    if max(packed.size, packed.compressed) >= MAX_32:
-        raise _too_large()
-    return packed
-
-
-def _pieces(source: BinaryIO) -> Iterator[bytes]:
+        deflate = zlib.compressobj(zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, -zlib.MAX_WBITS)
+    crc = taken = packed = 0
     while piece := source.read(_PIECE_BYTES):
-        yield piece
-
-
-def _pack_large(pieces: Iterable[bytes], target: BinaryIO) -> _Packed:
-    deflate = Deflate(target.write)
-    for piece in pieces:
-        deflate.write(piece)
-    deflate.finish()
-    return _Packed(deflate.crc, deflate.packed, deflate.size)
-
-
-def _pack_as_pex(pieces: Iterable[bytes], target: BinaryIO, *, compress: bool) -> _Packed:
-    deflate = zlib.compressobj(zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, -zlib.MAX_WBITS)
-    crc = size = packed = 0
-    for piece in pieces:
         crc = zlib.crc32(piece, crc)
-        size += len(piece)
+        taken += len(piece)
         packed += target.write(deflate.compress(piece) if compress else piece)
     if compress:
         packed += target.write(deflate.flush())
-    return _Packed(crc, packed, size)
+    if max(taken, packed) >= MAX_32:
+        raise _too_large()
+    return _Packed(crc, packed, taken)
 
 
 def _moved(record: bytes, offset: int) -> bytes:

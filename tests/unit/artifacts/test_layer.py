@@ -58,7 +58,7 @@ def test_every_bundle_comes_out_as_it_went_in(
         with unpacked(io.BytesIO(blob)) as stream:
             plain = stream.read()
         assert hashlib.sha256(blob).hexdigest() == digest
-        assert hashlib.sha256(plain).hexdigest() == diff_id == layer.diff_id()
+        assert hashlib.sha256(plain).hexdigest() == diff_id == layer.write(len).diff_id
         assert len(plain) == layer.size()
         assert (blob, diff_id, digest) == written(layer, compression)
         with tarfile.open(fileobj=io.BytesIO(plain)) as archive:
