@@ -74,7 +74,8 @@ def _installed_recorder() -> Any:
     bodies = _sibling("_state_bundler_bodies", "bodies.py")
     error_objects = _sibling("_state_bundler_error_objects", "error_objects.py")
     recorder = _sibling("_state_bundler_recorder", "recorder.py").Recorder(bodies, error_objects)
-    _sibling("_state_bundler_patches", "patches.py").install(recorder)
+    patches = _sibling("_state_bundler_patches", "patches.py").PATCHES
+    _sibling("_state_bundler_wrapping", "wrapping.py").install(patches, recorder)
     return recorder
 
 
