@@ -90,7 +90,9 @@ root_module = "%s"
 _SEPARATE = """\
 from bundler.cli import main
 from bundler.refresh.forking import Start
+from bundler.workflows import build_all
 Start.is_shareable = False
+build_all.can_fork = lambda: False
 main()
 """
 
@@ -205,7 +207,7 @@ def main() -> None:
             )
             print(alone.told("the same by separate processes", given.projects, "project"))
             first = measured([*build, *image], root, root / "log", python=python)
-            print(first.told("once more, with shared workers", given.projects, "project"))
+            print(first.told("once more, forked", given.projects, "project"))
             print(f"shared takes {first.cpu / alone.cpu:.2f} of the CPU of separate processes")
         again = measured(
             [*build, *image, "--refresh", "missing"], root, root / "log", python=python

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,29 @@ if TYPE_CHECKING:
     from bundler.workflows.build_all import Outcome
 
 _LOGS = Path("build") / "state-bundler"
+_SHARED = (
+    "ahocorasick_rs",
+    "rfc8785",
+    "stamina",
+    "bundler.cli.store_options",
+    "bundler.guard.content",
+    "bundler.guard.wheel",
+    "bundler.guard.worktree",
+    "bundler.refresh.outcome.classify",
+    "bundler.refresh.run",
+    "bundler.refresh.scanning",
+    "bundler.refresh.sources.command",
+    "bundler.refresh.sources.component",
+    "bundler.refresh.sources.dagster",
+    "bundler.workflows.pipeline",
+)
+_ENGINE = ("docker", "bundler.workflows.loadcheck")
+_SHARED_BY_KIND = {
+    "bake": _ENGINE,
+    "docker": _ENGINE,
+    "oci": ("bundler.artifacts.image.oci", "bundler.workflows.embed"),
+    "pex": ("bundler.artifacts.python.pex.building", "bundler.workflows.loadcheck"),
+}
 _PROGRAM = (sys.executable, "-m", "bundler", "build")
 
 
@@ -40,7 +64,8 @@ def build_all(arguments: Sequence[str], workers: int | None, report: Path | None
         done += 1
         narrative.line(f"{_sign(narrative, outcome)} {done}/{len(jobs)} {_summary(outcome)}")
 
-    outcomes = builds.run_all(jobs, workers, told)
+    _import_shared(arguments[0])
+    outcomes = builds.run_all(jobs, workers, told, build=_build)
     _show(outcomes)
     if report is not None:
         from bundler.system.atomic import io_errors, save
@@ -48,6 +73,29 @@ def build_all(arguments: Sequence[str], workers: int | None, report: Path | None
         with io_errors(report):
             save(report, builds.as_json(outcomes).encode())
     return builds.failure_of(outcomes)
+
+
+def _import_shared(kind: str) -> None:
+    """Imports once what each build imports."""
+    from bundler.git.runner import gitpython
+
+    gitpython()
+    for name in (*_SHARED, *_SHARED_BY_KIND.get(kind, ())):
+        import_module(name)
+
+
+def _build(arguments: Sequence[str]) -> int:
+    """What the program does with these arguments, in a fork of this process."""
+    from bundler.cli import main
+
+    sys.argv[1:] = ["build", *arguments]
+    try:
+        main()
+    except SystemExit as ended:
+        if isinstance(ended.code, int):
+            return ended.code
+        raise
+    return 0
 
 
 def _sign(console: Console, outcome: Outcome) -> str:

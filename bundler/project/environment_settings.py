@@ -20,7 +20,7 @@ PREFIX = "STATE_BUNDLER_"
 # Other modules use these.
 OTHERS = (
     *("DEMO_BASE", "DEVELOPMENT", "DOCKER", "EMBEDDED", "INSECURE_REGISTRIES", "ONE_OF_ALL"),
-    *("NO_CACHE", "PYTHON", "WORKER_REQUESTS"),
+    *("NO_CACHE", "PYTHON"),
 )
 _COMMANDS = ("validate", "reach")
 

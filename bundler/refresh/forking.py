@@ -21,7 +21,6 @@ from typing import Protocol
 
 import msgspec
 
-from bundler.refresh.surroundings import WORKER_REQUESTS
 from bundler.system.process import end_group
 
 # The worker's file, next to this package.
@@ -179,6 +178,12 @@ class ForkServers:
                 os.close(descriptor)
         return True
 
+    def forget(self) -> None:
+        """In a forked process: these servers are its parent's."""
+        for _, requests in self._servers.values():
+            requests.close()
+        self._servers.clear()
+
     def close(self) -> None:
         """Ends the servers, and with them their workers."""
         for process, requests in self._servers.values():
@@ -190,7 +195,7 @@ class ForkServers:
 
 
 class ParentForks:
-    """Of one of several builds: the process that started it decides and forks, for all of them."""
+    """What a forked process has: its parent decides and forks."""
 
     def __init__(self, parent: socket.socket) -> None:
         """parent: a connection to `ForkServers.serve`."""
@@ -216,25 +221,28 @@ class ParentForks:
         return None
 
 
+class _OfProcess:
+    """parent: set in a forked process whose parent forks for it."""
+
+    parent: ParentForks | None = None
+
+
+def ask_parent(connection: socket.socket) -> None:
+    """From now on this process has its parent fork workers."""
+    _OfProcess.parent = ParentForks(connection)
+
+
 @contextmanager
 def of_process() -> Iterator[Forks]:
     """Where this process has workers forked."""
-    if (parent := _inherited()) is not None:
-        with parent:
-            yield ParentForks(parent)
+    if _OfProcess.parent is not None:
+        yield _OfProcess.parent
         return
     servers = ForkServers()
     try:
         yield servers
     finally:
         servers.close()
-
-
-def _inherited() -> socket.socket | None:
-    """The connection to the process that started this build, if it is one of several."""
-    with suppress(KeyError, ValueError, OSError):
-        return socket.socket(fileno=os.dup(int(os.environ[WORKER_REQUESTS])))
-    return None
 
 
 def _start_server(start: Start) -> tuple[subprocess.Popen[bytes], socket.socket]:

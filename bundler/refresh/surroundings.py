@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 # Names the file that one of several builds writes its result to; its presence prevents recursion.
 ONE_OF_ALL = "STATE_BUNDLER_ONE_OF_ALL"
-# The descriptor of the connection on which such a build asks for workers.
-WORKER_REQUESTS = "STATE_BUNDLER_WORKER_REQUESTS"
 
 
 class Surroundings(msgspec.Struct, frozen=True):
@@ -46,7 +44,7 @@ def surroundings_of(
             environment.update(values)
             from_file |= set(values)
     # What our own interpreter was started with is not the project's.
-    for name in ("PYTHONHOME", "__PYVENV_LAUNCHER__", ONE_OF_ALL, WORKER_REQUESTS):
+    for name in ("PYTHONHOME", "__PYVENV_LAUNCHER__", ONE_OF_ALL):
         environment.pop(name, None)
     environment["PATH"] = os.pathsep.join(
         [str(project.interpreter.path.parent), environment.get("PATH", os.defpath)]

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from bundler.errors import Interrupted, ToolFailed
+from bundler.errors import Bug, Interrupted, ToolFailed, signal_of
 
 DEFAULT_TIMEOUT_SECONDS = 120.0
 # How often to check: a build takes seconds, a hundred checks well under a millisecond.
@@ -223,6 +224,29 @@ def dial(
             end_group(process)
 
 
+class ForkedProcess:
+    """A forked process, used like a `subprocess.Popen`."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit code; None while it runs."""
+        return self._ended(os.WNOHANG)
+
+    def wait(self) -> int:
+        """The exit code, once it has ended."""
+        ended = self._ended(0)
+        return ended if ended is not None else self.wait()
+
+    def _ended(self, options: int) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, options)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+
 class Logged:
     """A program in its own session that runs with its stderr in a file."""
 
@@ -233,19 +257,19 @@ class Logged:
         *,
         cwd: Path,
         env: Mapping[str, str],
-        pass_fds: Sequence[int] = (),
+        forked: Callable[[], int] | None = None,
     ) -> None:
-        """pass_fds: descriptors that it inherits. Raises `ToolFailed` if it cannot be started."""
+        """forked: what runs instead in a fork of this process, if that is possible; returns an
+        exit code.
+
+        Raises `ToolFailed` if the program cannot be started.
+        """
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  # `end` closes it
         with log.open("wb") as errors:
-            self.process = _start(
-                argv,
-                cwd,
-                env,
-                stdin=subprocess.DEVNULL,
-                output=self._output.fileno(),
-                errors=errors.fileno(),
-                pass_fds=pass_fds,
+            output = (self._output.fileno(), errors.fileno())
+            fork = _fork(forked, cwd, env, output) if forked is not None else None
+            self.process = fork or _start(
+                argv, cwd, env, stdin=subprocess.DEVNULL, output=output[0], errors=output[1]
             )
 
     def poll(self) -> int | None:
@@ -271,7 +295,54 @@ class Logged:
             time.sleep(_POLL_SECONDS)
 
 
-def end_group(process: subprocess.Popen[bytes]) -> None:
+def can_fork() -> bool:
+    """Whether a fork of this process can go on: on Linux, if this process has one thread."""
+    try:
+        return sys.platform == "linux" and len(os.listdir("/proc/self/task")) == 1
+    except OSError:
+        return False
+
+
+def _fork(
+    work: Callable[[], int], cwd: Path, env: Mapping[str, str], output: tuple[int, int]
+) -> ForkedProcess | None:
+    """Does the work in a fork, in the surroundings that a program would have there.
+
+    None if it cannot fork, or the program could not start there.
+    """
+    if not cwd.is_dir():
+        return None
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    try:
+        pid = os.fork()
+    except OSError:
+        return None
+    if pid:
+        return ForkedProcess(pid)
+    code = Bug.exit_code
+    try:
+        os.setsid()
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        os.dup2(output[0], 1)
+        os.dup2(output[1], 2)
+        os.environ.clear()
+        os.environ.update(env)
+        os.chdir(cwd)
+        code = work()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    except BaseException as error:  # noqa: BLE001  # not in the code that forked
+        if number := signal_of(error):
+            code = Interrupted(number).exit_code
+        os.write(2, f"{type(error).__name__}: {error}\n".encode(errors="replace"))
+    finally:
+        os._exit(code)
+
+
+def end_group(process: subprocess.Popen[bytes] | ForkedProcess) -> None:
     """Kills a program that was started in its own session, and everything that it started."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -287,7 +358,6 @@ def _start(
     output: int | None,
     errors: int | None,
     session: bool = True,
-    pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
@@ -298,7 +368,6 @@ def _start(
             stdout=output,
             stderr=errors,
             start_new_session=session,
-            pass_fds=pass_fds,
         )
     except FileNotFoundError as error:
         missing = cwd if cwd is not None and not cwd.is_dir() else argv[0]

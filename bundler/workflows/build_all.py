@@ -1,8 +1,9 @@
 """Builds many projects, each in its own process, some of them concurrently, with one report.
 
 A build needs its own environment, directory and terminal. In a process for each, one that fails, or
-uses all the memory, does not affect the others. The output of each goes to its own file. They share
-the import of Dagster: this process has their workers forked (`bundler.refresh.forking`).
+uses all the memory, does not affect the others. The output of each goes to its own file. Where that
+is safe, these processes are forks of this one, which has imported the program, and so are their
+workers (`bundler.refresh.forking`).
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ import msgspec
 from bundler.errors import BundlerError, ChildFailed, ConfigurationError, UsageError, exit_code_of
 from bundler.project.config import pyproject_of
 from bundler.project.projects import project_name
-from bundler.refresh.forking import ForkServers
-from bundler.refresh.surroundings import ONE_OF_ALL, WORKER_REQUESTS
+from bundler.refresh.forking import ForkServers, ask_parent
+from bundler.refresh.surroundings import ONE_OF_ALL
 from bundler.system.atomic import io_errors
-from bundler.system.process import Logged
+from bundler.system.process import Logged, can_fork
 from bundler.version import SCHEMA_VERSION
 
 _POLL_SECONDS = 0.05
@@ -38,12 +39,16 @@ _NAME, _PATH, _HERE = "{name}", "{path}", "{here}"
 
 @dataclass(frozen=True)
 class ProjectBuild:
-    """One project's build. argv: what runs, in the project's directory. log: for its output."""
+    """One project's build. argv: what runs, in the project's directory. log: for its output.
+
+    arguments: the part of argv after the program.
+    """
 
     name: str
     root: Path
     argv: tuple[str, ...]
     log: Path
+    arguments: tuple[str, ...] = ()
 
     @property
     def result(self) -> Path:
@@ -127,7 +132,7 @@ def jobs_of(
         values = {_NAME: _safe(project_name(root), root), _PATH: path, _HERE: str(here)}
         filled = tuple(_filled(argument, values) for argument in arguments)
         log = logs / f"{path.replace(os.sep, '__') if path != '.' else values[_NAME]}.log"
-        jobs.append(ProjectBuild(values[_NAME], root, (*program, *filled), log))
+        jobs.append(ProjectBuild(values[_NAME], root, (*program, *filled), log, filled))
     if len({job.argv for job in jobs}) < len(jobs) and not any(_PATH in it for it in arguments):
         raise UsageError(
             "All projects would write the same artifact, or two projects have the same name.",
@@ -156,11 +161,15 @@ def run_all(
     jobs: Sequence[ProjectBuild],
     workers: int,
     told: Callable[[Outcome], None],
+    *,
+    build: Callable[[Sequence[str]], int] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> list[Outcome]:
     """Runs all jobs, regardless of failures; told: called as each one ends.
 
-    The outcomes are in the jobs' order. If we are interrupted, so are the running jobs.
+    build: does in a forked process what the rest of a job's argv says, after the program, where
+    that is safe. The outcomes are in the jobs' order. If we are interrupted, so are the running
+    jobs.
     """
     for job in jobs:
         _clear(job)
@@ -172,7 +181,7 @@ def run_all(
         while len(runs) < len(jobs) or any(run.outcome is None for run in runs):
             running = [run for run in runs if run.outcome is None]
             if len(running) < workers and len(runs) < len(jobs):
-                runs.append(_Run(jobs[len(runs)], quiet))
+                runs.append(_Run(jobs[len(runs)], quiet, build, servers, running))
                 continue
             for run in running:
                 if (outcome := run.settle()) is not None:
@@ -180,7 +189,7 @@ def run_all(
             _serve(running, servers)
     except BaseException:
         for run in runs:  # one that waits for an answer would not notice the signal
-            run.requests.close()
+            run.child.close()
         Logged.ask_to_end(run.process for run in runs if run.outcome is None)
         raise
     finally:
@@ -205,17 +214,36 @@ def _clear(job: ProjectBuild) -> None:
 
 
 class _Run:
-    """A job under way, and at its end its outcome. requests: on which it asks for workers."""
+    """A job under way, and at its end its outcome."""
 
-    def __init__(self, job: ProjectBuild, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        job: ProjectBuild,
+        environ: Mapping[str, str],
+        build: Callable[[Sequence[str]], int] | None,
+        servers: ForkServers,
+        others: Sequence[_Run],
+    ) -> None:
+        """others: whose connections are not this one's."""
         self.job = job
         self.outcome: Outcome | None = None
         self._began = time.monotonic()
-        self.requests, theirs = socket.socketpair()
-        with theirs:
-            own = {ONE_OF_ALL: str(job.result), WORKER_REQUESTS: str(theirs.fileno())}
+        self.child, parent = socket.socketpair()
+
+        def forked() -> int:
+            for connection in (self.child, *(other.child for other in others)):
+                connection.close()
+            servers.forget()
+            ask_parent(parent)
+            return build(job.arguments) if build is not None else 0
+
+        with parent:
             self.process = Logged(
-                job.argv, job.log, cwd=job.root, env={**environ, **own}, pass_fds=[theirs.fileno()]
+                job.argv,
+                job.log,
+                cwd=job.root,
+                env={**environ, ONE_OF_ALL: str(job.result)},
+                forked=forked if build is not None and can_fork() else None,
             )
 
     def settle(self) -> Outcome | None:
@@ -229,14 +257,14 @@ class _Run:
         return self.outcome
 
     def close(self) -> None:
-        self.requests.close()
+        self.child.close()
         if self.outcome is None:
             self.process.end()
 
 
 def _serve(running: Sequence[_Run], servers: ForkServers) -> None:
     """Answers the builds for a moment."""
-    open_ones = [run.requests for run in running if run.requests.fileno() >= 0]
+    open_ones = [run.child for run in running if run.child.fileno() >= 0]
     readable, _, _ = select.select(open_ones, [], [], _POLL_SECONDS)
     for child in readable:
         if not servers.serve(child):

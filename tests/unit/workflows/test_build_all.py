@@ -12,11 +12,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from bundler.artifacts.image.ociread import open_layout
 from bundler.errors import UsageError
+from bundler.refresh.forking import Start, of_process
 from bundler.system import process
 from bundler.workflows import build_all
 from bundler.workflows.build_all import ProjectBuild, jobs_of, run_all
@@ -90,7 +92,9 @@ def test_each_is_built_and_one_that_fails_stops_no_other(wd: WorkDir) -> None:
 _SEPARATE = """
 from bundler.cli import main
 from bundler.refresh.forking import Start
+from bundler.workflows import build_all
 Start.is_shareable = False
+build_all.can_fork = lambda: False
 main()
 """
 _COUNTED = """
@@ -121,7 +125,7 @@ class Stock(StateBackedComponent):
 """
 
 
-def test_builds_with_forked_workers_make_what_separate_ones_make(wd: WorkDir) -> None:
+def test_forked_builds_make_what_separate_ones_make(wd: WorkDir) -> None:
     """Each project has a package ``shop`` with its own code, one its own ``.env``, one crashes."""
     make_workspace(wd, {})
     source = '[[tool.state-bundler.source]]\ncomponent = "shop:Stock"\npath = "state"\n'
@@ -161,6 +165,18 @@ def test_builds_with_forked_workers_make_what_separate_ones_make(wd: WorkDir) ->
     # The first of its kind is not worth it, and another environment is another kind.
     workers = (wd.path / "workers").read_text().split()
     assert workers == ["started", "forked", "forked", "started"]
+
+
+@pytest.mark.parametrize("kind", ["bake", "docker", "oci", "pex", "wheel"])
+def test_what_builds_share_can_be_imported_and_starts_no_thread(kind: str) -> None:
+    code = f"""if True:
+        from bundler.cli.build_all import _import_shared
+        from bundler.system.process import can_fork
+        _import_shared({kind!r})
+        print(can_fork())
+    """
+    said = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
+    assert said == f"{sys.platform == 'linux'}\n"
 
 
 def _add_project_without_state(wd: WorkDir) -> None:
@@ -283,25 +299,58 @@ def test_an_interrupted_run_leaves_no_build_behind(wd: WorkDir, number: int) -> 
 def test_an_interrupt_reaches_a_build_that_waits_for_an_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asks = f"""if True:
-        import signal
-        from pathlib import Path
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        folder = Path({str(tmp_path)!r})
+    def asks(_: object) -> int:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         with of_process() as forks:
-            forks.fork(Start.of(folder / "python", "component", {{}}), folder, (0, 1, 2))
-    """
+            forks.fork(Start.of(tmp_path / "python", "component", {}), tmp_path, (0, 1, 2))
+        return 0
 
     def interrupted(running: list[build_all._Run], _: object) -> None:
-        select.select([run.requests for run in running], [], [])
+        select.select([run.child for run in running], [], [])
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(build_all, "can_fork", lambda: True)
     monkeypatch.setattr(build_all, "_serve", interrupted)
     began = time.monotonic()
-    argv = (sys.executable, "-c", asks)
     with pytest.raises(KeyboardInterrupt):
-        run_all([ProjectBuild("shop", tmp_path, argv, tmp_path / "log")], 1, print)
+        run_all([ProjectBuild("shop", tmp_path, (), tmp_path / "log")], 1, print, build=asks)
     assert time.monotonic() - began < process._ENDING_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [(OSError("no room"), 70), (SystemExit("no room"), 70), (SystemExit(143), 143)],
+)
+def test_a_fork_that_fails_says_why(error: BaseException, exit_code: int, tmp_path: Path) -> None:
+    def fails() -> int:
+        raise error
+
+    log = tmp_path / "log"
+    logged = process.Logged((), log, cwd=tmp_path, env={}, forked=fails)
+    assert logged.process.wait() == exit_code
+    assert logged.end() == b""
+    assert log.read_text() == f"{type(error).__name__}: {error}\n"
+
+
+def test_without_proc_nothing_is_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def listdir(path: str) -> NoReturn:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    assert not process.can_fork()
+
+
+def test_where_no_process_can_be_forked_a_build_is_separate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fork() -> NoReturn:
+        raise BlockingIOError
+
+    monkeypatch.setattr(os, "fork", fork)
+    monkeypatch.setattr(build_all, "can_fork", lambda: True)
+    job = ProjectBuild("shop", tmp_path, ("echo", "separate"), tmp_path / "log")
+    (outcome,) = run_all([job], 1, lambda _: None, build=lambda _: 70)
+    assert (outcome.exit_code, outcome.said) == (0, "separate")
 
 
 def _alive(pid: int) -> bool:
