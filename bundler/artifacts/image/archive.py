@@ -14,17 +14,15 @@ import shutil
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from bundler.artifacts.image import image
 from bundler.artifacts.image.blobs import REF_NAME, Descriptor, open_regular
 from bundler.artifacts.image.compression import is_packed, unpacked
 from bundler.artifacts.image.image import Json
+from bundler.artifacts.image.readable import Readable
 from bundler.artifacts.image.tarstream import TarMember, read_tar
 from bundler.errors import VerificationFailed, unreadable
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 _INDEX_FILE = "index.json"
 _DOCKER_LIST = "manifest.json"
@@ -36,7 +34,6 @@ _MAX_RATIO = 200
 _MAX_LINKS = 8
 # An image has three files per layer.
 _MAX_MEMBERS = 100_000
-_BUFFER_BYTES = 256 * 1024
 
 
 class Archive:
@@ -128,8 +125,15 @@ class Archive:
 
     def _open(self, name: str) -> BinaryIO:
         member = self._member(name)
-        part = _Part(self._file.fileno(), member.offset, member.size)
-        return io.BufferedReader(part, _BUFFER_BYTES)
+        at, end = member.offset, member.offset + member.size
+
+        def fill(buffer: memoryview) -> int:
+            nonlocal at
+            count = os.preadv(self._file.fileno(), [buffer[: end - at]], at)
+            at += count
+            return count
+
+        return Readable(fill).buffered()
 
     def _json(self, name: str) -> Json:
         with self._open(name) as stream:
@@ -191,25 +195,6 @@ class Archive:
         size = self._member(name).size
         self._blobs[digest] = name
         return {"mediaType": f"{image.OCI_LAYER}{kind}", "digest": digest, "size": size}
-
-
-class _Part(io.RawIOBase):
-    """A range of bytes in a file."""
-
-    def __init__(self, descriptor: int, offset: int, size: int) -> None:
-        super().__init__()
-        self._descriptor = descriptor
-        self._at = offset
-        self._end = offset + size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        view = memoryview(buffer).cast("B")[: self._end - self._at]
-        count = os.preadv(self._descriptor, [view], self._at)
-        self._at += count
-        return count
 
 
 def _normal(path: str) -> str:

@@ -11,14 +11,12 @@ import hashlib
 import io
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal, cast
 
 from bundler.artifacts.image.deflating import Gzip
+from bundler.artifacts.image.readable import Readable
 from bundler.errors import ToolFailed, VerificationFailed, io_failure
 from bundler.system.installed import installed
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 Compression = Literal["none", "gzip", "zstd"]
 
@@ -26,7 +24,6 @@ _ZSTD_LEVEL = 3
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _MAGIC_BYTES = 4
-_DRAIN_BYTES = 256 * 1024
 
 
 def compressed(pieces: Iterable[bytes], compression: Compression) -> Iterator[bytes]:
@@ -72,72 +69,34 @@ def unpacked(stream: BinaryIO, most: int | None = None) -> BinaryIO:
 
 def unpack(stream: BinaryIO, most: Allowance | None = None) -> tuple[BinaryIO, bool]:
     """`unpacked`, and whether the blob was compressed: if not, the stream is the blob itself."""
-    buffered = io.BufferedReader(_Raw(stream))
-    magic = buffered.peek(_MAGIC_BYTES)[:_MAGIC_BYTES]
-    inner: Any = buffered
-    if magic.startswith(_GZIP_MAGIC):
-        inner = gzip.GzipFile(fileobj=buffered, mode="rb")
-    elif magic == _ZSTD_MAGIC:
-        inner = _zstandard().ZstdDecompressor().stream_reader(buffered, read_across_frames=True)
-    plain = _Refusing(inner, cast("BinaryIO", buffered), most)
-    return io.BufferedReader(plain, buffer_size=256 * 1024), inner is not buffered
+    blob: Any = io.BufferedReader(cast("io.RawIOBase", stream))
+    packed = is_packed(blob.peek(_MAGIC_BYTES)[:_MAGIC_BYTES])
+    inner: Any = blob
+    if packed == "gzip":
+        inner = gzip.GzipFile(fileobj=blob, mode="rb")
+    elif packed == "zstd":
+        inner = _zstandard().ZstdDecompressor().stream_reader(blob, read_across_frames=True)
 
-
-class _Raw(io.RawIOBase):
-    """A stream that only needs ``read``, such as a tar member or an HTTP body."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        super().__init__()
-        self._stream = stream
-        # Most streams can fill a buffer, which saves copying every byte.
-        self._fill: Any = getattr(stream, "readinto", None)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        view = memoryview(buffer).cast("B")
-        if self._fill is not None:
-            return int(self._fill(view) or 0)
-        data = self._stream.read(len(view))
-        view[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
-
-
-class _Refusing(_Raw):
-    """Reports damaged bytes as such, instead of the library's error."""
-
-    def __init__(self, stream: BinaryIO, below: BinaryIO, most: Allowance | None) -> None:
-        super().__init__(stream)
-        self._below = below
-        self._most = most
-
-    def close(self) -> None:
-        super().close()
-        self._below.close()
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
+    def fill(buffer: memoryview) -> int:
         try:
-            count = super().readinto(buffer)
-        except (EOFError, OSError, zlib.error) as error:
-            if isinstance(error, OSError) and error.errno is not None:  # the disk's, not gzip's
-                raise io_failure(error, getattr(self._below, "name", None)) from error
-            raise VerificationFailed(
-                "A layer's blob is damaged: it cannot be decompressed."
-            ) from error
+            count = int(inner.readinto(buffer))
         except Exception as error:
-            if type(error).__name__ == "ZstdError":  # the library may not be installed here
-                raise VerificationFailed(
-                    "A layer's blob is damaged: it cannot be decompressed."
-                ) from error
+            _report(error, stream)
             raise
-        if self._most is not None:
-            self._most.take(count)
+        if most is not None:
+            most.take(count)
         return count
+
+    return Readable(fill, inner, blob).buffered(), packed is not None
+
+
+def _report(error: Exception, stream: BinaryIO) -> None:
+    """Raises what a library's error means, if it is one."""
+    if isinstance(error, OSError) and error.errno is not None:  # the disk's, not gzip's
+        raise io_failure(error, getattr(stream, "name", None)) from error
+    is_damage = isinstance(error, (EOFError, OSError, zlib.error))
+    if is_damage or type(error).__name__ == "ZstdError":  # the library may not be installed here
+        raise VerificationFailed("A layer's blob is damaged: it cannot be decompressed.") from error
 
 
 def _zstandard() -> Any:
@@ -152,22 +111,20 @@ def _zstandard() -> Any:
         ) from error
 
 
-class Hashing(_Raw):
+class Hashing(Readable):
     """Passes a stream's bytes through and hashes them."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        super().__init__(stream)
+        super().__init__(self._hashed, stream)
+        self._stream: Any = stream
         self._digest = hashlib.sha256()
 
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        view = memoryview(buffer).cast("B")
-        count = super().readinto(view)
-        self._digest.update(view[:count])
+    def _hashed(self, buffer: memoryview) -> int:
+        count = int(self._stream.readinto(buffer))
+        self._digest.update(buffer[:count])
         return count
 
-    def drain(self) -> str:
-        """Reads the rest and returns the sha256 of the whole stream, in hexadecimal."""
-        rest = bytearray(_DRAIN_BYTES)
-        while self.readinto(rest):
-            pass
-        return self._digest.hexdigest()
+    def whole_digest(self) -> str:
+        """Reads the rest and returns the digest of the whole stream, as images name it."""
+        self.drain()
+        return f"sha256:{self._digest.hexdigest()}"

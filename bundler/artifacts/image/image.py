@@ -68,29 +68,22 @@ def load(raw: bytes, what: str) -> Json:
     two."""
     if sum(map(raw.count, (b",", b"[", b"{"))) > _MAX_ITEMS:
         raise VerificationFailed(f"{what} has more members than any image may have.")
+
+    def refuse_twins(pairs: Sequence[tuple[str, object]]) -> None:
+        names: set[str] = set()
+        for name, _ in pairs:
+            if name in names:
+                raise VerificationFailed(f"{what} has the key {name[:80]!r} twice.")
+            names.add(name)
+
     try:
         value = msgspec.json.decode(raw)
-        if not isinstance(value, dict):
-            raise VerificationFailed(f"{what} is not a JSON object.")
-        json.loads(raw, object_pairs_hook=_refuse_twins)
-    except _Twin as error:
-        raise VerificationFailed(f"{what} has the key {error} twice.") from error
+        json.loads(raw, object_pairs_hook=refuse_twins)
     except (ValueError, RecursionError) as error:
         raise VerificationFailed(f"{what} is not JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise VerificationFailed(f"{what} is not a JSON object.")
     return value
-
-
-class _Twin(Exception):
-    pass
-
-
-def _refuse_twins(pairs: Sequence[tuple[str, object]]) -> None:
-    """Only checks; keeps nothing of what was parsed."""
-    names: set[str] = set()
-    for name, _ in pairs:
-        if name in names:
-            raise _Twin(repr(name[:80]))
-        names.add(name)
 
 
 def refuse_variants(value: Mapping[str, object], known: Collection[str], what: str) -> None:
@@ -157,10 +150,14 @@ def diff_ids(config: Mapping[str, Any]) -> list[str]:
     return list(found)
 
 
+def _section(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """How the image's program runs. An engine's answer may have none."""
+    return config.get("config") or {}
+
+
 def labels(config: Mapping[str, Any]) -> dict[str, str]:
-    section = config.get("config")
-    found = section.get("Labels") if isinstance(section, dict) else None
-    return {str(name): str(value) for name, value in (found or {}).items()}
+    found = _section(config).get("Labels") or {}
+    return {str(name): str(value) for name, value in found.items()}
 
 
 def claims_of(found: Mapping[str, str]) -> tuple[Claim, ...] | None:
@@ -208,15 +205,13 @@ def files_below(config: Mapping[str, Any]) -> str:
 
 
 def _files(config: Mapping[str, Any], layers: Sequence[str]) -> str:
-    section = config.get("config") or {}
-    start = {name: section.get(name) or None for name in _STARTS}
+    start = {name: _section(config).get(name) or None for name in _STARTS}
     return f"sha256:{hashlib.sha256(dump({'layers': layers, **start})).hexdigest()}"
 
 
 def volumes_of(config: Mapping[str, Any]) -> list[str]:
     """The VOLUMEs that an image declares."""
-    section = config.get("config")
-    return sorted((section.get("Volumes") if isinstance(section, dict) else None) or ())
+    return sorted(_section(config).get("Volumes") or ())
 
 
 def hides(volume: str, path: str, manifest: Manifest) -> bool:
@@ -283,11 +278,11 @@ def annotation_problems(manifest: Mapping[str, Any], config: Mapping[str, Any]) 
 
 
 class _Place(msgspec.Struct, frozen=True, array_like=True):
-    """Where a bundle was placed, and what its parents were like: path, mode, owner, group."""
+    """Where a bundle was placed, and what its parents were like."""
 
     place: str
     path: str
-    parents: tuple[tuple[str, int, int, int], ...]
+    parents: tuple[Owned, ...]
 
 
 class _Places(msgspec.Struct, frozen=True):
@@ -296,15 +291,9 @@ class _Places(msgspec.Struct, frozen=True):
 
 
 def _encode_places(layer: Layer) -> str:
-    places = tuple(
-        _Place(
-            item.bundle.place,
-            item.path,
-            tuple((above.path, above.mode, above.uid, above.gid) for above in item.parents),
-        )
-        for item in sorted(layer.placed, key=lambda item: item.path)
-    )
-    return msgspec.json.encode(_Places(layer.user, places)).decode()
+    places = [_Place(item.bundle.place, item.path, item.parents) for item in layer.placed]
+    places.sort(key=lambda item: item.path)
+    return msgspec.json.encode(_Places(layer.user, tuple(places))).decode()
 
 
 def _places(config: Mapping[str, Any]) -> _Places | None:
@@ -338,7 +327,7 @@ def remembered(config: Mapping[str, Any], bundles: Sequence[Bundle]) -> Layer | 
     try:
         known = {item.place: item for item in found.places}
         placed = tuple(
-            Placed(bundle, item.path, tuple(Owned(*above) for above in item.parents))
+            Placed(bundle, item.path, item.parents)
             for bundle in bundles
             for item in (known[bundle.place],)
         )

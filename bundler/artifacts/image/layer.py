@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import msgspec
 
 from bundler.artifacts.image.compression import Compression, compressed
+from bundler.artifacts.image.readable import Readable
 from bundler.artifacts.image.tarstream import TarReader
 from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.state.bundle import Bundle, BundleMember
@@ -29,8 +30,6 @@ from bundler.state.manifest import State
 
 if TYPE_CHECKING:
     from hashlib import _Hash
-
-    from _typeshed import WriteableBuffer
 
 OPAQUE_WHITEOUT = ".wh..wh..opq"
 WHITEOUT_PREFIX = ".wh."
@@ -43,8 +42,11 @@ _MAX_SHOWN_BYTES = 16 * 1024
 _AGAIN = "Another program wrote to it. Embed the state again."
 
 
-class Owned(msgspec.Struct, frozen=True):
-    """A directory of the base image: absolute path, permission bits, numeric owner and group."""
+class Owned(msgspec.Struct, frozen=True, array_like=True):
+    """A directory of the base image: absolute path, permission bits, numeric owner and group.
+
+    A label holds it as an array of the four.
+    """
 
     path: str
     mode: int = 0o755
@@ -231,33 +233,21 @@ def _altered(path: str) -> VerificationFailed:
     return VerificationFailed(f"The state layer was altered. {what}.", hint=_AGAIN)
 
 
-class Content(io.RawIOBase):
+class Content(Readable):
     """A file's bytes in a stream. left: how many are still to be read."""
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
-        super().__init__()
+        super().__init__(self._read)
         self._stream = stream
         self.left = size
 
-    def opened(self) -> BinaryIO:
-        return io.BufferedReader(self, _CHUNK_BYTES)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        view = memoryview(buffer).cast("B")[: self.left]
-        data = self._stream.read(len(view))
-        if len(data) < len(view):
+    def _read(self, buffer: memoryview) -> int:
+        data = self._stream.read(min(len(buffer), self.left))
+        if not data and self.left:
             raise VerificationFailed("The state layer is truncated.")
-        view[: len(data)] = data
+        buffer[: len(data)] = data
         self.left -= len(data)
         return len(data)
-
-    def drain(self) -> None:
-        rest = bytearray(min(self.left, _CHUNK_BYTES))
-        while self.readinto(rest):
-            pass
 
 
 class _Writable:

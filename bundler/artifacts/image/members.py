@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import BinaryIO, Literal
 
+import msgspec
+
 from bundler.artifacts.image.rootfs import RootFilesystem
-from bundler.artifacts.image.tarstream import TarMember, TarReader, absolute, content_of, read_tar
+from bundler.artifacts.image.tarstream import (
+    Kind,
+    TarMember,
+    TarReader,
+    absolute,
+    content_of,
+    read_tar,
+)
 from bundler.errors import VerificationFailed
 from bundler.state.artifact import Member
 from bundler.state.bundle import MANIFEST_NAME, STATE_DIRECTORY
@@ -17,8 +26,8 @@ from bundler.state.bundle import MANIFEST_NAME, STATE_DIRECTORY
 # Dagster creates a state directory with only this file when it loads a code location without one.
 _IGNORE_FILE = ".gitignore"
 
-# A member's name below the state directory, and its node.
-_Name = tuple[str, Literal["file", "directory", "other"]]
+# A member's name below the state directory, and the kind of its node.
+_Name = tuple[str, Kind]
 
 
 def state_directories_in(tree: RootFilesystem, claimed: Sequence[str] = ()) -> list[str]:
@@ -50,16 +59,13 @@ def content_members(
         wanted = names.pop(member.path, [])
         if wanted:
             seen.add(member.path)
-        if member.kind != "file":
-            # The tree has the last member of a name; an earlier one may be something else.
-            yield from (
-                Member(name, "other" if kind == "file" else kind, 0, _nothing, member.mode)
-                for name, kind in wanted
-            )
-        elif len(wanted) == 1:
-            yield Member(wanted[0][0], "file", member.size, _opener(reader, member), member.mode)
-        elif wanted:
+        if member.kind == "file" and len(wanted) > 1:
             yield from _spooled(reader, member, [name for name, _ in wanted])
+        else:
+            for name, kind in wanted:
+                # The tree has the last member of a name; an earlier one may be something else.
+                found = _member(reader, member, name)
+                yield found if member.kind == kind else msgspec.structs.replace(found, kind="other")
 
 
 def members_below(stream: BinaryIO, top: str) -> Iterator[Member]:
@@ -74,13 +80,14 @@ def members_below(stream: BinaryIO, top: str) -> Iterator[Member]:
         if name in seen and member.kind != "directory":
             raise VerificationFailed(f"The archive contains {path} twice.")
         seen.add(name)
-        if member.kind == "file":
-            yield Member(name, "file", member.size, _opener(reader, member), member.mode)
-        else:
-            kind: Literal["directory", "other"] = (
-                "directory" if member.kind == "directory" else "other"
-            )
-            yield Member(name, kind, 0, _nothing, member.mode)
+        yield _member(reader, member, name)
+
+
+def _member(reader: TarReader, member: TarMember, name: str) -> Member:
+    if member.kind == "file":
+        return Member(name, "file", member.size, partial(content_of, reader, member), member.mode)
+    kind: Literal["directory", "other"] = "directory" if member.kind == "directory" else "other"
+    return Member(name, kind, 0, _nothing, member.mode)
 
 
 def _names(tree: RootFilesystem, top: str, layer: int) -> dict[str, list[_Name]]:
@@ -90,30 +97,23 @@ def _names(tree: RootFilesystem, top: str, layer: int) -> dict[str, list[_Name]]
     for path, node in tree.walk(top):
         if node.layer != layer:
             continue
-        name = path[above:]
         if node.kind == "hardlink":
-            names.setdefault(node.target, []).append((name, "file"))
-        elif node.kind in ("file", "directory"):
-            names.setdefault(path, []).insert(0, (name, node.kind))
+            names.setdefault(node.target, []).append((path[above:], "file"))
         else:
-            names.setdefault(path, []).insert(0, (name, "other"))
+            names.setdefault(path, []).insert(0, (path[above:], node.kind))
     return names
-
-
-def _opener(reader: TarReader, member: TarMember) -> Callable[[], BinaryIO]:
-    return partial(content_of, reader, member)
 
 
 def _spooled(reader: TarReader, member: TarMember, names: Sequence[str]) -> Iterator[Member]:
     with tempfile.NamedTemporaryFile() as copy, content_of(reader, member) as source:
         shutil.copyfileobj(source, copy)
         copy.flush()
+
+        def opened() -> BinaryIO:
+            return open(copy.name, "rb")
+
         for name in names:
-            yield Member(name, "file", member.size, partial(_open, copy.name), member.mode)
-
-
-def _open(path: str) -> BinaryIO:
-    return open(path, "rb")
+            yield Member(name, "file", member.size, opened, member.mode)
 
 
 def _nothing() -> BinaryIO:

@@ -7,12 +7,11 @@ byte by byte: it then hides everything below, and only it is read.
 
 from __future__ import annotations
 
-import io
 import platform
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import msgspec
 
@@ -39,9 +38,6 @@ from bundler.state.artifact import Member, OneArtifact, StateDirectory
 from bundler.state.bundle import MANIFEST_NAME, Bundle
 from bundler.state.manifest import MAX_MANIFEST_BYTES, Claim, Manifest, RunRecord, parse
 
-if TYPE_CHECKING:
-    pass
-
 # Python's names of machines, and Go's.
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "AMD64": "amd64"}
 # No program's layer decompresses to this much; one that does is an attack.
@@ -50,7 +46,6 @@ _MAX_RATIO = 200
 # Linux stacks at most this many file systems.
 _MAX_LAYERS = 500
 _MOST_SHOWN = 20
-_BUFFER_BYTES = 256 * 1024
 
 
 def architecture() -> str:
@@ -139,13 +134,11 @@ class LoadedImage:
                 cast("BinaryIO", packed), allowed or Allowance(_most([entry.size]))
             )
             # The bytes of an uncompressed layer have only one digest, and are hashed once.
-            plain = Hashing(stream) if is_packed else None
+            plain = Hashing(stream) if is_packed else packed
             # Bound to a name: closing it closes the stream below.
-            whole = stream if plain is None else io.BufferedReader(plain, _BUFFER_BYTES)
+            whole = plain.buffered() if is_packed else stream
             yield whole
-            diff_id = f"sha256:{plain.drain()}" if plain is not None else ""
-            digest = f"sha256:{packed.drain()}"
-            diff_id = diff_id or digest
+            diff_id, digest = plain.whole_digest(), packed.whole_digest()
         if digest != entry.digest or diff_id != image.diff_ids(self.config)[position]:
             raise VerificationFailed(
                 f"The layer {entry.digest} in {self.store.name} does not match its digest."
@@ -331,7 +324,7 @@ class StateLayer:
         with self._image.checked_layer(self._position) as stream:
             for name, content in layer.compare(stream):
                 if name.startswith(f"{path}/"):
-                    yield Member(name[len(path) + 1 :], "file", content.left, content.opened)
+                    yield Member(name[len(path) + 1 :], "file", content.left, content.buffered)
         self._compared.add(path)
 
     def was_compared(self, path: str) -> bool:

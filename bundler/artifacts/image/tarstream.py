@@ -8,19 +8,14 @@ nothing of the kind.
 
 from __future__ import annotations
 
-import io
 import re
-import zlib
 from collections.abc import Iterator
-from functools import lru_cache
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import msgspec
 
+from bundler.artifacts.image.readable import Readable
 from bundler.errors import VerificationFailed
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 Kind = Literal["file", "directory", "symlink", "hardlink", "other"]
 
@@ -34,8 +29,6 @@ _MAX_PATH_BYTES = 4096
 _MAX_PART_BYTES = 255
 _MAX_DEPTH = 256
 _MAX_NUMBER = 2**63 - 1
-# https://www.rfc-editor.org/rfc/rfc1950#section-9
-_ADLER = 65521
 
 _KINDS: dict[bytes, Kind] = {
     b"\0": "file",
@@ -47,7 +40,10 @@ _KINDS: dict[bytes, Kind] = {
     b"5": "directory",
     b"6": "other",
 }
+# What precedes a member and overrides its header: attributes, a long name, a link's long target;
+# and the orders in which they have one meaning.
 _PAX, _GLOBAL_PAX, _LONG_NAME, _LONG_TARGET = b"x", b"g", b"L", b"K"
+_ORDERS = (b"x", b"L", b"K", b"LK", b"KL")
 _OCTAL = re.compile(rb" *([0-7]*)[ \0]*")
 _RECORD_LENGTH = re.compile(rb"([1-9][0-9]{0,7}) ")
 # Characters for which a name has to be split.
@@ -92,7 +88,7 @@ def content_of(reader: TarReader, member: TarMember) -> BinaryIO:
     """
     if member.kind != "file":
         raise VerificationFailed(f"{reader.what} contains {member.path}, which is not a file.")
-    return io.BufferedReader(_Content(reader), buffer_size=_SKIP_BYTES)
+    return Readable(reader.fill).buffered()
 
 
 def absolute(name: str, what: str = "A layer") -> str:
@@ -115,20 +111,6 @@ def absolute(name: str, what: str = "A layer") -> str:
     return "/" + "/".join(parts)
 
 
-_NO_RECORDS: dict[str, bytes] = {}
-
-
-class _Extended(msgspec.Struct, frozen=True):
-    """Records that precede a member's header and override it."""
-
-    records: dict[str, bytes] | None = None
-    name: bytes | None = None
-    target: bytes | None = None
-
-
-_NOT_EXTENDED = _Extended()
-
-
 class TarReader:
     """A tar stream and the position in it. what: the stream's name for messages."""
 
@@ -143,27 +125,22 @@ class TarReader:
     def next(self) -> TarMember | None:
         """The next member; None at the end."""
         self._finish_member()
-        extended = _NOT_EXTENDED
+        records: dict[str, bytes] = {}
+        before = b""
         while (block := self._header()) is not None:
             kind = block[156:157]
             if kind in _KINDS:
-                return self._member(block, kind, extended)
-            extended = self._extend(extended, block, kind)
-        if extended != _NOT_EXTENDED:
+                return self._member(block, kind, records)
+            records |= self._records(block, kind, before)
+            before += kind if kind != _GLOBAL_PAX else b""
+        if before:
             raise self._damaged("it ends after a header without its member")
         return None
 
-    def fill(self, buffer: WriteableBuffer) -> int:
+    def fill(self, buffer: memoryview) -> int:
         """Reads more of the member's bytes; 0 at their end."""
-        view = memoryview(buffer).cast("B")[: self._left]
-        if not len(view):
-            return 0
-        data = self._stream.read(len(view))
-        if not data:
-            raise self._damaged("it is truncated")
-        view[: len(data)] = data
-        self._at += len(data)
-        self._left -= len(data)
+        data = self._content(len(buffer))
+        buffer[: len(data)] = data
         return len(data)
 
     # --- the stream
@@ -175,15 +152,19 @@ class TarReader:
             if self._at > self._end:
                 raise self._damaged("it is truncated")
             self._stream.seek(self._at)
-        while self._left:
-            count = len(self._stream.read(min(self._left, _SKIP_BYTES)))
-            if not count:
-                raise self._damaged("it is truncated")
-            self._at += count
-            self._left -= count
+        while self._content(_SKIP_BYTES):
+            pass
         if self._padding:  # the last member may lack it
             self._at += len(self._stream.read(self._padding))
             self._padding = 0
+
+    def _content(self, most: int) -> bytes:
+        data = self._stream.read(min(most, self._left))
+        if not data and self._left:
+            raise self._damaged("it is truncated")
+        self._at += len(data)
+        self._left -= len(data)
+        return data
 
     def _header(self) -> bytes | None:
         """The next header, with a valid checksum; None at the end. umoci writes no end marker
@@ -198,9 +179,8 @@ class TarReader:
             if self._stream.read(BLOCK_BYTES) not in (_ZEROS, b""):
                 raise self._damaged("it continues after its end")
             return None
-        # The sum of all bytes, those of the checksum counted as spaces; the lower half of Adler-32.
-        said, field = self._number(block[148:156]), sum(block[148:156]) - 8 * ord(" ")
-        if (said + field + 1 - (zlib.adler32(block) & 0xFFFF)) % _ADLER:
+        # The sum of all bytes, those of the checksum itself counted as spaces.
+        if self._number(block[148:156]) != sum(block[:148]) + 8 * ord(" ") + sum(block[156:]):
             raise self._damaged("it has an invalid header")
         return block
 
@@ -216,31 +196,23 @@ class TarReader:
 
     # --- what is in front of a header
 
-    def _extend(self, before: _Extended, block: bytes, kind: bytes) -> _Extended:
-        if kind == _GLOBAL_PAX and before == _NOT_EXTENDED:
+    def _records(self, block: bytes, kind: bytes, before: bytes) -> dict[str, bytes]:
+        """What a header in front of a member's says about it. before: the kinds that preceded."""
+        if kind == _GLOBAL_PAX and not before:
             # git archive stores its commit here. Some programs apply other records, some do not.
-            if set(self._records(self._bytes_after(block))) - {"comment"}:
+            if set(self._lines(self._bytes_after(block))) - {"comment"}:
                 raise self._refused("contains attributes for all of its members")
-            return before
-        if kind == _PAX and before == _NOT_EXTENDED:
-            return _Extended(records=self._records(self._bytes_after(block)))
-        if kind == _LONG_NAME and before.name is None and before.records is None:
-            name = self._text(self._bytes_after(block))
-            return msgspec.structs.replace(before, name=name)
-        if kind == _LONG_TARGET and before.target is None and before.records is None:
-            target = self._text(self._bytes_after(block))
-            return msgspec.structs.replace(before, target=target)
-        if kind in (_GLOBAL_PAX, _PAX, _LONG_NAME, _LONG_TARGET):
+            return {}
+        if kind not in (_GLOBAL_PAX, _PAX, _LONG_NAME, _LONG_TARGET):
+            raise self._refused(f"contains a member of the unknown type {kind!r}")
+        if before + kind not in _ORDERS:
             raise self._refused("contains a member with several names or sets of attributes")
-        raise self._refused(f"contains a member of the unknown type {kind!r}")
+        content = self._bytes_after(block)
+        if kind == _PAX:
+            return self._lines(content)
+        return {"path" if kind == _LONG_NAME else "linkpath": content.rstrip(b"\0")}
 
-    def _text(self, raw: bytes) -> bytes:
-        text = raw.rstrip(b"\0")
-        if not text or b"\0" in text:
-            raise self._refused("contains an invalid name")
-        return text
-
-    def _records(self, raw: bytes) -> dict[str, bytes]:
+    def _lines(self, raw: bytes) -> dict[str, bytes]:
         """Parses lines of ``LENGTH KEY=VALUE``, each key once."""
         found: dict[str, bytes] = {}
         at = 0
@@ -263,13 +235,13 @@ class TarReader:
 
     # --- the header
 
-    def _member(self, block: bytes, flag: bytes, extended: _Extended) -> TarMember:
-        records = extended.records or _NO_RECORDS
-        name, target = extended.name, extended.target
-        if records:
-            name, target = self._record(records, "path"), self._record(records, "linkpath")
+    def _member(self, block: bytes, flag: bytes, records: dict[str, bytes]) -> TarMember:
+        for key in ("path", "linkpath"):
+            value = records.get(key, b"-")
+            if not value or b"\0" in value:
+                raise self._refused("contains an invalid name")
         own = self._own_name(block)
-        name = name or own
+        name, target = records.get("path", own), records.get("linkpath")
         kind = _KINDS[flag]
         if flag == b"\0":  # the old format only has the slash to say so; Python takes it from here
             if name.endswith(b"/") != own.endswith(b"/"):
@@ -293,12 +265,6 @@ class TarReader:
             self._at,
         )
 
-    def _record(self, records: dict[str, bytes], key: str) -> bytes | None:
-        value = records.get(key)
-        if value is not None and (not value or b"\0" in value):
-            raise self._refused("contains an invalid name")
-        return value
-
     def _own_name(self, block: bytes) -> bytes:
         name = block[:100].split(b"\0", 1)[0]
         if block[257:263] == b"ustar\0" and block[508:512] != b"tar\0":
@@ -318,8 +284,13 @@ class TarReader:
         return int(value)
 
     def _number(self, field: bytes) -> int:
-        value = _parse_number(field)
-        if value is None:
+        """Parses octal digits or, in GNU's format, big-endian bytes after a marker."""
+        if field[0] == 0x80:  # noqa: PLR2004  # the mark of a positive number
+            value = int.from_bytes(field[1:], "big")
+        else:
+            match = _OCTAL.fullmatch(field)
+            value = -1 if match is None else int(match[1] or b"0", 8)
+        if not 0 <= value <= _MAX_NUMBER:
             raise self._damaged("it has an invalid header")
         return value
 
@@ -328,26 +299,3 @@ class TarReader:
 
     def _refused(self, problem: str) -> VerificationFailed:
         return VerificationFailed(f"{self.what} {problem}.")
-
-
-@lru_cache(maxsize=1024)
-def _parse_number(field: bytes) -> int | None:
-    """Parses octal digits or, in GNU's format, big-endian bytes after a marker. None if it is
-    neither."""
-    if field[0] == 0x80:  # noqa: PLR2004  # the mark of a positive number
-        value = int.from_bytes(field[1:], "big")
-        return value if value <= _MAX_NUMBER else None
-    match = _OCTAL.fullmatch(field)
-    return None if match is None else int(match[1] or b"0", 8)
-
-
-class _Content(io.RawIOBase):
-    def __init__(self, reader: TarReader) -> None:
-        super().__init__()
-        self._reader = reader
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        return self._reader.fill(buffer)
