@@ -1,4 +1,4 @@
-"""Replaces an older file or folder with a new one: completely, with its mode, or not at all."""
+"""Replaces an older file or folder with a new one: completely, or not at all."""
 
 from __future__ import annotations
 
@@ -7,44 +7,17 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from bundler.errors import UsageError
 from bundler.system.atomic import (
     exchange,
     io_errors,
     keep_owner,
-    replaced_file,
     sync_directory,
     sync_tree,
     temporary_folder,
 )
 from bundler.system.walking import walk
-
-
-@contextmanager
-def file(source: Path, destination: Path) -> Iterator[BinaryIO]:
-    """A stream that replaces the destination at the end.
-
-    The mode is the destination's, or that of the source if there is none. Raises
-    `InputOutputError`; the destination is then unchanged.
-    """
-    with io_errors(destination):
-        mode = stat.S_IMODE(source.stat().st_mode) | stat.S_IRUSR
-        with replaced_file(destination, mode) as stream:
-            yield stream
-
-
-@contextmanager
-def folder(source: Path, destination: Path) -> Iterator[Path]:
-    """An empty folder that replaces the destination at the end, as `file` does."""
-    target = destination.resolve()
-    with io_errors(destination), temporary_folder(target) as beside:
-        made = beside / target.name
-        made.mkdir()
-        yield made
-        made.chmod(stat.S_IMODE(source.stat().st_mode) | stat.S_IRWXU)
-        publish(made, target)
 
 
 def refuse_foreign(destination: Path) -> None:
@@ -65,6 +38,12 @@ def named_at_end(destination: Path) -> Iterator[Path]:
         made = beside / destination.name
         yield made
         publish(made, destination)
+
+
+def take_mode(made: Path, source: Path) -> None:
+    """Gives a new file or folder the mode of another one, and its owner the access it needs."""
+    needed = stat.S_IRWXU if made.is_dir() else stat.S_IRUSR
+    made.chmod(stat.S_IMODE(source.stat().st_mode) | needed)
 
 
 def publish(made: Path, destination: Path) -> None:

@@ -70,7 +70,7 @@ class TreeChange(msgspec.Struct, frozen=True):
     first.
     """
 
-    added: Mapping[str, NewFile]
+    added: Mapping[str, NewFile] = {}
     replaced: tuple[str, ...] = ()
 
     def keeps(self, path: str) -> bool:
@@ -82,6 +82,9 @@ class TreeChange(msgspec.Struct, frozen=True):
 
     def and_also(self, added: Mapping[str, NewFile]) -> TreeChange:
         return TreeChange({**self.added, **added}, self.replaced)
+
+
+NO_CHANGE = TreeChange()
 
 
 class Tree(msgspec.Struct, frozen=True):
@@ -98,7 +101,12 @@ class Tree(msgspec.Struct, frozen=True):
         """The artifact's name for a path in this tree."""
         return f"{self.path}/{relative}" if self.path else relative
 
-    def changed(self, change: TreeChange) -> dict[str, Callable[[], BinaryIO]]:
+    @property
+    def name(self) -> str:
+        """Of a distribution."""
+        return self.path.rpartition("/")[2]
+
+    def changed(self, change: TreeChange = NO_CHANGE) -> dict[str, Callable[[], BinaryIO]]:
         """How to open each file of the changed tree."""
         files = {path: self.leaves[path].open for path in self.leaves if change.keeps(path)}
         files.update((path, file.open) for path, file in change.added.items())

@@ -52,8 +52,8 @@ def test_a_folder_keeps_its_owner(tmp_path: Path) -> None:
     (path / "below").mkdir(parents=True)
     (path / "PEX-INFO").touch()
     owner = give_away(path)
-    with replacing.folder(path, path) as made:
-        (made / "new").mkdir()
+    with replacing.named_at_end(path) as made:
+        (made / "new").mkdir(parents=True)
         (made / "new/file").touch()
     for made in (path, path / "new", path / "new/file"):
         assert (made.stat().st_uid, made.stat().st_gid) == owner

@@ -22,6 +22,7 @@ from bundler.artifacts.python.wheel import zip as wheelzip
 from bundler.state.artifact import OneArtifact, StateDirectory
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import EVERY_BYTE, Claim, Manifest, RunRecord
+from bundler.system.atomic import io_errors
 
 
 class PexArtifact(OneArtifact):
@@ -70,8 +71,8 @@ class PexArtifact(OneArtifact):
         """Whether the file with this name is still the one that was opened, unmodified."""
         return self._pex.stamp is not None and self._pex.stamp == stamp_of(path)
 
-    def write(self, request: EmbedRequest, destination: Path) -> None:
-        """Copies the PEX with the bundles in it; the destination may be the PEX itself."""
+    def write(self, request: EmbedRequest, path: Path) -> None:
+        """Copies the PEX with the bundles in it to a new path."""
         from bundler.artifacts.python.pex.writer import write
 
         pex = self._pex
@@ -84,7 +85,7 @@ class PexArtifact(OneArtifact):
             request.record,
             dagster=any(name.startswith("dagster-") for name in pex.info.distributions),
         )
-        write(pex, made, destination)
+        write(pex, made, path)
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
@@ -116,7 +117,8 @@ class PexDestination(msgspec.Struct, frozen=True):
         the PEX is malformed or holds state that nobody vouches for.
         """
         with named_at_end(self.path) as path:
-            self.base.write(request.read_back_as(EVERY_BYTE), path)
+            with io_errors(self.path):
+                self.base.write(request.read_back_as(EVERY_BYTE), path)
             request.listener.phase("Reading back")
             with self.base.open_successor(path) as made:
                 yield made

@@ -12,14 +12,16 @@ With ``--no-pre-install-wheels`` the distribution is the wheel file itself in al
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -31,16 +33,13 @@ from bundler.artifacts.python.pex.info import (
     IMPORT_HOOK,
     MAIN,
     PEX_INFO,
-    Code,
     PexInfo,
+    below_any,
     code_hash,
     is_user_file,
-    outside,
-    read_code,
 )
 from bundler.artifacts.python.trees import (
     Tree,
-    TreeChange,
     TreeStateDirectory,
     folder_tree,
     tree_in_zip,
@@ -49,6 +48,9 @@ from bundler.artifacts.python.trees import (
 from bundler.artifacts.python.zipfiles import STORED, ZipFile
 from bundler.errors import UsageError, VerificationFailed, unreadable
 from bundler.state.artifact import LABEL_CODE
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 _SCIE_SEARCH_BYTES = 4
 _HASH = re.compile(rb"\b[0-9a-f]{40}\b")
@@ -59,6 +61,13 @@ _AFTER_SLASH = chr(ord("/") + 1)
 
 # The file's identity, size, and time of the last write.
 Stamp = tuple[int, int, int, int, int]
+
+
+class _Code(NamedTuple):
+    """What the code hash covers. sha256: of each file of the states in it."""
+
+    code_hash: str
+    sha256: Mapping[str, str]
 
 
 class PexFile(msgspec.Struct, frozen=True, dict=True):
@@ -93,51 +102,53 @@ class PexFile(msgspec.Struct, frozen=True, dict=True):
             yield from tree.state_directories()
 
     def _sha256_of(self, path: str) -> str | None:
-        code = self._code
-        return None if isinstance(code, VerificationFailed) else code.sha256.get(path)
-
-    def _code_hash(self) -> str:
-        code = self._code
-        if isinstance(code, VerificationFailed):
-            raise code
-        return code.code_hash
+        with suppress(VerificationFailed):
+            return self._code().sha256.get(path)
+        return None
 
     @property
     def user_states(self) -> list[str]:
         """The state directories among the user's files."""
         return [found.relative for found in self.user.state_directories()]
 
-    @property
-    def _code(self) -> Code | VerificationFailed:
-        """What is read for the code hash, and for the digests of the states in it: once."""
+    def _code(self) -> _Code:
+        """Raises `VerificationFailed` if a file cannot be read."""
         with self.reading:  # several threads verify files
-            return self._read_code
+            code = self._read_code
+        if isinstance(code, VerificationFailed):
+            raise code
+        return code
 
     @cached_property
-    def _read_code(self) -> Code | VerificationFailed:
-        states = tuple(f"{state}/" for state in self.user_states)
+    def _read_code(self) -> _Code | VerificationFailed:
+        below = below_any(self.user_states)
+        found: dict[str, _Hash] = {}
+
+        def of_state(path: str) -> _Hash | None:
+            return found.setdefault(path, hashlib.sha256()) if path.startswith(below) else None
+
         try:
-            return read_code(self.user.changed(TreeChange({})), states)
+            whole = code_hash(self.user.changed(), of_state)
         except VerificationFailed as error:
             return error
+        return _Code(whole, {path: digest.hexdigest() for path, digest in found.items()})
 
     def check_hashes(self) -> None:
         """Computes the hashes from the contents. Raises `VerificationFailed` if any differs.
 
         State that is about to be replaced is not read, if what is outside has the recorded hash.
         """
-        for problem in self.hash_problems(with_states=not self._has_recorded_code()):
+        recorded = self.info.build_properties.get(LABEL_CODE)
+        below = below_any(self.user_states)
+        files = self.user.changed()
+        outside = {path: files[path] for path in files if not path.startswith(below)}
+        is_recorded = recorded is not None and code_hash(outside) == recorded
+        for problem in self.hash_problems(with_states=not is_recorded):
             raise VerificationFailed(
                 problem,
                 hint="Build it again: it was changed after pex created it, or was created by "
-                "another version "
-                "of pex, which computes them differently.",
+                "another version of pex, which computes them differently.",
             )
-
-    def _has_recorded_code(self) -> bool:
-        recorded = self.info.build_properties.get(LABEL_CODE)
-        files = outside(self.user.changed(TreeChange({})), self.user_states)
-        return recorded is not None and code_hash(files) == recorded
 
     def hash_problems(self, *, with_states: bool = True) -> Iterator[str]:
         """The hashes that do not match their contents, as messages.
@@ -145,7 +156,7 @@ class PexFile(msgspec.Struct, frozen=True, dict=True):
         with_states: False to skip the code hash, which covers the states among the user's files. A
         machine that knows a hash runs what it has unpacked under it, not these contents.
         """
-        code_differs = with_states and self._code_hash() != self.info.code_hash
+        code_differs = with_states and self._code().code_hash != self.info.code_hash
         if code_differs or self.info.computed_pex_hash() != self.info.pex_hash:
             yield f"The hashes in the PEX-INFO of {self.name} do not match its contents."
         pex_hash = self.info.pex_hash.encode()
@@ -164,7 +175,7 @@ class PexFile(msgspec.Struct, frozen=True, dict=True):
         # Not needed if the state is among the user's own files.
         from bundler.artifacts.python.pex.wheels import is_fingerprint
 
-        fingerprint = self.info.distributions[tree.path.rpartition("/")[2]]
+        fingerprint = self.info.distributions[tree.name]
         if self.info.has_wheel_files and tree.zip is not None:
             return tree.zip.sha256() == fingerprint
         return is_fingerprint(tree, fingerprint)

@@ -17,8 +17,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, BinaryIO, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
@@ -27,6 +27,9 @@ from bundler.errors import VerificationFailed
 from bundler.state.artifact import LABEL_CODE, LABEL_RUN_RECORD, LABEL_STATES
 from bundler.state.manifest import Claim, RunRecord, canonical
 from bundler.system.parallel import update
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 PEX_INFO = "PEX-INFO"
 MAIN = "__main__.py"
@@ -197,38 +200,38 @@ def is_older(version: str, than: tuple[int, ...]) -> bool:
     return parts is not None and tuple(map(int, parts[0].split("."))) < than
 
 
-class Code(NamedTuple):
-    """code_hash: pex's hash of the user's files. sha256: of single files, by path."""
-
-    code_hash: str
-    sha256: Mapping[str, str]
-
-
-def code_hash(files: Mapping[str, Callable[[], BinaryIO]]) -> str:
-    """pex's hash of the user's files, by path."""
-    return read_code(files).code_hash
-
-
-def read_code(files: Mapping[str, Callable[[], BinaryIO]], below: tuple[str, ...] = ()) -> Code:
-    """Reads the user's files that count, each once. below: folders whose files get a sha256."""
-    names = sorted(name for name in files if counts(name))
-    whole = hashlib.sha1("".join(names).encode(), usedforsecurity=False)
-    found = {}
+def code_hash(
+    files: Mapping[str, Callable[[], BinaryIO]],
+    also: Callable[[str], _Hash | None] = lambda _: None,
+) -> str:
+    """pex's hash of the user's files, by path. also: another hash for the bytes of a file."""
+    names = sorted(filter(counts, files))
+    whole = _sha1(names)
     for name in names:
-        own = hashlib.sha256() if name.startswith(below) else None
+        other = also(name)
         with files[name]() as stream:
-            update(stream, [whole] if own is None else [whole, own])
-        if own is not None:
-            found[name] = own.hexdigest()
-    return Code(whole.hexdigest(), found)
+            update(stream, [whole] if other is None else [whole, other])
+    return whole.hexdigest()
 
 
-def outside(
-    files: Mapping[str, Callable[[], BinaryIO]], states: Collection[str]
-) -> dict[str, Callable[[], BinaryIO]]:
-    """The files that are not in one of these state directories."""
-    below = tuple(f"{state}/" for state in states)
-    return {name: opened for name, opened in files.items() if not name.startswith(below)}
+def code_hashes(
+    files: Mapping[str, Callable[[], BinaryIO]], states: Iterable[str]
+) -> tuple[str, str]:
+    """pex's hash of the user's files, and of those outside these state directories. Reads each
+    file once."""
+    below = below_any(states)
+    outside = _sha1(sorted(name for name in files if counts(name) and not name.startswith(below)))
+    whole = code_hash(files, lambda name: None if name.startswith(below) else outside)
+    return whole, outside.hexdigest()
+
+
+def _sha1(names: Iterable[str]) -> _Hash:
+    return hashlib.sha1("".join(names).encode(), usedforsecurity=False)
+
+
+def below_any(folders: Iterable[str]) -> tuple[str, ...]:
+    """What the paths below these folders start with."""
+    return tuple(f"{folder}/" for folder in folders)
 
 
 def counts(name: str) -> bool:
@@ -247,17 +250,3 @@ def is_user_file(name: str) -> bool:
     if top in (BOOTSTRAP, DEPS, "__pex__", PEX_INFO):
         return False
     return name not in (MAIN, f"{MAIN}c")
-
-
-def replace_hash(data: bytes, old: str, new: str, what: str) -> bytes:
-    """Replaces the old ``pex_hash`` in boot code.
-
-    Raises `VerificationFailed` if the old one is not in it.
-    """
-    if old.encode() not in data:
-        raise VerificationFailed(
-            f"{what} does not match the hash in PEX-INFO.",
-            hint="Build it again: it was changed after pex created it, or was created by another "
-            "version.",
-        )
-    return data.replace(old.encode(), new.encode())

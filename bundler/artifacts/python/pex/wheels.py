@@ -46,8 +46,7 @@ def seal(tree: Tree, change: TreeChange, fingerprint: str) -> Sealed:
         raise VerificationFailed(
             f"{tree.path} does not match the fingerprint in PEX-INFO.",
             hint="Build the PEX again: it was changed after pex created it, or was created by "
-            "another version of "
-            "pex, which computes fingerprints differently.",
+            "another version of pex, which computes fingerprints differently.",
         )
     layout = _json(tree, _LAYOUT)
     change = change.and_also(_rebuilt_wheel_info(tree, change))
@@ -60,13 +59,10 @@ def seal(tree: Tree, change: TreeChange, fingerprint: str) -> Sealed:
     return Sealed(change.and_also({_LAYOUT: NewFile.of(new_layout)}), result)
 
 
-_NOTHING = TreeChange({})
-
-
 def is_fingerprint(tree: Tree, fingerprint: str) -> bool:
     """Whether an installed wheel has this fingerprint, and records it."""
     said = _json(tree, _LAYOUT).values.get("fingerprint")
-    return bool(said == fingerprint == fingerprint_of(tree.changed(_NOTHING)))
+    return bool(said == fingerprint == fingerprint_of(tree.changed()))
 
 
 def fingerprint_of(files: Mapping[str, Callable[[], BinaryIO]]) -> str:

@@ -16,94 +16,67 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-import msgspec
-
 from bundler.artifacts.python import replacing
 from bundler.artifacts.python.pex.file import PexFile
-from bundler.artifacts.python.pex.info import (
-    BOOT_FILES,
-    PEX_INFO,
-    PexInfo,
-    code_hash,
-    outside,
-    replace_hash,
-)
-from bundler.artifacts.python.pex.zipapp import ZipChange, rewrite
+from bundler.artifacts.python.pex.info import BOOT_FILES, PEX_INFO, PexInfo, code_hashes
+from bundler.artifacts.python.pex.zipapp import FileChanges, rewrite
 from bundler.artifacts.python.python_import_path import TreePlan
-from bundler.artifacts.python.trees import NewFile, Tree, TreeChange
+from bundler.artifacts.python.trees import NO_CHANGE, NewFile, Tree, TreeChange
 from bundler.artifacts.python.zipfiles import ZipFile
 from bundler.system.walking import walk
 
-_NOTHING = TreeChange({})
 _BUFFER_BYTES = 1024 * 1024
 
 
-class _Changes(msgspec.Struct):
-    """The changes of the whole PEX, by paths from its top. folders: of distributions."""
-
-    added: dict[str, NewFile] = msgspec.field(default_factory=dict)
-    removed: set[str] = msgspec.field(default_factory=set)
-    folders: list[str] = msgspec.field(default_factory=list)
-    wheels: set[str] = msgspec.field(default_factory=set)
-
-    def take(self, tree: Tree, change: TreeChange) -> None:
-        self.added.update((tree.at(path), file) for path, file in change.added.items())
-        self.removed.update(tree.at(path) for path in tree.leaves if change.removes(path))
-
-
-def write(pex: PexFile, plan: TreePlan, destination: Path) -> None:
-    """Writes the changed PEX; the destination may be the PEX itself.
-
-    Raises `VerificationFailed` if its hashes do not match its contents.
-    """
+def write(pex: PexFile, plan: TreePlan, path: Path) -> None:
+    """Writes the changed PEX to a new path. The hashes of the old one must have been checked."""
     with ExitStack() as stack:
-        changes = _Changes()
+        changes = FileChanges()
         distributions = dict(pex.info.distributions)
         for tree in pex.distributions:
             if tree.path in plan.changes:
                 change = plan.changes[tree.path]
-                name = tree.path.rpartition("/")[2]
-                distributions[name] = _distribution(pex, tree, change, changes, stack)
-        user = plan.changes.get("", _NOTHING)
+                distributions[tree.name] = _distribution(pex, tree, change, changes, stack)
+        user = plan.changes.get("", NO_CHANGE)
         changes.take(pex.user, user)
-        code = pex.user.changed(user)
-        rest = outside(code, {*pex.user_states, *user.replaced})
+        states = (*pex.user_states, *user.replaced)
+        code_hash, outside = code_hashes(pex.user.changed(user), states)
         info = pex.info.with_values(
-            code_hash=code_hash(code),
+            code_hash=code_hash,
             distributions=distributions,
-            build_properties=pex.info.labelled(plan.claims, plan.record, code_hash(rest)),
+            build_properties=pex.info.labelled(plan.claims, plan.record, outside),
         )
         changes.added.update(_boot_files(pex, info))
-        _write(pex, info, changes, destination)
+        _write(pex, info, changes, path)
 
 
 def _distribution(
-    pex: PexFile, tree: Tree, change: TreeChange, changes: _Changes, stack: ExitStack
+    pex: PexFile, tree: Tree, change: TreeChange, changes: FileChanges, stack: ExitStack
 ) -> str:
     """Records the changes of a distribution and returns its new fingerprint."""
     # Not needed if the state is among the user's own files, as with --sources-directory.
     from bundler.artifacts.python.pex.wheels import seal
     from bundler.artifacts.python.wheel import zip as wheelzip
 
-    fingerprint = pex.info.distributions[tree.path.rpartition("/")[2]]
     if pex.info.has_wheel_files and tree.zip is not None:
         made = _spooled(stack, partial(wheelzip.rewrite, tree.zip, change))
         changes.added[tree.path] = made
-        changes.wheels.add(tree.path)
+        changes.stored.add(tree.path)
         return made.sha256
-    sealed = seal(tree, change, fingerprint)
+    sealed = seal(tree, change, pex.info.distributions[tree.name])
     if tree.zip is not None:
         changes.added[tree.path] = _spooled(stack, partial(_packed, tree, tree.zip, sealed.change))
     else:
         changes.take(tree, sealed.change)
-        changes.folders.append(f"{tree.path}/")
+        changes.walked.append(f"{tree.path}/")
     return sealed.fingerprint
 
 
 def _packed(tree: Tree, file: ZipFile, change: TreeChange, stream: BinaryIO) -> None:
     """A distribution of a packed PEX: the zip file of an installed wheel."""
-    removed = frozenset(path for path in tree.leaves if change.removes(path))
-    rewrite(file, ZipChange(change.added, removed, walked=("",)), b"", stream)
+    changes = FileChanges(walked=[""])
+    changes.take(Tree("", tree.leaves), change)
+    rewrite(file, changes, b"", stream)
 
 
 def _spooled(stack: ExitStack, write_to: Callable[[BinaryIO], None]) -> NewFile:
@@ -129,33 +102,30 @@ def _boot_files(pex: PexFile, info: PexInfo) -> dict[str, NewFile]:
     """PEX-INFO and the code that repeats its hash, including compiled code."""
     added = {PEX_INFO: NewFile.of(info.dump())}
     for name in BOOT_FILES:
-        found = pex.boot_file(name)
-        if found is not None:
+        if found := pex.boot_file(name):
             data, mode = found
-            where = f"{name} in {pex.name}"
-            data = replace_hash(data, pex.info.pex_hash, info.pex_hash, where)
-            added[name] = NewFile.of(data, mode)
+            added[name] = NewFile.of(_with_hash(data, pex, info), mode)
     return added
 
 
-def _write(pex: PexFile, info: PexInfo, changes: _Changes, destination: Path) -> None:
+def _with_hash(data: bytes, pex: PexFile, info: PexInfo) -> bytes:
+    return data.replace(pex.info.pex_hash.encode(), info.pex_hash.encode())
+
+
+def _write(pex: PexFile, info: PexInfo, changes: FileChanges, path: Path) -> None:
     if pex.zip is None:
-        with replacing.folder(pex.root, destination) as folder:
-            _copy_folder(pex.root, folder, changes)
+        path.mkdir()
+        replacing.take_mode(path, pex.root)
+        _copy_folder(pex.root, path, changes)
         return
     # The #! line, and with --sh-boot a script that holds the hash.
-    prefix = pex.zip.read_prefix().replace(pex.info.pex_hash.encode(), info.pex_hash.encode())
-    change = ZipChange(
-        changes.added,
-        frozenset(changes.removed),
-        walked=tuple(changes.folders),
-        stored=frozenset(changes.wheels),
-    )
-    with replacing.file(pex.root, destination) as stream:
-        rewrite(pex.zip, change, prefix, stream)
+    prefix = _with_hash(pex.zip.read_prefix(), pex, info)
+    with path.open("x+b", buffering=_BUFFER_BYTES) as stream:
+        rewrite(pex.zip, changes, prefix, stream)
+    replacing.take_mode(path, pex.root)
 
 
-def _copy_folder(source: Path, target: Path, changes: _Changes) -> None:
+def _copy_folder(source: Path, target: Path, changes: FileChanges) -> None:
     """Copies, never links: pex itself links to the user's sources, which change."""
     for directory, folders, names in walk(source):
         folders.sort()

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import msgspec
 
 from bundler.artifacts.python.pex.info import BOOTSTRAP, DEPS, PEX_INFO
-from bundler.artifacts.python.trees import NewFile
+from bundler.artifacts.python.trees import NewFile, Tree, TreeChange
 from bundler.artifacts.python.zipfiles import STORED, ZipEntry, ZipFile
 from bundler.artifacts.python.zipwriter import ZipWriter
 
@@ -21,39 +21,42 @@ _HEAD = (f"{BOOTSTRAP}/", f"{DEPS}/")
 _IN_EVERY_PEX = _HEAD
 
 
-class ZipChange(msgspec.Struct, frozen=True):
-    """The changes of a zip file.
+class FileChanges(msgspec.Struct):
+    """The changes of a PEX, or of a zip file in it, by paths from its top.
 
-    added: files to write, by entry name. removed: names of removed files. walked: the folders, each
-    with its slash, whose files are ordered as pex walks them. stored: names of files that are not
-    to be compressed.
+    added: files to write. removed: files. walked: the folders, each with its slash, whose files are
+    ordered as pex walks them. stored: files that are not to be compressed.
     """
 
-    added: Mapping[str, NewFile]
-    removed: frozenset[str]
-    walked: tuple[str, ...] = ()
-    stored: frozenset[str] = frozenset()
+    added: dict[str, NewFile] = msgspec.field(default_factory=dict)
+    removed: set[str] = msgspec.field(default_factory=set)
+    walked: list[str] = msgspec.field(default_factory=list)
+    stored: set[str] = msgspec.field(default_factory=set)
+
+    def take(self, tree: Tree, change: TreeChange) -> None:
+        self.added.update((tree.at(path), file) for path, file in change.added.items())
+        self.removed.update(tree.at(path) for path in tree.leaves if change.removes(path))
 
 
-def rewrite(file: ZipFile, change: ZipChange, prefix: bytes, stream: BinaryIO) -> None:
+def rewrite(file: ZipFile, changes: FileChanges, prefix: bytes, stream: BinaryIO) -> None:
     """Writes the changed zip to an empty stream that supports reading and seeking.
 
     prefix: what precedes the first entry, such as the ``#!`` line.
     """
     writer = ZipWriter(stream, compress=_is_compressed(file))
     writer.write_prefix(prefix)
-    head = _untouched_head(file, change)
+    head = _untouched_head(file, changes)
     writer.copy_head(file, head)
-    _write_sorted(file, file.entries_from(head), change, writer)
+    _write_sorted(file, file.entries_from(head), changes, writer)
     writer.finish()
 
 
-def _untouched_head(file: ZipFile, change: ZipChange) -> int:
+def _untouched_head(file: ZipFile, changes: FileChanges) -> int:
     """How many entries stay unchanged before the first that may change or move.
 
     pex's bootstrap and the distributions come first, and are most of the file.
     """
-    touched = (*change.walked, *change.added, *change.removed)
+    touched = (*changes.walked, *changes.added, *changes.removed)
     if any(not name.startswith(_HEAD) and name < _HEAD[-1] for name in touched):
         return 0
     distributions = {_distribution(name) for name in touched if name.startswith(f"{DEPS}/")}
@@ -68,12 +71,12 @@ def _distribution(name: str) -> str:
 
 
 def _write_sorted(
-    file: ZipFile, entries: Sequence[ZipEntry], change: ZipChange, writer: ZipWriter
+    file: ZipFile, entries: Sequence[ZipEntry], changes: FileChanges, writer: ZipWriter
 ) -> None:
-    kept, directories = _sorted_out(entries, change)
+    kept, directories = _sorted_out(entries, changes)
     run: list[ZipEntry] = []
     written = {directory for directory in _IN_EVERY_PEX if directory not in directories}
-    for name in _order(kept, change):
+    for name in _order(kept, changes):
         for directory in _parents(name):
             if directory in written:
                 continue
@@ -87,7 +90,7 @@ def _write_sorted(
             run.append(kept[name])
         else:
             _flush(writer, file, run)
-            _write_new(writer, name, change)
+            _write_new(writer, name, changes)
     _flush(writer, file, run)
 
 
@@ -99,31 +102,32 @@ def _is_compressed(file: ZipFile) -> bool:
 
 
 def _sorted_out(
-    entries: Sequence[ZipEntry], change: ZipChange
+    entries: Sequence[ZipEntry], changes: FileChanges
 ) -> tuple[dict[str, ZipEntry], dict[str, ZipEntry]]:
     kept: dict[str, ZipEntry] = {}
     directories: dict[str, ZipEntry] = {}
     for entry in entries:
         if entry.is_directory:
             directories[entry.name] = entry
-        elif entry.name not in change.added and entry.name not in change.removed:
+        elif entry.name not in changes.added and entry.name not in changes.removed:
             kept[entry.name] = entry
     return kept, directories
 
 
-def _order(kept: Mapping[str, ZipEntry], change: ZipChange) -> list[str]:
+def _order(kept: Mapping[str, ZipEntry], changes: FileChanges) -> list[str]:
     """All names in pex's order; an unchanged distribution keeps its own."""
     place = {name: index for index, name in enumerate(kept)}
+    walked = tuple(changes.walked)
 
     def key(name: str) -> tuple[str, int, tuple[tuple[int, str], ...]]:
-        if name.startswith(change.walked):
-            root = next(root for root in change.walked if name.startswith(root))
+        if name.startswith(walked):
+            root = next(root for root in walked if name.startswith(root))
             return root[:-1], 0, _walk_key(name[len(root) :])
         if name.startswith(f"{DEPS}/"):
             return _distribution(name), place.get(name, 0), ()
         return name, 0, ()
 
-    return sorted({**kept, **change.added}, key=key)
+    return sorted({**kept, **changes.added}, key=key)
 
 
 def _walk_key(path: str) -> tuple[tuple[int, str], ...]:
@@ -131,10 +135,10 @@ def _walk_key(path: str) -> tuple[tuple[int, str], ...]:
     return (*((1, folder) for folder in folders), (0, name))
 
 
-def _write_new(writer: ZipWriter, name: str, change: ZipChange) -> None:
-    file = change.added[name]
+def _write_new(writer: ZipWriter, name: str, changes: FileChanges) -> None:
+    file = changes.added[name]
     with file.open() as stream:
-        compress = False if name in change.stored else None
+        compress = False if name in changes.stored else None
         writer.write_stream(name, stream, mode=file.mode, compress=compress, size=file.size)
 
 

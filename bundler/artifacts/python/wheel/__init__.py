@@ -21,6 +21,7 @@ from bundler.artifacts.python.wheel import zip as wheelzip
 from bundler.artifacts.python.wheel.zip import metadata_of, rewrite
 from bundler.state.artifact import OneArtifact, StateDirectory
 from bundler.state.manifest import EVERY_BYTE, Claim, Manifest, RunRecord, canonical
+from bundler.system.atomic import io_errors
 
 _STATES = "state-bundler/states.json"
 _RUN_RECORD = "state-bundler/run-record.json"
@@ -83,13 +84,14 @@ class WheelDestination(msgspec.Struct, frozen=True):
     def embed(self, request: EmbedRequest) -> Iterator[WheelArtifact]:
         """See `bundler.artifacts.embedding.Destination`; raises as `PexDestination.embed` does."""
         with replacing.named_at_end(self.path) as path:
-            _write(self.base, request.read_back_as(EVERY_BYTE), path)
+            with io_errors(self.path):
+                _write(self.base, request.read_back_as(EVERY_BYTE), path)
             request.listener.phase("Reading back")
             with open_wheel(path) as made:
                 yield made
 
 
-def _write(source: Path, request: EmbedRequest, destination: Path) -> None:
+def _write(source: Path, request: EmbedRequest, path: Path) -> None:
     with zipfiles.opened(source) as file:
         tree = zip_tree(file)
         metadata = metadata_of(file)
@@ -97,8 +99,9 @@ def _write(source: Path, request: EmbedRequest, destination: Path) -> None:
         claims = _claims(source)
         made = plan(str(source), (tree,), claims, request.bundles, request.record, dagster=dagster)
         change = made.changes[""].and_also(_labels(metadata, made))
-        with replacing.file(source, destination) as stream:
+        with path.open("x+b") as stream:
             rewrite(file, change, stream)
+    replacing.take_mode(path, source)
 
 
 def _claims(source: Path) -> Sequence[Claim]:
