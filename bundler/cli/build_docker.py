@@ -107,16 +107,11 @@ def build_docker(
     listener = narrator(quiet=quiet)
     by_stdin = ctx.with_resource(stdin_context.take(arguments))
     docker = Docker.from_environment()
-
-    def detected() -> dockerbuild.Builder:
-        return dockerbuild.detect(docker, docker.connect_late())
-
+    detected = dockerbuild.Detecting(docker)
     engine_build.preflight(arguments, listener, by_stdin, detected)
     docker.refuse_silence()  # before minutes are spent on a refresh
-    program = dockerbuild.asked_ahead(docker)
-    engine_build.require_buildkit(
-        arguments, by_stdin, lambda: dockerbuild.detect(docker, docker.connect_late(), program())
-    )
+    detected.start()
+    engine_build.require_buildkit(arguments, by_stdin, detected)
 
     def check(projects: Sequence[Project]) -> None:
         refuse_relative(image_path, projects)
@@ -137,7 +132,7 @@ def build_docker(
         every_byte=every_byte,
     )
     with engine_build.building(
-        arguments, request, docker=docker, program=program, piped=by_stdin
+        arguments, request, docker=docker, builder=detected(), piped=by_stdin
     ) as image:
         before = next(iter(arguments.tags), None)
         verdict = verify_and_load(image.artifact, prepared, listener, before=before)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import msgspec
 
@@ -183,20 +184,19 @@ def _terminate(process: subprocess.Popen[bytes]) -> None:
 
 def feed(
     argv: Sequence[str | os.PathLike[str]],
-    pieces: Iterable[bytes],
+    fill: Callable[[BinaryIO], None],
     *,
     env: Mapping[str, str] | None = None,
     stdout: int | None = None,
 ) -> int:
-    """Like `pass_through`, but we fill the program's stdin; it may stop reading early."""
+    """Like `pass_through`, but `fill` writes the program's stdin, which may stop reading early."""
     with _start(
         argv, None, env, stdin=subprocess.PIPE, output=stdout, errors=None, session=False
     ) as process:
         try:
             if process.stdin is not None:
                 with suppress(BrokenPipeError):
-                    for piece in pieces:
-                        process.stdin.write(piece)
+                    fill(cast("BinaryIO", process.stdin))
                 with suppress(BrokenPipeError):
                     process.stdin.close()
             return process.wait()

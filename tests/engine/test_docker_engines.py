@@ -146,7 +146,7 @@ def test_buildkit_without_buildx_is_said(engine: Engine) -> None:
     for cli in engine.clis:
         docker = Docker(cli, (), {**engine.environment, "DOCKER_BUILDKIT": "1"})
         try:
-            builder = detect(docker, docker.connect())
+            builder = detect(docker)
         except BundlerError as error:
             assert "buildx" in error.what  # noqa: PT017  # either is right, by what is installed
         else:

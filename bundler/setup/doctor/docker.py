@@ -291,7 +291,7 @@ def engine(patient: DoctorContext) -> Iterator[Finding]:
         yield Finding("warn", error.what, why, error.hint or "Run docker version for details.")
         return
     yield Finding("ok", f"Engine {version} at {docker.host()}.")
-    yield from without_buildkit(patient, lambda: detect(docker, docker.connect()))
+    yield from without_buildkit(patient, lambda: detect(docker))
 
 
 def without_buildkit(patient: DoctorContext, detected: Callable[[], Builder]) -> Iterator[Finding]:

@@ -176,7 +176,9 @@ def test_a_quoted_path_matches_itself_alone(name: str) -> None:
 
 
 def names_in(context: ClassicContext) -> set[str]:
-    archive = io.BytesIO(b"".join(context.pieces()))
+    archive = io.BytesIO()
+    context.write(archive)
+    archive.seek(0)
     with tarfile.open(fileobj=archive) as opened:
         return set(opened.getnames())
 
@@ -215,7 +217,9 @@ def test_a_dockerfile_from_elsewhere_does_not_stay_in_the_context(tmp_path: Path
     context.mkdir()
     (context / "a").touch()
     made = ClassicContext(context, "", withheld_rules(context, []), tmp_path / "other", b"FROM x\n")
-    archive = io.BytesIO(b"".join(made.pieces()))
+    archive = io.BytesIO()
+    made.write(archive)
+    archive.seek(0)
     with tarfile.open(fileobj=archive) as opened:
         assert set(opened.getnames()) == {"a", made.dockerfile, ".dockerignore"}
         ignored = opened.extractfile(".dockerignore")

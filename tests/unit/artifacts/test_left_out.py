@@ -255,7 +255,9 @@ def test_an_archive_on_stdin_loses_its_credentials() -> None:
     names = Names.of(b"FROM x\nCOPY kept/.env /\n", "Dockerfile", "", {})
     credentials = list(piped.credentials(names))
     assert credentials == [".env", "a/.aws", "key.pem", ".git"]
-    sent = io.BytesIO(b"".join(piped.pieces([], credentials)))
+    sent = io.BytesIO()
+    piped.write(sent, [], credentials)
+    sent.seek(0)
     with tarfile.open(fileobj=sent, mode="r:gz") as archive:
         assert archive.getnames() == ["./ca.pem", "./shop.py", "./kept/.env"]
 

@@ -20,7 +20,6 @@ from bundler.artifacts.image.engine.contexts import is_engine_own_builder
 from bundler.artifacts.image.engine.dockerbuild import (
     Builder,
     DockerBuild,
-    Program,
     detect,
     dockerfile_of,
 )
@@ -77,14 +76,13 @@ def require_buildkit(
     arguments: Arguments, piped: Piped | None, detected: Callable[[], Builder]
 ) -> None:
     """Raises `ToolFailed` if the Dockerfile needs BuildKit and the builder does not have it."""
-    found, builder = _dockerfile(arguments, piped), detected()
+    found = _dockerfile(arguments, piped)
     modern = needing_buildkit(found[1].decode(errors="replace")) if found else None
-    if found is None or modern is None or builder.is_buildkit:
-        return
-    raise ToolFailed(
-        f"{found[0]}:{modern.line} requires BuildKit, which {builder} does not have.",
-        hint="Install the docker-buildx plugin; up to Docker 22, DOCKER_BUILDKIT=1 is enough.",
-    )
+    if found and modern and not (builder := detected()).is_buildkit:
+        raise ToolFailed(
+            f"{found[0]}:{modern.line} requires BuildKit, which {builder} does not have.",
+            hint="Install the docker-buildx plugin; up to Docker 22, DOCKER_BUILDKIT=1 is enough.",
+        )
 
 
 def refuse_missing_configuration(
@@ -227,19 +225,19 @@ def building(
     request: EmbedRequest,
     *,
     docker: Docker | None = None,
-    program: Callable[[], Program] | None = None,
+    builder: Builder | None = None,
     command: Sequence[str] = ("build",),
     piped: Piped | None = None,
 ) -> Iterator[ReadyImage]:
     """Builds and embeds; the image gets its names, files and pushes when the block succeeds.
 
-    program: the prefetched answer of the docker program. command: ``build`` or ``buildx build``.
+    builder: None to detect it. command: ``build`` or ``buildx build``.
     piped: the input on stdin. Raises `ChildFailed` with docker's own exit code if the build fails,
     and as `EngineDestination.embed` does.
     """
     docker = docker or Docker.from_environment()
     engine = docker.connect_late()
-    builder = detect(docker, engine, program() if program else None)
+    builder = builder or detect(docker)
     request.listener.note(f"Building with {builder}.")
     for sentence in shown(arguments, request.bundles):
         request.listener.warning(sentence)

@@ -8,8 +8,8 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from bundler.artifacts.image.engine.arguments import Arguments
 from bundler.artifacts.image.engine.dockerfile import instructions
@@ -35,27 +35,20 @@ _NOT_SEARCHED = {".git", ".venv", "venv", "node_modules", "site-packages", "__py
 _PACKAGED = re.compile(r"\.(whl|pex|tar\.gz|tgz|zip)\b")
 _CONFIGURATION = ("pyproject.toml", "dg.toml")
 _DOCKERFILE = "Dockerfile.state-bundler"
-_CHUNK_BYTES = 256 * 1024
-
-
-@dataclass(frozen=True)
-class Withheld:
-    """What is withheld from the build. rules: in the format of an ignore file."""
-
-    rules: tuple[str, ...]
 
 
 def withheld_rules(
     root: Path, bundles: Sequence[Bundle], left_out: LeftOut | None = None
-) -> Withheld:
-    """The state directories below a context, what dbt leaves next to their projects, and more."""
+) -> list[str]:
+    """Ignore rules for the state directories below a context, what dbt leaves next to their
+    projects, and what else is left out."""
     top = root.resolve()
     paths = [bundle.root.resolve() for bundle in bundles]
     for project in _dbt_projects(root, bundles):
         paths += [project / name for name in _DBT_LEFTOVERS]
     inside = [path.relative_to(top).as_posix() for path in paths if path.is_relative_to(top)]
-    rules = tuple(quoted(path) for path in inside if path != ".")
-    return Withheld(rules + (left_out.rules if left_out else ()))
+    rules = [quoted(path) for path in inside if path != "."]
+    return [*rules, *(left_out.rules if left_out else ())]
 
 
 def shown(arguments: Arguments, bundles: Sequence[Bundle]) -> Iterator[str]:
@@ -75,7 +68,7 @@ def shown(arguments: Arguments, bundles: Sequence[Bundle]) -> Iterator[str]:
                 f"--build-context {name} gives the build access to {', '.join(credentials)}. To "
                 f"keep that out of the image, add it to {root / IGNORE_FILE}."
             )
-        for rule in withheld_rules(root, bundles).rules:
+        for rule in withheld_rules(root, bundles):
             if not excluded(rule.replace("\\", ""), rules):
                 yield (
                     f"--build-context {name} contains {rule}: new state will invalidate the "
@@ -138,32 +131,37 @@ class ClassicContext:
     """A context as an archive, as the classic builder's own client sends it."""
 
     def __init__(
-        self, root: Path, ignored: str, withheld: Withheld, dockerfile: Path | None, text: bytes
+        self,
+        root: Path,
+        ignored: str,
+        withheld: Sequence[str],
+        dockerfile: Path | None,
+        text: bytes,
     ) -> None:
         self._root = root
         self._ignored = ignored
-        self._rules = parse("\n".join([ignored, *withheld.rules]))
+        self._rules = parse("\n".join([ignored, *withheld]))
         self._text = text
         self._inside = _inside(root, dockerfile)
         self.dockerfile = self._inside or _DOCKERFILE
 
-    def pieces(self) -> Iterator[bytes]:
-        """The archive. Raises `InputOutputError` for a file that cannot be read."""
-        for path, source in walk(self._root, self._rules):
-            if path not in (self.dockerfile, IGNORE_FILE):
-                yield from _member(path, source)
-        # The builder needs both, and removes from the context what the rules exclude.
-        if self._inside is not None:
-            yield from _member(self._inside, self._root / self._inside)
-        else:
-            yield from _made(self.dockerfile, self._text)
-        ignore_file = self._root / IGNORE_FILE
-        if self._inside is None:
-            also = "" if ignore_file.exists() else f"{IGNORE_FILE}\n"
-            yield from _made(IGNORE_FILE, f"{self._ignored}\n{_DOCKERFILE}\n{also}".encode())
-        elif ignore_file.exists():
-            yield from _member(IGNORE_FILE, ignore_file)
-        yield b"\0" * 1024
+    def write(self, stream: BinaryIO) -> None:
+        """Writes the archive. Raises `InputOutputError` for a file that cannot be read."""
+        with tarfile.open(fileobj=stream, mode="w|") as archive:
+            for path, source in walk(self._root, self._rules):
+                if path not in (self.dockerfile, IGNORE_FILE):
+                    _add(archive, path, source)
+            # The builder needs both, and removes from the context what the rules exclude.
+            ignore_file = self._root / IGNORE_FILE
+            if self._inside is not None:
+                _add(archive, self._inside, self._root / self._inside)
+                if ignore_file.exists():
+                    _add(archive, IGNORE_FILE, ignore_file)
+            else:
+                _add_made(archive, self.dockerfile, self._text)
+                also = "" if ignore_file.exists() else f"{IGNORE_FILE}\n"
+                rules = f"{self._ignored}\n{_DOCKERFILE}\n{also}"
+                _add_made(archive, IGNORE_FILE, rules.encode())
 
 
 def _inside(root: Path, dockerfile: Path | None) -> str | None:
@@ -174,38 +172,26 @@ def _inside(root: Path, dockerfile: Path | None) -> str | None:
     return real.relative_to(top).as_posix() if real.is_relative_to(top) else None
 
 
-def _member(path: str, source: Path) -> Iterator[bytes]:
-    """A file, folder or link with its mode; owned by root, as docker's client sends it."""
+def _add(archive: tarfile.TarFile, path: str, source: Path) -> None:
+    """Adds a file, folder or link with its mode; owned by root, as docker's client sends it."""
     try:
-        with tarfile.open(fileobj=io.BytesIO(), mode="w") as archive:
-            info = archive.gettarinfo(source, path)
-        if info is None:  # a socket
-            return
-        info.uid = info.gid = 0
-        info.uname = info.gname = ""
-        if info.islnk():
-            info.type, info.linkname, info.size = tarfile.REGTYPE, "", source.stat().st_size
-        info.mtime = int(info.mtime)
-        yield info.tobuf(tarfile.PAX_FORMAT)
-        if info.isreg():
-            yield from _content(source, info.size)
+        archive.add(source, path, recursive=False, filter=_of_root)
+    except BrokenPipeError:
+        raise
     except OSError as error:
+        if error.errno is None:  # it became shorter
+            raise InputOutputError(f"{source} changed while it was being read.") from error
         raise unreadable(source, error) from error
 
 
-def _content(source: Path, size: int) -> Iterator[bytes]:
-    left = size
-    with source.open("rb") as stream:
-        while left and (chunk := stream.read(min(_CHUNK_BYTES, left))):
-            left -= len(chunk)
-            yield chunk
-    if left:
-        raise InputOutputError(f"{source} changed while it was being read.")
-    yield b"\0" * (-size % 512)
+def _of_root(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    info.uid = info.gid = 0
+    info.uname = info.gname = ""
+    info.mtime = int(info.mtime)
+    return info
 
 
-def _made(path: str, data: bytes) -> Iterator[bytes]:
+def _add_made(archive: tarfile.TarFile, path: str, data: bytes) -> None:
     info = tarfile.TarInfo(path)
     info.size = len(data)
-    yield info.tobuf(tarfile.PAX_FORMAT)
-    yield data + b"\0" * (-len(data) % 512)
+    archive.addfile(info, io.BytesIO(data))

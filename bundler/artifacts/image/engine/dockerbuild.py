@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from bundler.artifacts.image.engine.arguments import Arguments
-from bundler.artifacts.image.engine.connection import Docker, Engine
-from bundler.artifacts.image.engine.context import ClassicContext, Withheld, withheld_rules
+from bundler.artifacts.image.engine.connection import Docker
+from bundler.artifacts.image.engine.context import ClassicContext, withheld_rules
 from bundler.artifacts.image.engine.contexts import builder_alias, unaliased
 from bundler.artifacts.image.engine.ignore import (
     IGNORE_FILE,
@@ -28,6 +30,9 @@ from bundler.artifacts.image.engine.stdin_context import STDIN, Piped
 from bundler.errors import ChildFailed, ToolFailed, unreadable
 from bundler.state.bundle import Bundle
 from bundler.system import process
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 # The first docker whose own builder is buildx, a plugin; in older ones, BuildKit is built in.
 _BUILDX_SINCE = 23
@@ -50,51 +55,19 @@ class Builder:
         return f"docker {self.version}, {names[self.kind]}"
 
 
-@dataclass(frozen=True)
-class Program:
-    """The docker program's description of itself, without asking an engine."""
+def detect(docker: Docker) -> Builder:
+    """The builder that plain ``docker build`` would use here. Raises `ToolFailed` without docker.
 
-    version: str
-    has_buildx: bool
-
-
-def _is_with_buildx(version: str) -> bool:
-    """Whether this docker's own builder is buildx."""
+    Asks the engine only for a docker older than buildx.
+    """
+    version, wanted = docker.version(), docker.environment.get("DOCKER_BUILDKIT", "").lower()
     major = version.partition(".")[0]
-    return not major.isdecimal() or int(major) >= _BUILDX_SINCE
-
-
-def program_of(docker: Docker) -> Program:
-    """Asks the program. Raises `ToolFailed` if it is missing."""
-    version = docker.version()
-    asked = _is_with_buildx(version) and _wanted(docker) in {"", *_TRUE}
-    return Program(version, asked and docker.succeeds("buildx", "version"))
-
-
-def asked_ahead(docker: Docker) -> Callable[[], Program]:
-    """Prefetches `program_of`: starting docker takes as long as everything that git is asked."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    pool = ThreadPoolExecutor(1)
-    answer = pool.submit(program_of, docker)
-    pool.shutdown(wait=False)
-    return answer.result
-
-
-def _wanted(docker: Docker) -> str:
-    return docker.environment.get("DOCKER_BUILDKIT", "").lower()
-
-
-def detect(docker: Docker, engine: Engine, program: Program | None = None) -> Builder:
-    """The builder that plain ``docker build`` would use here."""
-    program, wanted = program or program_of(docker), _wanted(docker)
-    version = program.version
     if wanted and wanted not in _TRUE:
         return Builder("classic", version)
-    if not _is_with_buildx(version):
-        is_buildkit = wanted or engine.headers.get("builder-version") == "2"
+    if major.isdecimal() and int(major) < _BUILDX_SINCE:
+        is_buildkit = wanted or docker.connect_late().headers.get("builder-version") == "2"
         return Builder("buildkit" if is_buildkit else "classic", version)
-    if program.has_buildx:
+    if docker.succeeds("buildx", "version"):
         return Builder("buildx", version)
     if wanted:
         raise ToolFailed(
@@ -102,6 +75,29 @@ def detect(docker: Docker, engine: Engine, program: Program | None = None) -> Bu
             hint="Install the docker-buildx plugin, or unset DOCKER_BUILDKIT.",
         )
     return Builder("classic", version)
+
+
+class Detecting:
+    """Detects the builder once, in a thread: starting docker takes as long as all questions to
+    git."""
+
+    def __init__(self, docker: Docker) -> None:
+        self._docker = docker
+
+    @cached_property
+    def _answer(self) -> Future[Builder]:
+        from concurrent.futures import ThreadPoolExecutor
+
+        pool = ThreadPoolExecutor(1)
+        answer = pool.submit(detect, self._docker)
+        pool.shutdown(wait=False)
+        return answer
+
+    def start(self) -> None:
+        _ = self._answer
+
+    def __call__(self) -> Builder:
+        return self._answer.result()
 
 
 def is_local(arguments: Arguments) -> bool:
@@ -145,20 +141,21 @@ class DockerBuild:
         if self.arguments.quiet:
             words.append("--quiet")
         environment = _environment(self.docker, folder)
-        more, stdin = self._context(folder)
+        more, fill = self._context(folder)
         argv = self.docker.argv(*self.command, *words, *more)
-        exit_code = _docker(argv, environment, stdin, quiet=self.arguments.quiet)
+        exit_code = _docker(argv, environment, fill, quiet=self.arguments.quiet)
         if exit_code:
             raise ChildFailed("docker build", exit_code)
 
-    def _context(self, folder: Path) -> tuple[list[str], Iterator[bytes] | None]:
-        """The arguments for the Dockerfile and the context, and the input on stdin."""
+    def _context(self, folder: Path) -> tuple[list[str], Callable[[BinaryIO], None] | None]:
+        """The arguments for the Dockerfile and the context, and what fills docker's stdin."""
         arguments, piped = self.arguments, self.piped
         if not is_local(arguments):
             given = ["--file", arguments.file] if arguments.file is not None else []
             places = [bundle.place for bundle in self.bundles]
             more = self.left_out.credentials if self.left_out else ()
-            return [*given, arguments.context], piped.pieces(places, more) if piped else None
+            fill = partial(piped.write, places=places, left_out=more) if piped else None
+            return [*given, arguments.context], fill
         root = Path(arguments.context)
         withheld = withheld_rules(root, self.bundles, self.left_out)
         path, text = _dockerfile(arguments, piped)
@@ -166,7 +163,7 @@ class DockerBuild:
             copy = with_rules(root, path, text, withheld, folder)
             return ["--file", str(copy), str(root)], None
         context = ClassicContext(root, effective(root, None), withheld, path, text)
-        return ["--file", context.dockerfile, "-"], context.pieces()
+        return ["--file", context.dockerfile, "-"], context.write
 
 
 def _dockerfile(arguments: Arguments, piped: Piped | None) -> tuple[Path | None, bytes]:
@@ -233,7 +230,7 @@ def plain(arguments: Sequence[str], docker: Docker | None = None) -> int:
 def _docker(
     argv: Sequence[str],
     environment: Mapping[str, str],
-    stdin: Iterator[bytes] | None,
+    fill: Callable[[BinaryIO], None] | None,
     *,
     quiet: bool,
 ) -> int:
@@ -241,18 +238,18 @@ def _docker(
     sys.stdout.flush()
     with open(os.devnull, "wb") as nowhere:
         stdout = nowhere.fileno() if quiet else 2
-        if stdin is None:
+        if fill is None:
             return process.pass_through(argv, env=environment, stdout=stdout)
-        return process.feed(argv, stdin, env=environment, stdout=stdout)
+        return process.feed(argv, fill, env=environment, stdout=stdout)
 
 
 def with_rules(
-    root: Path, path: Path | None, text: bytes, withheld: Withheld, folder: Path
+    root: Path, path: Path | None, text: bytes, withheld: Sequence[str], folder: Path
 ) -> Path:
     """A copy of a Dockerfile, next to the effective ignore rules and ours."""
     copy = folder / (path.name if path is not None else "Dockerfile")
     copy.write_bytes(text)
-    rules = [effective(root, path).rstrip("\n"), *withheld.rules]
+    rules = [effective(root, path).rstrip("\n"), *withheld]
     copy.with_name(copy.name + IGNORE_FILE).write_text("\n".join(rules).lstrip("\n") + "\n")
     return copy
 

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bundler.artifacts.image import image
 from bundler.artifacts.image.engine.config import settings_of
@@ -20,9 +20,6 @@ from bundler.errors import UsageError, VerificationFailed
 from bundler.state.artifact import Member, OneArtifact, StateDirectory
 from bundler.state.bundle import MANIFEST_NAME, Bundle
 from bundler.state.manifest import MAX_MANIFEST_BYTES, Claim, Manifest, RunRecord, parse
-
-if TYPE_CHECKING:
-    pass
 
 
 class EngineImage(OneArtifact):

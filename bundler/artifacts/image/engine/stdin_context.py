@@ -6,7 +6,6 @@ then gets every byte of an archive except the state directories.
 
 from __future__ import annotations
 
-import io
 import posixpath
 import shutil
 import sys
@@ -14,22 +13,20 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bundler.artifacts.image.engine.arguments import Arguments
 from bundler.artifacts.image.engine.left_out import Names
 from bundler.errors import UsageError
 from bundler.system.credential_files import BY_CONTENT, has_credentials_name, is_private
 
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
 STDIN = "-"
 _CHUNK_BYTES = 1024 * 1024
-
-
-# The first bytes of compressed archives. docker takes anything that is neither compressed nor a tar
-# for a Dockerfile.
-_GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"
 
 
 @dataclass(frozen=True)
@@ -69,32 +66,30 @@ class Piped:
                 found.add(path)
                 yield path
 
-    def pieces(self, places: Sequence[str], left_out: Sequence[str] = ()) -> Iterator[bytes]:
-        """docker's input: every byte, but of an archive no member below one of the places.
+    def write(self, stream: BinaryIO, places: Sequence[str], left_out: Sequence[str] = ()) -> None:
+        """Writes docker's input: every byte, but of an archive no member below one of the places.
 
         places: the ends of state directories' paths. left_out: whole paths. An archive is wrapped
         in gzip without compression: docker recognises it by its first bytes, and an uncompressed
         one not with every kind of header.
         """
         if not self.is_archive:
-            yield from _between(self.content, 0, None)
+            _copy(self.content, 0, None, stream)
             return
-        packing = zlib.compressobj(0, wbits=zlib.MAX_WBITS + 16)
-        for piece in self._kept(places, left_out):
-            yield packing.compress(piece)
-        yield packing.flush()
+        import gzip
 
-    def _kept(self, places: Sequence[str], left_out: Sequence[str]) -> Iterator[bytes]:
         done = 0
         tops = tuple(f"{path}/" for path in left_out)
-        with _opened(self.content) as archive:
+        with (
+            gzip.GzipFile(fileobj=stream, mode="wb", compresslevel=0) as packed,
+            _opened(self.content) as archive,
+        ):
             while (member := archive.next()) is not None:
                 path = _path(member)
                 is_out = f"{path}/".startswith(tops) or _is_below(path, places)
-                end = member.offset if is_out else archive.offset
-                yield from _between(self.content, done, end)
+                _copy(self.content, done, member.offset if is_out else archive.offset, packed)
                 done = archive.offset
-        yield from _between(self.content, done, None)
+            _copy(self.content, done, None, packed)
 
 
 @contextmanager
@@ -124,52 +119,33 @@ def take(arguments: Arguments, stdin: BinaryIO | None = None) -> Iterator[Piped 
             yield Piped(content, is_archive=False)
             return
         with _unpacked(content) as plain:
-            yield Piped(plain, is_archive=plain is not content or _is_archive(content))
+            yield Piped(plain, is_archive=plain is not content or tarfile.is_tarfile(content))
 
 
 @contextmanager
 def _unpacked(content: BinaryIO) -> Iterator[BinaryIO]:
     """The same file if it is not compressed."""
+    import bz2
+    import gzip
     import lzma
 
-    source = _unpacking(content)
-    if source is None:
+    # By the first bytes. docker takes anything that is neither compressed nor a tar for a
+    # Dockerfile.
+    kinds: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+    content.seek(0)
+    begins = content.read(6)
+    content.seek(0)
+    unpacking = next((kinds[first] for first in kinds if begins.startswith(first)), None)
+    if unpacking is None:
         yield content
         return
     with tempfile.TemporaryFile(prefix="state-bundler-") as plain:
         try:
-            with source:
+            with unpacking(content) as source:
                 shutil.copyfileobj(source, plain, _CHUNK_BYTES)
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise UsageError("The archive on stdin cannot be extracted.") from error
         yield plain
-
-
-def _unpacking(content: BinaryIO) -> io.BufferedIOBase | None:
-    """The decompressed bytes; None if the file is not compressed."""
-    content.seek(0)
-    begins = content.read(len(_XZ))
-    content.seek(0)
-    if begins.startswith(_GZIP):
-        import gzip
-
-        return gzip.GzipFile(fileobj=content)
-    if begins.startswith(_BZIP2):
-        import bz2
-
-        return bz2.BZ2File(content)
-    if begins.startswith(_XZ):
-        import lzma
-
-        return lzma.LZMAFile(content)
-    return None
-
-
-def _is_archive(content: BinaryIO) -> bool:
-    with suppress(tarfile.TarError):
-        tarfile.open(fileobj=content, mode="r:").close()
-        return True
-    return False
 
 
 @contextmanager
@@ -200,9 +176,9 @@ def _is_below(path: str, places: Sequence[str]) -> bool:
     return any(f"/{place}/" in f"/{path}/" for place in places)
 
 
-def _between(content: BinaryIO, start: int, end: int | None) -> Iterator[bytes]:
+def _copy(content: BinaryIO, start: int, end: int | None, stream: SupportsWrite[bytes]) -> None:
     content.seek(start)
     left = sys.maxsize if end is None else end - start
     while left and (chunk := content.read(min(_CHUNK_BYTES, left))):
         left -= len(chunk)
-        yield chunk
+        stream.write(chunk)
