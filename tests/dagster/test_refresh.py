@@ -13,7 +13,7 @@ from bundler.listener import KeyProgress, Listener
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project, open_project
 from bundler.refresh.run import Refreshed, discover, refresh
-from bundler.setup.demo.vendor import Fault, VendorApi
+from bundler.setup.demo.vendor import VendorApi
 from tests.support.sample import Sample
 
 CATALOG = "VendorCatalog[products]"
@@ -91,7 +91,7 @@ def test_a_stopped_api_is_told_by_key_host_and_event_and_nothing_is_lost(
 def test_a_failure_that_passes_is_mended_by_another_attempt(
     project: Project, vendor: VendorApi
 ) -> None:
-    vendor.faults["/v1/products"] = Fault(status=503)
+    vendor.faults["/v1/products"] = 503
 
     class Mends(Recorded):
         def key(self, progress: KeyProgress) -> None:

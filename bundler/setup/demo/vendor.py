@@ -5,16 +5,15 @@
     {"items": [{"id": "tea-assam", "name": "Assam", …}], "next": 2, "total": 25}
 
 with ``next`` null on the last page. It can be stopped, so that connections are refused, started
-again at the same address, and made to fail in the ways in which vendors do (`Fault`).
+again at the same address, and made to fail.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
@@ -27,22 +26,6 @@ Item = Mapping[str, object]
 HOST = "127.0.0.1"
 TOKEN = "vendor-token-of-the-demo"  # noqa: S105  # opens nothing but this loopback server
 _PAGE_SIZE = 10
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What a request gets instead of its page.
-
-    status: the answer's status code. body: sent unchanged. headers: sent in addition to the usual
-    ones. promised: the announced Content-Length, if it should differ from the body's (a truncated
-    body). delay: seconds until the answer begins.
-    """
-
-    status: int = 503
-    body: bytes = b'{"error": "out of order"}'
-    headers: Mapping[str, str] = field(default_factory=dict)
-    promised: int | None = None
-    delay: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -62,14 +45,10 @@ def standard_catalogs() -> dict[str, list[Item]]:
         for kind, price in kinds
         for rank, leaf in enumerate(leaves)
     ]
+    countries = {"Brahmaputra": "IN", "Uji": "JP", "Anxi": "CN", "Cederberg": "ZA"}
     suppliers: list[Item] = [
         {"id": name.lower(), "name": name, "country": country}
-        for name, country in (
-            ("Brahmaputra", "IN"),
-            ("Uji", "JP"),
-            ("Anxi", "CN"),
-            ("Cederberg", "ZA"),
-        )
+        for name, country in countries.items()
     ]
     return {"products": products, "suppliers": suppliers}
 
@@ -78,22 +57,14 @@ class VendorApi:
     """The server, in its own thread; a context manager that starts and stops it.
 
     catalogs: name to items, read at each request, so that a change has an immediate effect.
-    faults: what a request gets in place of its page, by its path such as ``/v1/products``, by path
-    and page such as ``/v1/products?page=2``, or by ``*``, which matches every request.
+    faults: the status of every answer, by a path such as ``/v1/products``.
     requests: all that came in, oldest first.
     """
 
-    def __init__(
-        self,
-        *,
-        token: str = TOKEN,
-        catalogs: dict[str, list[Item]] | None = None,
-        page_size: int = _PAGE_SIZE,
-    ) -> None:
-        self.token = token
-        self.catalogs = standard_catalogs() if catalogs is None else catalogs
-        self.page_size = page_size
-        self.faults: dict[str, Fault] = {}
+    def __init__(self) -> None:
+        self.token = TOKEN
+        self.catalogs = standard_catalogs()
+        self.faults: dict[str, int] = {}
         self.requests: list[VendorRequest] = []
         self._port = 0
         self._server: ThreadingHTTPServer | None = None
@@ -108,10 +79,10 @@ class VendorApi:
         """The variables that the sample project reads."""
         return {"SHOP_API_URL": self.url, "SHOP_API_TOKEN": self.token}
 
-    def start(self, port: int = 0) -> None:
-        """Serves at the given port, else at the previous one, else at a free one."""
+    def start(self) -> None:
+        """Serves at the previous port, else at a free one."""
         if self._server is None:
-            server = _Server((HOST, port or self._port), _Handler)
+            server = _Server((HOST, self._port), _Handler)
             server.api = self
             self._server = server
             self._port = server.server_port
@@ -131,32 +102,27 @@ class VendorApi:
     def __exit__(self, *exc: object) -> None:
         self.stop()
 
-    def answer(self, target: str, authorization: str | None) -> Fault:
-        """The answer to a request; a good answer is a `Fault` with status 200."""
+    def answer(self, target: str, authorization: str | None) -> tuple[int, dict[str, object]]:
+        """The status and the body of the answer to a request."""
         url = urlsplit(target)
         page = parse_qs(url.query).get("page", ["1"])[0]
-        names = (f"{url.path}?page={page}", url.path, "*")
-        fault = next((self.faults[name] for name in names if name in self.faults), None)
-        if fault is not None:
-            return fault
+        if fault := self.faults.get(url.path):
+            return fault, {"error": "out of order"}
         if authorization != f"Bearer {self.token}":
-            return _json(401, {"error": "who are you?"})
+            return 401, {"error": "who are you?"}
         items = self.catalogs.get(url.path.removeprefix("/v1/"))
         if items is None or not page.isdigit() or page == "0":
-            return _json(404, {"error": "no such page"})
-        return _json(200, self._page(items, int(page)))
-
-    def _page(self, items: Sequence[Item], page: int) -> dict[str, object]:
-        end = page * self.page_size
-        return {
-            "items": items[end - self.page_size : end],
-            "next": page + 1 if end < len(items) else None,
-            "total": len(items),
-        }
+            return 404, {"error": "no such page"}
+        return 200, _page(items, int(page))
 
 
-def _json(status: int, body: object) -> Fault:
-    return Fault(status, json.dumps(body).encode(), {"Content-Type": "application/json"})
+def _page(items: Sequence[Item], page: int) -> dict[str, object]:
+    end = page * _PAGE_SIZE
+    return {
+        "items": items[end - _PAGE_SIZE : end],
+        "next": page + 1 if end < len(items) else None,
+        "total": len(items),
+    }
 
 
 class _Server(ThreadingHTTPServer):
@@ -171,18 +137,16 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 10
 
     def do_GET(self) -> None:
-        answer = self.server.api.answer(self.path, self.headers.get("Authorization"))
-        self.server.api.requests.append(VendorRequest(self.path, answer.status))
-        time.sleep(answer.delay)
-        self.send_response(answer.status)
-        promised = len(answer.body) if answer.promised is None else answer.promised
-        for name, value in {**answer.headers, "Content-Length": str(promised)}.items():
-            self.send_header(name, value)
-        # One request per connection: none outlives `stop`, and a truncated body ends the
-        # connection.
+        status, answer = self.server.api.answer(self.path, self.headers.get("Authorization"))
+        self.server.api.requests.append(VendorRequest(self.path, status))
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        # One request per connection: none outlives `stop`.
         self.send_header("Connection", "close")
         self.end_headers()
-        self.wfile.write(answer.body)
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base's name
         """Keeps the terminal quiet; `VendorApi.requests` has them all."""
