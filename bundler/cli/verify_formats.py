@@ -12,7 +12,7 @@ from bundler.artifacts.verify import Verdict
 from bundler.cli import sarif
 from bundler.cli.console import as_json, hidden
 from bundler.errors import BundlerError, Findings
-from bundler.project.survey import repository_of
+from bundler.project.layout import repository_of
 from bundler.system.wording import counted
 from bundler.version import SCHEMA_VERSION
 from bundler.workflows.policy import RULES, Breach

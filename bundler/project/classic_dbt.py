@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from bundler.project.config import pyproject_of
+from bundler.project.layout import repository_of
 from bundler.system.text_files import scanned
 from bundler.system.walking import walk
 
@@ -72,7 +73,7 @@ def classic_dbt(root: Path) -> ClassicDbt | None:
     home = next(
         (path for path in code.parents if pyproject_of(path).exists() or path == root), root
     )
-    found = list(_declared(root)) or list(_declared(_repository(root)))
+    found = list(_declared(root)) or list(_declared(repository_of(root) or root))
     project = next((path for path in found if path.name in code.read_text(errors="replace")), None)
     project = project or next(iter(found), None)
     return None if project is None else ClassicDbt(code, project, home)
@@ -85,10 +86,6 @@ def _code(root: Path) -> Iterator[Path]:
 
 def _declared(root: Path) -> Iterator[Path]:
     yield from (path.parent for path in files(root) if path.name == "dbt_project.yml")
-
-
-def _repository(root: Path) -> Path:
-    return next((path for path in (root, *root.parents) if (path / ".git").exists()), root)
 
 
 def files(root: Path, *, must_be_all: bool = False) -> Iterator[Path]:

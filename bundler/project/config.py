@@ -10,7 +10,7 @@ import glob
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -120,6 +120,10 @@ class Config(msgspec.Struct, frozen=True):
         return tuple(f"{root}/{pattern}" for pattern in self.guard_allow)
 
 
+# The settings that the environment replaces as a whole.
+_PLAIN = ("sources", "guard_allow", "credential_files", "image_path", "environment", "store")
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file; empty if it does not exist. Raises `ConfigurationError`."""
     if sys.version_info >= (3, 11):
@@ -135,6 +139,14 @@ def read_toml(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not valid TOML: {error}.") from error
     return tables
+
+
+def table(tables: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    """The table below these names; empty if there is none."""
+    found: Any = tables
+    for name in names:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def pyproject_of(root: Path) -> Path:
@@ -158,9 +170,8 @@ def of_pyproject(
 
     Raises `ConfigurationError`.
     """
-    tool = tables.get("tool", {})
-    table = tool.get("state-bundler", {}) if isinstance(tool, dict) else {}
-    return _with_environment(parse(table, file), environ)
+    ours = table(tables, "tool").get("state-bundler", {})
+    return _with_environment(parse(ours, file), environ)
 
 
 def _with_environment(config: Config, environ: Mapping[str, str]) -> Config:
@@ -168,22 +179,17 @@ def _with_environment(config: Config, environ: Mapping[str, str]) -> Config:
         return config
     given = environment_settings.given(environ, _Root)
     root = msgspec.convert(given, _Root, strict=False)
-    options = _refresh_options(root, config.file.parent)
+    over = _config(root, config.file, [f"{name} (from the environment)" for name in given])
     # The environment overrides a key's own table, as the command line does.
     options = msgspec.structs.replace(
-        options, mode=root.refresh, defaults=KeyOptions(), over_all=options.defaults
+        over.refresh, mode=root.refresh, defaults=KeyOptions(), over_all=over.refresh.defaults
     )
-    return Config(
-        file=config.file,
+    merged = {name: getattr(over, name) or getattr(config, name) for name in _PLAIN}
+    return msgspec.structs.replace(
+        config,
         refresh=options.over(config.refresh),
-        sources=tuple(_source_options(source, config.file) for source in root.source)
-        or config.sources,
-        guard_allow=root.guard.allow or config.guard_allow,
-        credential_files=root.allow_credential_files or config.credential_files,
-        image_path=root.image_path or config.image_path,
-        environment=root.environment or config.environment,
-        store=root.store or config.store,
-        given=(*config.given, *sorted(f"{name} (from the environment)" for name in given)),
+        given=(*config.given, *over.given),
+        **merged,
     )
 
 
@@ -194,6 +200,10 @@ def parse(table: Mapping[str, Any], file: Path) -> Config:
         root = msgspec.convert(normal, _Root)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{file}: [{TABLE}]: {_readable(error)}.") from error
+    return _config(root, file, normal)
+
+
+def _config(root: _Root, file: Path, given: Iterable[str]) -> Config:
     return Config(
         file=file,
         refresh=_refresh_options(root, file.parent),
@@ -203,7 +213,7 @@ def parse(table: Mapping[str, Any], file: Path) -> Config:
         image_path=root.image_path,
         environment=root.environment,
         store=root.store,
-        given=tuple(sorted(normal)),
+        given=tuple(sorted(given)),
     )
 
 
@@ -266,24 +276,11 @@ def _readable(error: msgspec.ValidationError) -> str:
 
 
 def _key_options(table: _KeyTable, root: Path) -> KeyOptions:
-    return KeyOptions(
-        refresh=table.refresh,
-        timeout=_maybe_seconds(table.timeout),
-        attempts=table.attempts,
-        allow_empty=table.allow_empty,
-        shrink=table.shrink,
-        min_entries=table.min_entries,
-        max_removed=_max_removed(table.max_removed, root),
-        allow_http=table.allow_http,
-        exclude=table.exclude,
-        include=table.include,
-        allow_key_material=table.allow_key_material,
-        volatile=table.volatile,
-        writable=table.writable,
-        json_schema=root / table.json_schema if table.json_schema else None,
-        validate=table.validate,
-        reach=table.reach,
-    )
+    values = {name: getattr(table, name) for name in KeyOptions.__struct_fields__}
+    values["timeout"] = _maybe_seconds(table.timeout)
+    values["max_removed"] = _max_removed(table.max_removed, root)
+    values["json_schema"] = root / table.json_schema if table.json_schema else None
+    return KeyOptions(**values)
 
 
 def _max_removed(
@@ -350,10 +347,4 @@ def _source_options(table: _SourceTable, file: Path) -> SourceOptions:
         raise ConfigurationError(f"{where} with a command requires a `key`.")
     if problem := path_problem(table.path):
         raise ConfigurationError(f"{where}: path {table.path!r} {problem}.", hint=ADVICE)
-    return SourceOptions(
-        path=Path(table.path),
-        key=table.key,
-        command=table.command,
-        component=table.component,
-        place=table.place,
-    )
+    return SourceOptions(**{**msgspec.structs.asdict(table), "path": Path(table.path)})

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from bundler.errors import BundlerError
-from bundler.project.config import pyproject_of, read_toml
+from bundler.project.config import pyproject_of, read_toml, table
+from bundler.project.layout import repository_of
 
 
 class EnvironmentTool(msgspec.Struct, frozen=True):
@@ -61,9 +62,8 @@ def tool_of(root: Path) -> EnvironmentTool | None:
             if (folder / name).is_file():
                 return tool
         pyproject = _pyproject(folder)
-        tables = pyproject.get("tool", {})
         for name, tool in _TABLES.items():
-            if isinstance(tables, dict) and name in tables:
+            if name in table(pyproject, "tool"):
                 return tool
         if "uv_build" in str(pyproject.get("build-system", "")):
             return _UV
@@ -109,13 +109,8 @@ def _has_dockerfile(root: Path) -> bool:
 def _up_to_repository(root: Path) -> list[Path]:
     """The folder and its parents in the repository; outside of one, only itself."""
     root = root.resolve()
-    folders = [root]
-    for folder in (root, *root.parents):
-        if folder != root:
-            folders.append(folder)
-        if (folder / ".git").exists():
-            return folders
-    return [root]
+    top = repository_of(root) or root
+    return [folder for folder in (root, *root.parents) if folder.is_relative_to(top)]
 
 
 def _pyproject(folder: Path) -> dict[str, Any]:

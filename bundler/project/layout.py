@@ -14,3 +14,9 @@ def import_roots(root: Path) -> tuple[Path, Path]:
 def import_path(parts: Sequence[str]) -> str:
     """A path below a project's root as imports see it: ``src/shop/state`` is ``shop/state``."""
     return "/".join(parts[1:] if len(parts) > 1 and parts[0] == "src" else parts)
+
+
+def repository_of(directory: Path) -> Path | None:
+    """The nearest folder, this one or a parent, with a ``.git`` (a file in a worktree)."""
+    above = (directory, *directory.parents)
+    return next((path for path in above if (path / ".git").exists()), None)

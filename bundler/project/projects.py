@@ -20,7 +20,7 @@ import msgspec
 
 from bundler.errors import ConfigurationError, UsageError
 from bundler.project.classic_dbt import files, start_of
-from bundler.project.config import Config, of_pyproject, pyproject_of, read_toml
+from bundler.project.config import Config, of_pyproject, pyproject_of, read_toml, table
 from bundler.project.no_project import no_project
 from bundler.project.trusted_interpreter import refuse_tracked
 
@@ -61,13 +61,13 @@ class Project(msgspec.Struct, frozen=True):
 class _ProjectFiles(msgspec.Struct, frozen=True):
     """What the files of a directory declare. dg: from dg.toml, or else from pyproject.toml."""
 
-    pyproject: dict[str, Any]
-    dg: dict[str, Any]
+    pyproject: Mapping[str, Any]
+    dg: Mapping[str, Any]
 
     @classmethod
     def read(cls, root: Path) -> _ProjectFiles:
         pyproject = read_toml(pyproject_of(root))
-        return cls(pyproject, read_toml(root / "dg.toml") or _table(pyproject, "tool", "dg"))
+        return cls(pyproject, read_toml(root / "dg.toml") or table(pyproject, "tool", "dg"))
 
 
 def find(
@@ -155,24 +155,24 @@ def dagster_modules(root: Path) -> DagsterModules | None:
 def _dagster_modules(root: Path, files: _ProjectFiles) -> DagsterModules | None:
     if "project" not in files.dg:
         return None
-    table = _table(files.dg, "project")
-    root_module = table.get("root_module") or root.name.replace("-", "_")
-    defs_module = table.get("defs_module") or f"{root_module}.defs"
+    named = table(files.dg, "project")
+    root_module = named.get("root_module") or root.name.replace("-", "_")
+    defs_module = named.get("defs_module") or f"{root_module}.defs"
     for name in (root_module, defs_module):  # each becomes a path
         if not isinstance(name, str) or "/" in name or not all(name.split(".")):
             raise ConfigurationError(
                 f"{root}: {name!r} is not a valid module name.",
                 hint="Correct root_module or defs_module in [tool.dg.project].",
             )
-    return DagsterModules(root_module, defs_module, table.get("code_location_target_module"))
+    return DagsterModules(root_module, defs_module, named.get("code_location_target_module"))
 
 
 def workspace_members(root: Path) -> Iterator[Path]:
     """The projects that a workspace root names; empty for anything that is not a workspace."""
     files = _ProjectFiles.read(root)
-    named = _table(files.dg, "workspace").get("projects", [])
-    paths = [root / str(_table({"": project}, "").get("path", "")) for project in named]
-    uv = _table(files.pyproject, "tool", "uv", "workspace")
+    named = table(files.dg, "workspace").get("projects", [])
+    paths = [root / str(table({"": project}, "").get("path", "")) for project in named]
+    uv = table(files.pyproject, "tool", "uv", "workspace")
     excluded = _matched(root, uv.get("exclude"))
     paths += [path for path in _matched(root, uv.get("members")) if path not in excluded]
     seen = set()
@@ -263,17 +263,9 @@ def _named(path: Path, found_by: str) -> Interpreter:
     return Interpreter(path.absolute(), found_by)
 
 
-def _table(table: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """The table below these names; empty if there is none."""
-    found: Any = table
-    for name in names:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return dict(found) if isinstance(found, Mapping) else {}
-
-
 def _is_project(root: Path) -> bool:
     files = _ProjectFiles.read(root)
-    own = _table(files.pyproject, "tool", "state-bundler")
+    own = table(files.pyproject, "tool", "state-bundler")
     return "source" in own or "project" in files.dg
 
 
@@ -291,4 +283,4 @@ def project_name(root: Path) -> str:
 
 
 def _name(root: Path, pyproject: Mapping[str, Any]) -> str:
-    return str(_table(pyproject, "project").get("name") or root.name)
+    return str(table(pyproject, "project").get("name") or root.name)

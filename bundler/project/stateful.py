@@ -13,9 +13,10 @@ from pathlib import Path
 
 from bundler.project.classic_dbt import MOST_FOLDERS, files
 from bundler.project.component_classes import ComponentClasses
+from bundler.project.config import table
 from bundler.project.layout import import_roots
 from bundler.project.projects import DagsterModules, Project
-from bundler.project.survey import Survey, survey, table
+from bundler.project.survey import Survey, survey
 from bundler.system.git_directory import read_regular
 from bundler.system.walking import walk
 

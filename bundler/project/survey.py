@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bundler.project.classic_dbt import ClassicDbt, classic_dbt
-from bundler.project.config import of_pyproject, pyproject_of, read_toml
+from bundler.project.config import of_pyproject, pyproject_of, read_toml, table
+from bundler.project.layout import repository_of
 from bundler.project.projects import DagsterModules, dagster_modules
 from bundler.state.bundle import STATE_DIRECTORY
 from bundler.state.source_path import path_problem
@@ -87,21 +88,6 @@ def survey(root: Path, together: Together | None = None) -> Survey:
         together=together or Together(root, (root,)),
         classic_dbt=classic,
     )
-
-
-def repository_of(directory: Path) -> Path | None:
-    """The nearest folder, this one or a parent, with a ``.git`` (a file in a worktree)."""
-    return next(
-        (path for path in (directory, *directory.parents) if (path / ".git").exists()), None
-    )
-
-
-def table(tables: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    """The table below these names; empty if there is none."""
-    found: Any = tables
-    for name in names:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
 
 
 def _may_be_classic(root: Path, pyproject: Mapping[str, Any]) -> bool:

@@ -27,10 +27,10 @@ from bundler.errors import Findings, UsageError, raise_all
 from bundler.guard.moments import check as ask_git
 from bundler.guard.verdict import GuardFinding, grouped
 from bundler.listener import SILENT, Listener
+from bundler.project.layout import repository_of
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project
 from bundler.project.source_paths import refuse_shared
-from bundler.project.survey import repository_of
 from bundler.state import run_record
 from bundler.state.artifact import Artifact
 from bundler.state.bundle import Bundle

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bundler.errors import BundlerError, ConfigurationError, ToolFailed
-from bundler.project.config import pyproject_of
+from bundler.project.config import pyproject_of, table
 from bundler.project.layout import import_path
-from bundler.project.survey import Survey, table
+from bundler.project.survey import Survey
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import set_in_pyproject, word
 from bundler.setup.doctor.probe import PREFIX, Change, Probe, Route, probing, unchanged

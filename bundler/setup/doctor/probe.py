@@ -28,9 +28,9 @@ import msgspec
 
 from bundler.artifacts.running import without_network
 from bundler.errors import ToolFailed
-from bundler.project.config import pyproject_of, read_toml
+from bundler.project.config import pyproject_of, read_toml, table
 from bundler.project.environment_tools import find_uv
-from bundler.project.survey import Survey, table
+from bundler.project.survey import Survey
 from bundler.setup.doctor.probe_copy import MadeUpFile, ProjectCopy, copy_project
 from bundler.system.process import check, run
 from bundler.system.secret_names import is_about_a_secret

@@ -19,7 +19,8 @@ import msgspec
 
 from bundler.errors import ToolFailed
 from bundler.git.copying import copy_repository
-from bundler.project.survey import Survey, table
+from bundler.project.config import table
+from bundler.project.survey import Survey
 from bundler.state.bundle import MANIFEST_NAME, STATE_DIRECTORY
 from bundler.state.manifest import Contents, File, build, state_of
 from bundler.state.statedir import IGNORE_EVERYTHING, IGNORE_NAME

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from bundler.errors import ConfigurationError
 from bundler.guard.fixes import rule_for
-from bundler.project.config import Config, load, pyproject_of
+from bundler.project.config import Config, load, pyproject_of, table
 from bundler.project.projects import projects_below, workspace_members
 from bundler.project.source_paths import refuse_shared
 from bundler.project.stateful import has_state
-from bundler.project.survey import Survey, Together, survey, table
+from bundler.project.survey import Survey, Together, survey
 from bundler.setup.file_edits import FileEdit, read_text
 from bundler.setup.init import lines, precommit, pyproject, workflow
 from bundler.setup.init.images import WORKFLOW, image_source

@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from bundler.errors import ConfigurationError
-from bundler.project.config import pyproject_of
+from bundler.project.config import pyproject_of, table
 from bundler.project.layout import import_path
-from bundler.project.survey import Survey, table
+from bundler.project.survey import Survey
 from bundler.setup.file_edits import newline_of
 from bundler.state.bundle import STATE_DIRECTORY
 
