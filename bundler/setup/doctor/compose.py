@@ -10,9 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bundler.artifacts.image.engine.dockerfile import copied_paths, instructions
-from bundler.project.config import pyproject_of
+from bundler.project.config import pyproject_of, table
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.code_in_image import hides, state_in_image, working_directories
+from bundler.setup.init.images import arguments_of
+from bundler.setup.yaml_file import load
 from bundler.system.text_files import scanned
 
 _NAMES = ("compose*.y*ml", "docker-compose*.y*ml", "*.compose.y*ml")
@@ -67,11 +69,11 @@ def compose(patient: DoctorContext) -> Iterator[Finding]:
 def _of_file(patient: DoctorContext, file: Path, name: str) -> Iterator[Finding]:
     first = next(file.parent.glob("compose.y*ml"), None)
     first = first or next(file.parent.glob("docker-compose.y*ml"), file)
-    for service, table in _table(_load(file), "services").items():
-        if isinstance(table, Mapping):
+    for service, declared in table(load(file), "services").items():
+        if isinstance(declared, Mapping):
             own = _layers(file, service)
             below = [] if first == file else _layers(first, service)
-            profiles = table.get("profiles")
+            profiles = declared.get("profiles")
             when = f" (profile {profiles[0]})" if isinstance(profiles, list) and profiles else ""
             said = f"{name}: the service {service}{when}"
             yield from _of_service(patient, said, own, [*below, *own])
@@ -79,21 +81,15 @@ def _of_file(patient: DoctorContext, file: Path, name: str) -> Iterator[Finding]
 
 def _layers(file: Path, service: str, most: int = _LAYERS) -> list[ServiceInFile]:
     """A service behind those that it extends."""
-    document = _load(file)
-    table = _table(document, "services", service)
-    extended = table.get("extends")
+    document = load(file)
+    own = table(document, "services", service)
+    extended = own.get("extends")
     given = {"service": extended} if isinstance(extended, str) else extended
     below = []
     if isinstance(given, Mapping) and most:
         other = file.parent / _resolved(str(given["file"])) if given.get("file") else file
         below = _layers(other, str(given.get("service")), most - 1)
-    return [*below, ServiceInFile(file, table, _table(document, "volumes"))]
-
-
-def _table(document: Any, *names: str) -> Mapping[str, Any]:
-    for name in names:
-        document = document.get(name) if isinstance(document, Mapping) else None
-    return document if isinstance(document, Mapping) else {}
+    return [*below, ServiceInFile(file, own, table(document, "volumes"))]
 
 
 def _files(patient: DoctorContext) -> list[Path]:
@@ -101,19 +97,6 @@ def _files(patient: DoctorContext) -> list[Path]:
     folders = [path for path in (root, *root.parents) if path.is_relative_to(outer)]
     found = (file for folder in folders for name in _NAMES for file in sorted(folder.glob(name)))
     return list(dict.fromkeys(file for file in found if file.is_file()))
-
-
-def _load(file: Path) -> Mapping[str, Any]:
-    """Raises `ValueError` with why it cannot be read."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        # With the tags of Compose, such as `!override`.
-        document = YAML(typ="rt", pure=True).load(scanned(file))
-    except YAMLError as error:
-        raise ValueError(str(getattr(error, "problem", None) or "it is not YAML")) from error
-    return document if isinstance(document, Mapping) else {}
 
 
 def _of_service(
@@ -156,12 +139,12 @@ def _places(patient: DoctorContext, layer: ServiceInFile) -> tuple[str, ...] | N
     A service that builds nothing may run the image that is built of this project.
     """
     survey, file, build = patient.survey, layer.file, layer.service.get("build")
-    table = build if isinstance(build, Mapping) else {"context": build or "."}
+    declared = build if isinstance(build, Mapping) else {"context": build or "."}
     if build is None:
         context, dockerfiles = survey.root, [survey.root / path for path in survey.dockerfiles]
     else:
-        context = (file.parent / _resolved(str(table.get("context", ".")))).resolve()
-        dockerfiles = [context / _resolved(str(table.get("dockerfile", "Dockerfile")))]
+        context = (file.parent / _resolved(str(declared.get("context", ".")))).resolve()
+        dockerfiles = [context / _resolved(str(declared.get("dockerfile", "Dockerfile")))]
         owner = _project_of(dockerfiles[0].resolve(), context)
         if not survey.root.is_relative_to(context) or not survey.root.is_relative_to(owner):
             return None
@@ -171,8 +154,10 @@ def _places(patient: DoctorContext, layer: ServiceInFile) -> tuple[str, ...] | N
     ]
     image_path = patient.project.config.image_path
     places = [image_path] if image_path else []
+    given = arguments_of(declared.get("args"))
+    arguments = {name: _resolved(value) for name, value in given if value}
     for dockerfile in dockerfiles:
-        text, arguments = scanned(dockerfile), _arguments(table)
+        text = scanned(dockerfile)
         found = list(instructions(text))
         known = state_in_image(found, states, arguments)
         # An image that only gets other folders is another program's.
@@ -187,19 +172,11 @@ def _project_of(dockerfile: Path, context: Path) -> Path:
     return next((path for path in above if pyproject_of(path).exists()), context)
 
 
-def _arguments(build: Mapping[str, Any]) -> dict[str, str]:
-    given = build.get("args") or {}
-    if isinstance(given, Mapping):
-        return {str(name): _resolved(str(value)) for name, value in given.items() if value}
-    pairs = (str(item).partition("=") for item in (given if isinstance(given, list) else ()))
-    return {name: _resolved(value) for name, _, value in pairs if value}
-
-
 def _synced(layer: ServiceInFile, states: Sequence[Path]) -> Iterator[Mount]:
     """The folders with state that ``docker compose watch`` copies into the container."""
     from bundler.artifacts.image.engine.ignore import excluded, parse
 
-    rules = _table(layer.service, "develop").get("watch")
+    rules = table(layer.service, "develop").get("watch")
     for rule in rules if isinstance(rules, list) else ():
         if not isinstance(rule, Mapping) or not str(rule.get("action")).startswith("sync"):
             continue
@@ -240,7 +217,7 @@ def _mounts(layer: ServiceInFile) -> Iterator[Mount]:
 
 def _device(layer: ServiceInFile, volume: str) -> str:
     """The folder that a named volume is; empty for any other volume."""
-    options = _table(layer.volumes, volume, "driver_opts")
+    options = table(layer.volumes, volume, "driver_opts")
     is_bind = "bind" in str(options.get("o", "")).split(",")
     return _resolved(str(options.get("device", ""))) if is_bind else ""
 

@@ -21,8 +21,10 @@ from bundler.artifacts.image.engine.dockerfile import copied_paths, open_argumen
 from bundler.artifacts.image.engine.ignore import ignore_file_of
 from bundler.git.ignored import ignored_below
 from bundler.project.classic_dbt import files
+from bundler.project.config import table
 from bundler.project.layout import import_roots
 from bundler.project.survey import Survey
+from bundler.setup.yaml_file import load
 from bundler.system.secret_names import has_a_secret_name
 from bundler.system.text_files import scanned
 from bundler.system.url_credentials import has_credentials
@@ -160,7 +162,7 @@ def builds_in(repository: Path) -> list[DeclaredBuild]:
 
 
 def _of_compose(repository: Path, path: Path) -> Iterator[DeclaredBuild]:
-    for name, service in _mapping(_yaml(path), "services").items():
+    for name, service in table(_yaml(path), "services").items():
         build = service.get("build") if isinstance(service, Mapping) else None
         if isinstance(build, str):
             build = {"context": build}
@@ -172,7 +174,7 @@ def _of_compose(repository: Path, path: Path) -> Iterator[DeclaredBuild]:
             context=path.parent / str(build.get("context", ".")),
             dockerfile=build.get("dockerfile"),
             target=str(build.get("target") or ""),
-            arguments=_arguments(build.get("args")),
+            arguments=arguments_of(build.get("args")),
             image=_without_tag(str(service.get("image") or "")),
             about=f"{name} {service.get('command', '')} {service.get('environment', '')}",
         )
@@ -198,15 +200,13 @@ def _of_dagster(repository: Path, path: Path) -> Iterator[DeclaredBuild]:
 
 def _of_workflow(repository: Path, path: Path) -> Iterator[DeclaredBuild]:
     data = _yaml(path)
-    for job in _mapping(data, "jobs").values():
+    for job in table(data, "jobs").values():
         if not isinstance(job, Mapping) or not isinstance(job.get("steps"), list):
             continue
-        variables = {
-            f"env.{k}": v for k, v in {**_mapping(data, "env"), **_mapping(job, "env")}.items()
-        }
+        variables = {f"env.{k}": v for k, v in {**table(data, "env"), **table(job, "env")}.items()}
         steps = [step for step in job["steps"] if isinstance(step, Mapping)]
         login = tuple(step for step in steps if str(step.get("uses", "")).startswith(_LOGIN))
-        for values in _matrix(_mapping(job, "strategy", "matrix")):
+        for values in _matrix(table(job, "strategy", "matrix")):
             known = {**variables, **values}
             given_login = _copied([_expanded(step, known) for step in login])
             for step in steps:
@@ -225,7 +225,7 @@ def _copied(login: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]
 
 def _of_step(repository: Path, path: Path, step: Mapping[str, Any]) -> Iterator[DeclaredBuild]:
     if str(step.get("uses", "")).startswith("docker/build-push-action"):
-        given = _mapping(step, "with")
+        given = table(step, "with")
         context = str(given.get("context") or ".")
         tags = [line for line in re.split(r"[\n,]", str(given.get("tags") or "")) if line.strip()]
         if "://" not in context and "${{" not in context:
@@ -235,7 +235,7 @@ def _of_step(repository: Path, path: Path, step: Mapping[str, Any]) -> Iterator[
                 context=repository / context,
                 dockerfile=given.get("file") and repository / str(given["file"]),
                 target=str(given.get("target") or ""),
-                arguments=_arguments(str(given.get("build-args") or "").split("\n")),
+                arguments=arguments_of(str(given.get("build-args") or "").split("\n")),
                 image=_without_tag(tags[0].strip()) if tags else "",
             )
     folder = repository / str(step.get("working-directory") or ".")
@@ -264,7 +264,7 @@ def _of_script(
             context=here / context,
             dockerfile=here / file if file and not _UNKNOWN.search(file) else None,
             target=options.get("target", ""),
-            arguments=_arguments(arguments),
+            arguments=arguments_of(arguments),
             image=_without_tag(options.get("tag", "")),
         )
 
@@ -382,34 +382,20 @@ def _names(survey: Survey, build: DeclaredBuild) -> bool:
 # --- reading --------------------------------------------------------------------------------
 
 
-def _yaml(path: Path) -> dict[str, Any]:
+def _yaml(path: Path) -> Mapping[str, Any]:
     """A file's mapping; empty if it cannot be read."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     try:
-        data = YAML(typ="safe", pure=True).load(scanned(path))
-    except (YAMLError, ValueError):
+        return load(path)
+    except ValueError:
         return {}
-    return data if isinstance(data, dict) else {}
 
 
-def _mapping(data: Any, *names: str) -> dict[str, Any]:
-    for name in names:
-        data = data.get(name) if isinstance(data, Mapping) else None
-    return dict(data) if isinstance(data, Mapping) else {}
-
-
-def _arguments(given: Any) -> tuple[tuple[str, str], ...]:
+def arguments_of(given: Any) -> tuple[tuple[str, str], ...]:
     """The build arguments, given as a mapping or as ``NAME=value``; without those that have no
     value."""
-    if not isinstance(given, Mapping | list):
-        return ()
-    pairs: Iterable[tuple[Any, Any]] = (
-        given.items()
-        if isinstance(given, Mapping)
-        else (str(item).strip().split("=", 1) for item in given if "=" in str(item))  # type: ignore[misc]  # two parts
-    )
+    pairs: Iterable[tuple[Any, Any]] = given.items() if isinstance(given, Mapping) else ()
+    if isinstance(given, list):
+        pairs = (str(item).strip().partition("=")[::2] for item in given if "=" in str(item))
     return tuple((str(name), str(value)) for name, value in pairs if value is not None)
 
 

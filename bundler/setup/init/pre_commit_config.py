@@ -1,22 +1,22 @@
 """Adds an item to ``repos`` of ``.pre-commit-config.yaml``, in any YAML style.
 
 ruamel.yaml locates the nodes; the item is inserted as text, so that every comment, quote and line
-break stays. The result is parsed again: it must be what was there with one more item, otherwise the
-file is refused.
+break stays. The result is parsed again: it must be what was there with one more item. Otherwise the
+next place is tried, and after the last one the file is refused.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from bundler.errors import ConfigurationError
 from bundler.setup.file_edits import newline_of
 
 if TYPE_CHECKING:
-    from ruamel.yaml.events import Event
+    from ruamel.yaml.nodes import Node
 
 FILE = ".pre-commit-config.yaml"
 _REPOS = "repos"
@@ -79,17 +79,13 @@ def with_item(text: str, block: Sequence[str]) -> str:
     """
     before = load(text)
     mark = _BYTE_ORDER_MARK if text.startswith(_BYTE_ORDER_MARK) else ""
-    body = text.removeprefix(_BYTE_ORDER_MARK)
     item = load("repos:\n" + "\n".join(block))[_REPOS][0]
-    changed = mark + _put_in(body, block, json.dumps(item), newline_of(body))
     expected = {**before, _REPOS: [*(before.get(_REPOS) or ()), item]}
-    try:
-        is_right = load(changed) == expected
-    except ConfigurationError:
-        is_right = False
-    if not is_right:
-        raise _refused("cannot be changed safely")
-    return changed
+    for changed in _candidates(text.removeprefix(_BYTE_ORDER_MARK), block, json.dumps(item)):
+        with suppress(ConfigurationError):
+            if load(changed) == expected:
+                return mark + changed
+    raise _refused("cannot be changed safely")
 
 
 def without_item(text: str, items: Sequence[Any]) -> str | None:
@@ -108,118 +104,66 @@ def without_item(text: str, items: Sequence[Any]) -> str | None:
     return None
 
 
-def _put_in(text: str, block: Sequence[str], flow: str, newline: str) -> str:
-    """The text with the item, which is given in both styles."""
-    root = _root(text)
-    repos = root.repos if root else None
-    if root is None or (repos is None and not root.flow):
-        head = text if not text or text.endswith("\n") else text + newline
-        return head + newline.join(["repos:", *_indented(block, "  "), ""])
-    if repos is None:
-        pair = f'"repos": [{flow}]'
-        return _inserted(text, root.end, pair if text[root.end - 1] == "{" else f", {pair}")
-    if any(True for _ in repos.children()):
-        if repos.flow:
-            return _inserted(text, repos.end, f", {flow}")
-        end = len(text[: repos.end].rstrip())  # without the blank lines below a text
-        return _with_lines(text, end, _indented(block, repos.indentation(text)), newline)
-    start, end = repos.start, int(repos.events[-1].end_mark.index)
-    if text[start:end].strip(" []\r\n") and repos.flow:  # a comment in an empty list
-        return _inserted(text, end - 1, flow)
-    if root.flow:
-        return f"{text[:start].rstrip(' ')} [{flow}]{text[end:]}"
-    if start == end:  # an unwritten null has the position of what comes next
-        return _with_lines(text, root.end_of_key, _indented(block, "  "), newline)
-    emptied = text[:start].rstrip(" ")
-    return _with_lines(emptied + text[end:], len(emptied), _indented(block, "  "), newline)
+def _candidates(text: str, block: Sequence[str], flow: str) -> Iterator[str]:
+    """The text with the item, which is given in both styles, at each place that may be right."""
+    from ruamel.yaml import YAML
+
+    root = YAML(typ="safe", pure=True).compose(text)
+    pairs = root.value if isinstance(getattr(root, "value", None), list) else []
+    is_flow = getattr(root, "flow_style", False)
+    found = next((pair for pair in pairs if pair[0].value == _REPOS), None)
+    if found is None:
+        if is_flow:
+            yield from _in_brackets(text, root, f'"repos": [{flow}]')
+        yield _with_lines(text, len(text) - 1, ["repos:", *_indented(block, "  ")])
+        return
+    key, repos = found
+    start, end = repos.start_mark.index, repos.end_mark.index
+    if not text[start:end].strip("[]~nulNUL \r\n"):
+        if is_flow:
+            yield f"{text[:start].rstrip(' ')} [{flow}]{text[end:]}"
+        emptied = text[:start].rstrip(" ") + text[end:]
+        yield _with_lines(emptied, key.end_mark.index, _indented(block, "  "))
+    elif repos.flow_style:
+        yield from _in_brackets(text, repos, flow)
+    else:
+        indented = _indented(block, _indentation(text, start))
+        yield _with_lines(text, _without_comments(text, end), indented)
+        yield _with_lines(text, len(text[:end].rstrip()), indented)
 
 
-def _inserted(text: str, at: int, piece: str) -> str:
-    return text[:at] + piece + text[at:]
+def _in_brackets(text: str, node: Node, piece: str) -> Iterator[str]:
+    """With a piece at the end of a list or a mapping, where a comma or a comment may be."""
+    end = node.end_mark.index - 1
+    for at in (len(text[:end].rstrip()), end):
+        for inserted in (f", {piece}", piece):
+            yield text[:at] + inserted + text[at:]
+
+
+def _without_comments(text: str, end: int) -> int:
+    """The end of the last line above that is not a comment."""
+    at = len(text[:end].rstrip())
+    while text[(start := text.rfind("\n", 0, at) + 1) : at].lstrip().startswith("#"):
+        at = len(text[:start].rstrip())
+    return at
+
+
+def _indentation(text: str, start: int) -> str:
+    """What precedes the first dash of a block list, which may have an anchor."""
+    at = start if text[start] == "-" else text.index("\n", start)
+    dash = text.index("-", at)
+    return text[text.rfind("\n", 0, dash) + 1 : dash]
 
 
 def _indented(lines: Sequence[str], indent: str) -> list[str]:
     return [indent + line for line in lines]
 
 
-def _with_lines(text: str, at: int, lines: Sequence[str], newline: str) -> str:
+def _with_lines(text: str, at: int, lines: Sequence[str]) -> str:
     """With lines after the one that an offset is in."""
+    newline = newline_of(text)
+    ours = newline.join([*lines, ""])
     end = text.find("\n", at)
     if end < 0:
-        return text + newline + newline.join([*lines, ""])
-    return text[: end + 1] + newline.join([*lines, ""]) + text[end + 1 :]
-
-
-@dataclass(frozen=True)
-class _Node:
-    """A mapping, a list or a scalar, built from the parser's events."""
-
-    events: list[Event]
-
-    @property
-    def start(self) -> int:
-        return int(self.events[0].start_mark.index)
-
-    @property
-    def flow(self) -> bool:
-        """Whether it is written in braces or brackets."""
-        return bool(getattr(self.events[0], "flow_style", False))
-
-    @property
-    def end(self) -> int:
-        """The end of the last thing in it, before its closing bracket."""
-        inside = self.events[:-1] if len(self.events) > 1 else self.events
-        marks = [(event.start_mark.index, event.end_mark.index) for event in inside]
-        return int(next((end for start, end in reversed(marks) if end > start), self.start))
-
-    def indentation(self, text: str) -> str:
-        """What precedes the first dash of a block list, which may have an anchor."""
-        at = self.start if text[self.start] == "-" else text.index("\n", self.start)
-        dash = text.index("-", at)
-        return text[text.rfind("\n", 0, dash) + 1 : dash]
-
-    def children(self) -> Iterator[_Node]:
-        inside = iter(self.events[1:-1])
-        for event in inside:
-            yield _complete(event, inside)
-
-
-@dataclass(frozen=True)
-class _PreCommitFile:
-    """The outermost mapping. repos: the value of that key. end_of_key: of ``repos`` itself."""
-
-    flow: bool
-    end: int
-    repos: _Node | None
-    end_of_key: int
-
-
-def _root(text: str) -> _PreCommitFile | None:
-    """None for a file without a mapping."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.events import MappingStartEvent
-
-    events = iter(YAML(typ="safe", pure=True).parse(text))
-    first = next((event for event in events if isinstance(event, MappingStartEvent)), None)
-    if first is None:
-        return None
-    root = _complete(first, events)
-    children = list(root.children())
-    keys = [getattr(key.events[0], "value", None) for key in children[::2]]
-    if _REPOS not in keys:
-        return _PreCommitFile(root.flow, root.end, None, 0)
-    key, repos = children[2 * keys.index(_REPOS) :][:2]
-    return _PreCommitFile(root.flow, root.end, repos, key.end)
-
-
-def _complete(first: Event, following: Iterator[Event]) -> _Node:
-    """The node that begins with an event."""
-    from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
-
-    events = [first]
-    depth = int(isinstance(first, CollectionStartEvent))
-    while depth:
-        event = next(following)
-        events.append(event)
-        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-    return _Node(events)
+        return text + (newline if text else "") + ours
+    return text[: end + 1] + ours + text[end + 1 :]
