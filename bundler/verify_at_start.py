@@ -44,12 +44,11 @@ sys.path = _without_own_folder(_PATH)
 _IS_SCRIPT = __name__ == "__main__" and sys.path[:1] != _PATH[:1]
 import errno  # noqa: E402  # the standard library, now that nothing here can shadow it
 import hashlib  # noqa: E402
-import importlib  # noqa: E402
+import importlib  # noqa: E402, F401  # for the second part, as it is safe here
 import json  # noqa: E402
 import os  # noqa: E402
 import re  # noqa: E402
 import stat  # noqa: E402
-import threading  # noqa: E402
 import unicodedata  # noqa: E402
 
 if __name__ != "__main__":
@@ -58,6 +57,7 @@ if __name__ != "__main__":
 TYPE_CHECKING = False  # typing itself would cost a third of the run
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from io import FileIO
     from typing import Any
 
 MANIFEST = "@manifest.json"
@@ -65,13 +65,6 @@ MANIFEST = "@manifest.json"
 RUN_RECORD = "@run.json"
 STAGING = "@staging"
 _IGNORE_FILE = ".gitignore"
-FAILED = 76
-TOOL_FAILED = 71
-INPUT_OUTPUT = 74
-# A target with the name of a package means a project whose definitions `dg` finds itself.
-AUTOLOAD = "defs-of"
-# The prefix of the line with the result of a load; programs print, too.
-REPORT = "\x1estate-bundler-load "
 # Larger than any real manifest (a million files are about 150 MB of states, 120 bytes a file),
 # small enough that a hostile one cannot exhaust the memory.
 MAX_MANIFEST_BYTES = 256 * 1024 * 1024
@@ -79,16 +72,10 @@ MAX_MANIFEST_BYTES = 256 * 1024 * 1024
 MAX_UNKNOWN = 100
 _MAX_NAME_BYTES = 255
 _MAX_SIZE = 2**53 - 1
-_MOST_TEXT = 2000
 _BUFFER_BYTES = 256 * 1024
-_TWO_THREADS_BYTES = 8 * 1024 * 1024
 _SHA256 = re.compile("[0-9a-f]{64}")
 _UNSAFE = re.compile("[^A-Za-z0-9._-]")
-_MANAGEMENT_TYPES = (
-    "LOCAL_FILESYSTEM",
-    "VERSIONED_STATE_STORAGE",
-    "LEGACY_CODE_SERVER_SNAPSHOTS",
-)
+_MANAGEMENT_TYPES = ("LOCAL_FILESYSTEM", "VERSIONED_STATE_STORAGE", "LEGACY_CODE_SERVER_SNAPSHOTS")
 # Explicit formatting characters that reorder text on a screen: a name must read as it is.
 _BIDIRECTIONAL = frozenset(
     "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -176,8 +163,7 @@ def _contradiction(raw: bytes, predicate: "dict[str, Any]") -> "str | None":
         "predicateType": "https://state-bundler.io/state-bundle/v1",
         "predicate": predicate,
         "subject": [
-            {"digest": {"dirHash": state["digest"]["dirHash"]}, "name": state["key"]}
-            for state in states
+            {"digest": {"dirHash": it["digest"]["dirHash"]}, "name": it["key"]} for it in states
         ],
     }
     if _canonical(expected) != raw:
@@ -207,14 +193,14 @@ def _canonical(value: object) -> bytes:
 
 
 def _fits(value: object, shape: "Any") -> bool:
-    """Whether JSON has a shape: a test, a list of one shape, or members; ``name?`` is optional.
+    """Whether JSON has a shape: `str`, a test, a list of one shape, or members (optional with a ?).
 
     An optional list that is empty must be left out.
     """
     if isinstance(shape, list):
         return isinstance(value, list) and all(_fits(item, shape[0]) for item in value)
     if not isinstance(shape, dict):
-        return bool(shape(value))
+        return isinstance(value, str) if shape is str else bool(shape(value))
     if not isinstance(value, dict):
         return False
     unknown = set(value)
@@ -228,10 +214,6 @@ def _fits(value: object, shape: "Any") -> bool:
     return not unknown
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
 def _is_sha256(value: object) -> bool:
     return isinstance(value, str) and _SHA256.fullmatch(value) is not None
 
@@ -240,31 +222,31 @@ def _is_size(value: object) -> bool:
     return type(value) is int and 0 <= value <= _MAX_SIZE
 
 
-_FILE = {"path": _is_text, "sha256": _is_sha256, "size": _is_size}
+_FILE = {"path": str, "sha256": _is_sha256, "size": _is_size}
 _STATE = {
-    "defer?": {"path": _is_text, "state": _is_sha256},
+    "defer?": {"path": str, "state": _is_sha256},
     "digest": {"dirHash": _is_sha256, "semantic": _is_sha256},
     "files": [_FILE],
-    "key": _is_text,
-    "path": _is_text,
-    "version?": _is_text,
-    "writable?": [_is_text],
+    "key": str,
+    "path": str,
+    "version?": str,
+    "writable?": [str],
 }
 _NON_LOCAL = {
-    "key": _is_text,
+    "key": str,
     "managementType": lambda value: value in _MANAGEMENT_TYPES,
-    "version?": _is_text,
+    "version?": str,
 }
 _STATEMENT = {
-    "_type": _is_text,
+    "_type": str,
     "predicate": {
         "contentDigest": _is_sha256,
         "contents": {"nonLocal?": [_NON_LOCAL], "states": [_STATE]},
         "support": [_FILE],
         "supportDigest": _is_sha256,
     },
-    "predicateType": _is_text,
-    "subject": [{"digest": {"dirHash": _is_sha256}, "name": _is_text}],
+    "predicateType": str,
+    "subject": [{"digest": {"dirHash": _is_sha256}, "name": str}],
 }
 
 
@@ -347,9 +329,7 @@ def name_problem(path: str) -> "str | None":
         return "contains a backslash"
     if not path.isascii() and not _BIDIRECTIONAL.isdisjoint(path):
         return "contains a bidirectional control character"
-    if len(path) * 4 > _MAX_NAME_BYTES and any(
-        len(part.encode()) > _MAX_NAME_BYTES for part in parts
-    ):
+    if any(len(part.encode()) > _MAX_NAME_BYTES for part in parts):
         return f"has a part longer than {_MAX_NAME_BYTES} bytes"
     return None
 
@@ -386,12 +366,7 @@ class Known:
         self.files = files
         self._writable = frozenset(writable)
         self._code = {path.rpartition("/")[0] for path in files if path.endswith(".py")}
-        self._folders: set[str] = set()
-        for path in (*files, *writable):
-            folder = path.rpartition("/")[0]
-            while folder and folder not in self._folders:
-                self._folders.add(folder)
-                folder = folder.rpartition("/")[0]
+        self._folders = {above for path in (*files, *writable) for above in _above(path)}
 
     def refuses(self, path: str, kind: str) -> "str | None":
         """Why something may not be there, as the end of a message. Files are still to be read.
@@ -419,9 +394,13 @@ class Known:
         return source if known else None
 
     def _is_writable(self, path: str) -> bool:
-        while path and path not in self._writable:
-            path = path.rpartition("/")[0]
-        return bool(path)
+        return path in self._writable or not self._writable.isdisjoint(_above(path))
+
+
+def _above(path: str) -> "Iterator[str]":
+    """The folders above a path, from the nearest one on."""
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def mode_problem(kind: str, mode: int) -> "str | None":
@@ -450,20 +429,18 @@ def bytecode_problem(header: bytes, source: str, size: int) -> "str | None":
 def _compare(directory: str, known: Known) -> "list[str]":
     missing = set(known.files)
     found: list[tuple[str, str]] = []
-    judged: list[str] = []
     for path, kind in _walk(directory, known):
         missing.discard(path)
         problem = known.refuses(path, kind)
-        if kind == "directory" and problem is None:
+        if problem is None and kind == "directory":
             problem = mode_problem(kind, os.lstat(os.path.join(directory, path)).st_mode)
+        elif problem is None and known.covers(path):
+            problem = _file_problem(os.path.join(directory, path), path, known)
         if problem:
             found.append((path, problem))
-        elif kind == "file" and known.covers(path):
-            judged.append(path)
         if len(found) > MAX_UNKNOWN:
             missing.clear()
             break
-    found += _altered(directory, judged, known)
     found += [(path, "is missing") for path in missing]
     found.sort()
     if len(found) > MAX_UNKNOWN:
@@ -492,291 +469,31 @@ def _walk(directory: str, known: Known) -> "Iterator[tuple[str, str]]":
 _LOCAL = frozenset({(MANIFEST, "file"), (RUN_RECORD, "file"), (STAGING, "directory")})
 
 
-def _altered(directory: str, paths: "list[str]", known: Known) -> "list[tuple[str, str]]":
-    """Those of the files whose bytes are not what they must be, and why."""
-    found: list[tuple[str, str]] = []
-
-    def check(some: "list[str]") -> None:
-        buffer = memoryview(bytearray(_BUFFER_BYTES))
-        for path in some:
-            problem = _file_problem(os.path.join(directory, path), path, known, buffer)
-            if problem:
-                found.append((path, problem))
-
-    # Hashing lets another thread run; for little, starting one is not worth it.
-    second = None
-    if sum(known.files[path][1] for path in paths if path in known.files) > _TWO_THREADS_BYTES:
-        second = threading.Thread(target=check, args=(paths[1::2],))
-        second.start()
-    check(paths[::2] if second else paths)
-    if second:
-        second.join()
-    return found
-
-
-def _file_problem(where: str, path: str, known: Known, buffer: memoryview) -> "str | None":
+def _file_problem(where: str, path: str, known: Known) -> "str | None":
     try:
-        descriptor = open_regular(where)
-        try:
-            return mode_problem("file", os.fstat(descriptor).st_mode) or _content_problem(
-                descriptor, path, known, buffer
-            )
-        finally:
-            os.close(descriptor)
+        with open(open_regular(where), "rb", buffering=0) as stream:
+            refused = mode_problem("file", os.fstat(stream.fileno()).st_mode)
+            return refused or _content_problem(stream, path, known)
     except ValueError:
         return "is not a regular file"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
 
 
-def _content_problem(descriptor: int, path: str, known: Known, buffer: memoryview) -> "str | None":
+def _content_problem(stream: "FileIO", path: str, known: Known) -> "str | None":
     source = known.source_of(path)
     if source is not None:
-        header = os.read(descriptor, BYTECODE_HEADER_BYTES)
+        header = stream.read(BYTECODE_HEADER_BYTES)
         return bytecode_problem(header, source, known.files[source][1])
-    sha256, size = known.files[path]
-    is_same = os.fstat(descriptor).st_size == size and _sha256(descriptor, buffer) == sha256
-    return None if is_same else "does not match the manifest"
-
-
-def _sha256(descriptor: int, buffer: memoryview) -> str:
     digest = hashlib.sha256()
-    while count := os.readv(descriptor, [buffer]):
-        digest.update(buffer[:count])
-    return digest.hexdigest()
+    left = known.files[path][1]
+    while left >= 0 and (data := stream.read(_BUFFER_BYTES)):
+        digest.update(data)
+        left -= len(data)
+    is_same = left == 0 and digest.hexdigest() == known.files[path][0]
+    return None if is_same else "does not match the manifest"
 
 
 def _shown(path: str) -> str:
     """A path as a terminal may print it."""
     return path if path.isprintable() else ascii(path)
-
-
-# --- loading ----------------------------------------------------------------------------------
-
-
-class LoadReport:
-    """What came of loading the program: how many definitions of a kind, and each key's state.
-
-    states: by key, whether its state was there; None for what is not in the artifact.
-    """
-
-    def __init__(self) -> None:
-        self.definitions: dict[str, int] = {}
-        self.states: dict[str, bool | None] = {}
-        self.error: str | None = None
-
-    def of(self, target: str) -> "LoadReport":
-        """Imports ``MODULE``, or calls ``MODULE:NAME``, and looks at what that makes."""
-        try:
-            dagster = self._watch_dagster()
-            self._watch_components()
-            self._load(target, dagster)
-        except Exception as error:  # noqa: BLE001  # whatever the program raises is the answer
-            self.error = f"{type(error).__name__}: {error}"[:_MOST_TEXT]
-        return self
-
-    def problems(self, least: int = 1) -> list[str]:
-        found = [
-            f"{key} has no state." for key, there in sorted(self.states.items()) if there is False
-        ]
-        if self.error is not None:
-            found.append(f"The program does not load: {self.error}")
-        elif sum(self.definitions.values()) < least:
-            number = sum(self.definitions.values())
-            found.append(f"The program loads {number} definitions, fewer than {least}.")
-        return found
-
-    def _watch_dagster(self) -> "Any":
-        """Dagster, which from now on reports which component gets its state; None without it."""
-        dagster = _imported("dagster")
-        base = getattr(dagster, "StateBackedComponent", None)
-        if base is not None:
-            original = base.build_defs
-
-            def build_defs(component: "Any", context: "Any") -> "Any":
-                config = component.defs_state_config
-                if config.management_type.value != "LOCAL_FILESYSTEM":
-                    embedded = _embedded_state(config.key, context.project_root)
-                    if embedded is not None:
-                        self.states[config.key] = True
-                        return component.build_defs_from_state(context, state_path=embedded)
-                    # What is not in the artifact needs the network, which a check does not have.
-                    self.states.setdefault(config.key, None)
-                    return dagster.Definitions()
-                self._watch_class(type(component))
-                return original(component, context)
-
-            base.build_defs = build_defs
-        return dagster
-
-    def _watch_class(self, kind: "Any") -> None:
-        original = kind.build_defs_from_state
-        if getattr(original, "watched", False):
-            return
-
-        def build_defs_from_state(
-            component: "Any", context: "Any", state_path: "Any" = None
-        ) -> "Any":
-            self.states[component.defs_state_config.key] = state_path is not None
-            return original(component, context, state_path)
-
-        build_defs_from_state.watched = True  # type: ignore[attr-defined]  # read above
-        kind.build_defs_from_state = build_defs_from_state
-
-    def _watch_components(self) -> None:
-        module = _imported("bundler.component")
-        if module is None:
-            return
-        original = module.Load.build_defs
-
-        def build_defs(load: "Any", component: "Any") -> "Any":
-            config = component.defs_state_config
-            local = config.management_type.value == "LOCAL_FILESYSTEM"
-            try:
-                made = original(load, component)
-            except module.StateError:
-                self.states[config.key] = False if local else None
-                raise
-            self.states[config.key] = True if local else None
-            self._add("definitions", len(made) if hasattr(made, "__len__") else 1)
-            return made
-
-        module.Load.build_defs = build_defs
-
-    def _load(self, target: str, dagster: "Any") -> None:
-        name, _, attribute = target.partition(":")
-        if name == AUTOLOAD:
-            self._count(_autoloaded(dagster, attribute))
-            return
-        module = importlib.import_module(name)
-        found = [getattr(module, attribute)] if attribute else list(vars(module).values())
-        locations = [value for value in found if dagster and _is_location(dagster, value)]
-        for location in locations:
-            self._count(location() if callable(location) else location)
-        if attribute and not locations and callable(found[0]):
-            made = found[0]()
-            if not self.definitions:
-                self._add("definitions", len(made) if hasattr(made, "__len__") else 1)
-
-    def _count(self, location: "Any") -> None:
-        repository = location
-        if hasattr(location, "get_repository_def"):
-            repository = location.get_repository_def()
-        graph = repository.asset_graph
-        self._add("assets", len(graph.get_all_asset_keys()))
-        self._add("asset checks", len(graph.asset_check_keys))
-        jobs = [name for name in repository.job_names if not name.startswith("__")]
-        self._add("jobs", len(jobs))
-        self._add("schedules", len(repository.schedule_defs))
-        self._add("sensors", len(repository.sensor_defs))
-
-    def _add(self, kind: str, number: int) -> None:
-        self.definitions[kind] = self.definitions.get(kind, 0) + number
-
-
-def _imported(name: str) -> "Any":
-    """A module, or None if it is not installed; any other failure is the program's."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
-            return None
-        raise
-
-
-def _embedded_state(key: str, project_root: "Any") -> "Any":
-    """The path of the state of a versioned key, if a build embedded it; else None."""
-    paths = importlib.import_module("dagster.components.utils.project_paths")
-    defs = paths.get_defs_module_path_for_project(project_root)
-    directory = defs / ".local_defs_state"
-    try:
-        raw = read_regular(str(directory / MANIFEST))
-    except (OSError, ValueError):
-        return None
-    for state in json.loads(raw)["predicate"]["contents"]["states"]:
-        if state["key"] == key and "version" in state:
-            return directory / state["path"] / "state"
-    return None
-
-
-def _is_location(dagster: "Any", value: object) -> bool:
-    if isinstance(value, (dagster.Definitions, dagster.RepositoryDefinition)):
-        return True
-    return type(value).__name__ == "LazyDefinitions"  # what @definitions makes
-
-
-def _autoloaded(dagster: "Any", package: str) -> "Any":
-    """What `dg` makes of a project without a module of definitions, from its defs folder."""
-    import pathlib
-
-    directory = os.path.dirname(str(importlib.import_module(package).__file__))
-    while not any(
-        os.path.exists(os.path.join(directory, name)) for name in ("dg.toml", "pyproject.toml")
-    ):
-        parent = os.path.dirname(directory)
-        if parent == directory:
-            raise FileNotFoundError(f"There is no dg.toml above {package}.")
-        directory = parent
-    return dagster.load_from_defs_folder(path_within_project=pathlib.Path(directory))
-
-
-# --- the program ------------------------------------------------------------------------------
-
-
-def _options(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
-    """Our options at the front, and the program that follows."""
-    options: dict[str, str] = {}
-    rest = list(arguments)
-    while rest and rest[0] in ("--load", "--min-definitions", "--report"):
-        name = rest.pop(0)
-        options[name] = "" if name == "--report" or not rest else rest.pop(0)
-    return options, rest
-
-
-def _verified() -> list[str]:
-    directory = os.path.dirname(os.path.abspath(__file__))
-    return [f"{directory}: {problem}" for problem in problems(directory)]
-
-
-def main(arguments: list[str]) -> int:
-    options, program = _options(arguments)
-    if "--report" in options:
-        load = LoadReport().of(options["--load"])
-        return 0 if _print(sys.stdout, REPORT + json.dumps(vars(load))) else INPUT_OUTPUT
-    found = _verified()
-    if not found and "--load" in options:
-        if _IS_SCRIPT and _without_own_folder([""]):
-            sys.path.insert(0, "")  # the program imports as from `python -m`
-        least = int(options.get("--min-definitions", "1"))
-        found = LoadReport().of(options["--load"]).problems(least)
-    for problem in found:
-        _print(sys.stderr, f"state-bundler: {problem}")
-    if found:
-        return FAILED
-    return _become(program) if program else 0
-
-
-def _become(program: list[str]) -> int:
-    if sys.stdout is not None:
-        sys.stdout.flush()
-    try:
-        os.execvp(program[0], program)  # noqa: S606  # to become the program is the point
-    except OSError as error:
-        _print(sys.stderr, f"state-bundler: {program[0]} cannot be started: {error.strerror}.")
-        return TOOL_FAILED
-
-
-def _print(stream: "Any", line: str) -> bool:
-    """False if nothing takes the line (``2>&-``, a full disk). The exit code reports it too."""
-    if stream is None:
-        return False
-    try:
-        print(line, file=stream, flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # else Python's end fails, too
-        return False
-    return True
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

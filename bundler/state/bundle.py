@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
+from bundler import verify_at_start
 from bundler.errors import VerificationFailed, unreadable
 from bundler.state.manifest import File, Manifest
 
@@ -28,6 +29,12 @@ MANIFEST_NAME = "@manifest.json"
 RUN_RECORD_NAME = "@run.json"
 VERIFIER_NAME = "@verify.py"
 STAGING_NAME = "@staging"
+
+
+def verifier() -> bytes:
+    """The program ``@verify.py``: two modules of this package in one file."""
+    first = Path(verify_at_start.__file__)
+    return b"\n\n".join(path.read_bytes() for path in (first, first.with_name("load_at_start.py")))
 
 
 def is_at(path: str, place: str) -> bool:

@@ -32,7 +32,6 @@ from shlex import quote
 
 import msgspec
 
-from bundler import verify_at_start
 from bundler.errors import ConfigurationError, Locked, VerificationFailed
 from bundler.git.tracked import tracked_below
 from bundler.state.bundle import (
@@ -42,6 +41,7 @@ from bundler.state.bundle import (
     STATE_DIRECTORY,
     VERIFIER_NAME,
     Bundle,
+    verifier,
 )
 from bundler.state.manifest import (
     Contents,
@@ -415,7 +415,7 @@ class Staging(msgspec.Struct, frozen=True):
 
     def _support(self, run: OpenDirectory) -> tuple[File, ...]:
         """Our files next to the states; the verifier is staged, the ignore file stays."""
-        run.write(VERIFIER_NAME, _verifier())
+        run.write(VERIFIER_NAME, verifier())
         return _file(IGNORE_NAME, self.publisher.live), _file(VERIFIER_NAME, run)
 
 
@@ -453,10 +453,6 @@ def _decide_together(all_ready: Sequence[Ready]) -> None:
         ready.publisher.prepare(pointing)
     members = tuple(os.path.relpath(ready.publisher.path, first.path) for ready in all_ready)
     first.decide_set(Decision(identity, members))
-
-
-def _verifier() -> bytes:
-    return Path(verify_at_start.__file__).read_bytes()
 
 
 def _file(name: str, folder: OpenDirectory) -> File:

@@ -1,7 +1,7 @@
 """``--load-check``: the code location is loaded inside the finished artifact, without network.
 
 Dagster loads a component whose state is missing as "no assets" and says that all is well. So the
-artifact's own interpreter imports the program (`bundler.verify_at_start`, handed over on stdin,
+artifact's own interpreter imports the program (`bundler.load_at_start`, handed over on stdin,
 nothing is installed), and what came of it is judged here: each local key had its state, nothing
 failed, and there are not fewer definitions than demanded, or than in the artifact that had this
 name before.
@@ -17,15 +17,16 @@ from pathlib import Path
 
 import msgspec
 
-from bundler import verify_at_start
 from bundler.artifacts.definitions import Request, describe
 from bundler.artifacts.running import NOT_STARTED, Runner
 from bundler.errors import ToolFailed, UsageError, VerificationFailed
 from bundler.listener import Listener
+from bundler.load_at_start import REPORT
 from bundler.project.projects import Project
 from bundler.refresh.definitions import target_of
 from bundler.refresh.surroundings import configured_surroundings
 from bundler.state.artifact import Artifact
+from bundler.state.bundle import verifier
 from bundler.state.definitions import DefinitionChange, Definitions, compare
 from bundler.state.manifest import DirectoryRefresh
 from bundler.system.parallel import while_programs_run
@@ -70,7 +71,7 @@ class NotTried(ToolFailed):
 
 
 class LoadedLocation(msgspec.Struct, frozen=True):
-    """The result of one load; see `bundler.verify_at_start.Load`."""
+    """The result of one load; see `bundler.load_at_start.LoadReport`."""
 
     definitions: dict[str, int]
     states: dict[str, bool | None]
@@ -303,9 +304,8 @@ def _load_all(run: Runner, demanded: LoadCheck, name: str) -> tuple[LoadedLocati
 
 def load(run: Runner, target: str, demanded: LoadCheck, name: str) -> LoadedLocation:
     """Loads one target and returns the result. Raises `ToolFailed` if there is no answer."""
-    program = Path(verify_at_start.__file__).read_bytes()
-    done = run(["-", "--load", target, "--report"], program, demanded.environment)
-    marker = verify_at_start.REPORT.encode()
+    done = run(["-", "--load", target, "--report"], verifier(), demanded.environment)
+    marker = REPORT.encode()
     reports = [line for line in done.stdout.splitlines() if line.startswith(marker)]
     if not reports:
         said = _redacted(done.stderr, demanded).strip().splitlines()[-_SHOWN_LINES:]

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from bundler import verify_at_start
+from bundler import load_at_start, verify_at_start
 from bundler.artifacts.image.engine import Docker
 from bundler.artifacts.image.engine.running import interpreters
 from bundler.artifacts.image.engine.running import runner as image_runner
@@ -138,7 +138,7 @@ def test_a_code_location_loads_as_a_code_server_would(location: Path) -> None:
 def _says(**definitions: int) -> Runner:
     """An artifact that loads so many definitions."""
     report = {"definitions": definitions, "states": {}, "error": None}
-    line = verify_at_start.REPORT + json.dumps(report)
+    line = load_at_start.REPORT + json.dumps(report)
     return lambda *_: Completed(0, f"components print\n{line}\n".encode(), b"")
 
 
@@ -203,7 +203,7 @@ def test_what_does_not_run_here_is_told_from_what_dies(stderr: bytes, kind: type
 def test_a_module_that_only_a_refresh_needs_need_not_ship(missing: str, kind: type) -> None:
     error = f"ModuleNotFoundError: No module named '{missing}'"
     report = json.dumps({"definitions": {}, "states": {}, "error": error})
-    done = Completed(0, f"{verify_at_start.REPORT}{report}".encode(), b"")
+    done = Completed(0, f"{load_at_start.REPORT}{report}".encode(), b"")
     demanded = LoadCheck(("tools.fetch",), 0, is_required=False, may_be_absent=True)
     with pytest.raises(kind):
         check(lambda *_: done, demanded, "shop", Listener())
