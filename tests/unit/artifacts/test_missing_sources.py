@@ -10,7 +10,7 @@ import pytest
 
 from bundler.artifacts.image.engine.arguments import parse
 from bundler.artifacts.image.engine.building import preflight
-from bundler.artifacts.image.engine.dockerbuild import Builder
+from bundler.artifacts.image.engine.dockerbuild import Builder, build_args_of
 from bundler.artifacts.image.engine.ignore import parse as ignore_rules
 from bundler.artifacts.image.engine.missing_sources import missing_sources
 from bundler.artifacts.image.engine.stdin_context import take
@@ -84,22 +84,19 @@ def test_only_what_is_certain_is_missing(context: Path, text: str, found: list[s
 @pytest.mark.parametrize(
     ("text", "contexts", "found"),
     [
-        ("FROM scratch\nCOPY $V ${W:-b} /x", [], ["b"]),
-        ("FROM scratch\nARG V=a\nCOPY $V /x", [], ["a"]),
-        ("FROM scratch\nARG TARGETARCH=a SOURCE_DATE_EPOCH=0\nCOPY $TARGETARCH /x", [], []),
-        ("FROM scratch\nARG SOURCE_DATE_EPOCH=0 W=b\nCOPY $SOURCE_DATE_EPOCH $W /x", [], ["b"]),
-        ("FROM scratch\nARG TARGETARCH V\nCOPY ${TARGETARCH:-a} ${V:-b} /x", [], []),
-        ("FROM scratch\nARG GIVEN=a\nCOPY $GIVEN /x", [], ["from-the-command-line"]),
-        ("FROM scratch AS one\nENV V=a\nFROM One\nARG W=c\nCOPY $V $W /x", [], ["a", "c"]),
+        ("FROM scratch\nARG V=a\nCOPY $V ${W:-b} /x", [], []),
+        ("FROM scratch\nARG GIVEN=a\nCOPY $GIVEN /x", [], []),
+        ("FROM scratch AS one\nENV V=a\nFROM One\nARG W=c\nCOPY $V $W /x", [], ["a"]),
         ("FROM scratch AS one\nENV V=a\nFROM one\nARG V=b\nCOPY $V /x", [], []),
-        ("FROM scratch\nENV GIVEN=a\nARG GIVEN\nCOPY $GIVEN /x", [], []),
-        ("ARG V=b\nFROM scratch\nENV V=a W=c\nARG V W\nCOPY $V $W ${V:-d} /x", [], ["c"]),
+        ("ARG V=b\nFROM scratch\nENV V=a W=c\nARG V\nCOPY $V $W ${V:-d} /x", [], ["c"]),
         ("FROM scratch\nARG V=b\nENV V=a\nCOPY $V /x", [], ["a"]),
         ("FROM base AS one\nFROM one\nARG V=a\nCOPY $V /x", [], []),
-        ("FROM scratch AS one\nENV V=a\nFROM one\nARG W=c\nCOPY $V $W /x", ["one"], []),
+        ("FROM scratch AS one\nENV V=a\nFROM one\nCOPY $V /x", ["one"], []),
+        ("ARG B=One\nFROM scratch AS one\nENV V=a\nFROM $B\nCOPY $V /x", [], ["a"]),
+        ("FROM scratch AS one\nENV V=a\nFROM ${TARGETARCH:-one}\nCOPY $V /x", [], []),
     ],
 )
-def test_a_base_may_set_what_an_arg_has_a_value_for(
+def test_the_value_of_an_arg_is_never_certain(
     context: Path, text: str, contexts: list[str], found: list[str]
 ) -> None:
     given = {"GIVEN": "from-the-command-line"}
@@ -134,7 +131,8 @@ FROM base AS unused
 COPY in-unused /x
 FROM one AS two
 ARG FOLDER
-COPY $FOLDER $INHERITED /x
+ENV OWN=gone
+COPY $FOLDER $OWN $INHERITED /x
 FROM base
 COPY --from=Two /x /x
 COPY $FOLDER in-last /x
@@ -153,7 +151,7 @@ COPY $FOLDER in-last /x
         (None, ["two:latest"], ["in-last"]),
         ("two", ["two"], []),
         ("0", ["one"], []),
-        ("two", ["one"], []),
+        ("two", ["one"], ["gone"]),
     ],
 )
 def test_only_the_stages_that_are_built_count(
@@ -237,13 +235,11 @@ def test_a_dockerfile_on_stdin_is_held_against_its_context(tmp_path: Path) -> No
 def test_a_build_argument_without_a_value_is_that_of_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(tmp_path, {"Dockerfile": "FROM scratch\nARG V=Dockerfile\nCOPY $V /x\n"})
-    arguments = parse(["--build-arg", "V", str(tmp_path)])
+    arguments = parse(["--build-arg", "V", "--build-arg=W=", str(tmp_path)])
     monkeypatch.delenv("V", raising=False)
-    preflight(arguments)
-    monkeypatch.setenv("V", "gone")
-    with pytest.raises(ConfigurationError, match="uses gone"):
-        preflight(arguments)
+    assert build_args_of(arguments) == {"W": ""}
+    monkeypatch.setenv("V", "given")
+    assert build_args_of(arguments) == {"V": "given", "W": ""}
 
 
 @pytest.mark.parametrize(

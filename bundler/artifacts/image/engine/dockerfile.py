@@ -8,7 +8,7 @@ import posixpath
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bundler.errors import ConfigurationError
@@ -108,40 +108,39 @@ def _logical_line(lines: Sequence[str], at: int, escape: str) -> tuple[str, int]
 
 def context_paths(text: str, build_args: Mapping[str, str]) -> Iterator[tuple[int, str, bool]]:
     """The paths in the context that the Dockerfile names: line, path or pattern, whether it is
-    copied.
+    copied. An empty path is the whole context.
 
-    Without the context as a whole. An unknown variable matches anything in its folder. A bind mount
-    is read, not copied.
+    An unknown variable matches anything in its folder. A bind mount is read, not copied.
     """
-    for line, path, is_copy in _context_paths(text, build_args):
-        if path:
-            yield line, path, is_copy
-
-
-def copied_paths(text: str, build_args: Mapping[str, str]) -> Iterator[str]:
-    """What is copied from the context, as in `context_paths`; empty for the whole context."""
-    yield from (path for _, path, is_copy in _context_paths(text, build_args) if is_copy)
-
-
-def _context_paths(text: str, build_args: Mapping[str, str]) -> Iterator[tuple[int, str, bool]]:
     known: dict[str, str] = {}
     for found in instructions(text):
         if found.name in ("ARG", "ENV"):
-            known.update(_assigned(found.text))
-        is_copy = found.name in ("COPY", "ADD")
-        named = copied_sources(found.text) if is_copy else _mounted(found.text)
-        for source in named if is_copy or found.name == "RUN" else ():
-            path = _substituted(source, {**known, **build_args})
-            yield found.line, posixpath.normpath(f"/{path}").lstrip("/"), is_copy
+            pairs = (word.partition("=") for word in words_of(found.text))
+            known.update({name: value for name, equals, value in pairs if equals})
+        for source in context_sources(found):
+            path = _pattern(source, {**known, **build_args})
+            yield found.line, posixpath.normpath(f"/{path}").lstrip("/"), found.name != "RUN"
 
 
-def copied_sources(text: str) -> list[str]:
-    """The sources in the context of a COPY or ADD, as written."""
-    rest = _without_options(text)
-    if "--from" in text.removesuffix(rest):
-        return []
-    words = _json_words(rest) or words_of(rest)
-    return [word for word in words[:-1] if "://" not in word and not re.match(r"\d*<<|git@", word)]
+def copied_paths(text: str, build_args: Mapping[str, str]) -> Iterator[str]:
+    """What is copied from the context, as in `context_paths`."""
+    return (path for _, path, is_copy in context_paths(text, build_args) if is_copy)
+
+
+def context_sources(found: Instruction) -> list[str]:
+    """The sources in the context of a COPY or ADD, or of a RUN's bind mounts, as written."""
+    if found.name in ("COPY", "ADD"):
+        rest = _without_options(found.text)
+        if "--from" in found.text.removesuffix(rest):
+            return []
+        words = _json_words(rest) or words_of(rest)
+        elsewhere = re.compile(r".*://|\d*<<|git@")
+        return [word for word in words[:-1] if not elsewhere.match(word)]
+    return [
+        fields.get("source", fields.get("src", ""))
+        for fields in mounts(found)
+        if fields.get("type", "bind") == "bind" and "from" not in fields
+    ]
 
 
 def _without_options(text: str) -> str:
@@ -156,19 +155,17 @@ def _json_words(text: str) -> list[str]:
     return [str(word) for word in words] if isinstance(words, list) else []
 
 
-def _mounted(text: str) -> Iterator[str]:
-    """The sources of a RUN's bind mounts from the context."""
-    for fields in mounts(text):
-        if fields.get("type", "bind") == "bind" and "from" not in fields:
-            yield fields.get("source", fields.get("src", ""))
-
-
-def mounts(text: str) -> Iterator[dict[str, str]]:
+def mounts(found: Instruction) -> Iterator[dict[str, str]]:
     """The fields of each mount of a RUN."""
-    for word in itertools.takewhile(lambda word: word.startswith("--"), text.split()):
+    for word in options_of(found) if found.name == "RUN" else ():
         if word.startswith("--mount="):
             parts = [part.partition("=") for part in word.removeprefix("--mount=").split(",")]
             yield {name: value for name, _, value in parts}
+
+
+def options_of(found: Instruction) -> Iterator[str]:
+    """The options of an instruction, which precede everything else."""
+    return itertools.takewhile(lambda word: word.startswith("--"), found.text.split())
 
 
 # What BuildKit sets by itself, and buildx by the environment: the default of an ARG may not hold.
@@ -182,14 +179,6 @@ def is_set_by_builder(name: str) -> bool:
     return _SET_BY_BUILDER.fullmatch(name) is not None
 
 
-def _assigned(text: str) -> Iterator[tuple[str, str]]:
-    """The variables that an ARG or ENV assigns."""
-    for word in words_of(text):
-        name, equals, value = word.partition("=")
-        if equals:
-            yield name, value
-
-
 _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::?-([^}]*))?[^}]*\}|(\w+))")
 
 
@@ -200,17 +189,45 @@ def open_arguments(text: str) -> Iterator[str]:
             yield from (word for word in words_of(found.text) if "=" not in word)
 
 
-def _used(text: str) -> Iterator[str]:
-    """The variables in a text."""
-    return (found[1] or found[3] for found in _VARIABLE.finditer(text))
+def _pattern(text: str, values: Mapping[str, str]) -> str:
+    """The text with its variables replaced; with a star for one that is unknown."""
 
-
-def _substituted(text: str, values: Mapping[str, str]) -> str:
     def value(found: re.Match[str]) -> str:
         default = "*" if found[2] is None else found[2]
         return values.get(found[1] or found[3]) or default
 
     return _VARIABLE.sub(value, text)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """name: in lower case; its number if it has none. base: what FROM names; empty if only the
+    build knows."""
+
+    line: int
+    name: str
+    base: str
+    instructions: list[Instruction] = field(default_factory=list)
+
+
+def stages(text: str, build_args: Mapping[str, str]) -> list[Stage]:
+    """The stages of a Dockerfile; each begins with a FROM."""
+    shared: dict[str, str | None] = {}
+    found: list[Stage] = []
+    for each in instructions(text):
+        if each.name == "FROM":
+            words = [word for word in words_of(each.text) if not word.startswith("--")]
+            base = substituted(words[0], shared, all_known=True) if words else None
+            named = words[2:] if [word.lower() for word in words[1:2]] == ["as"] else []
+            found.append(Stage(each.line, "".join(named).lower() or str(len(found)), base or ""))
+        elif found:
+            found[-1].instructions.append(each)
+        elif each.name == "ARG":
+            for name, equals, default in (word.partition("=") for word in words_of(each.text)):
+                is_known = bool(equals) and not is_set_by_builder(name)
+                value = substituted(default, shared, all_known=True) if is_known else None
+                shared[name] = build_args.get(name, value)
+    return found
 
 
 def final_stage(
@@ -219,27 +236,30 @@ def final_stage(
     """The instructions that make the image, including those of the stages that it is built on;
     first the FROM, with only the base's name. None if the base is unknown. target: the stage
     that is built; None for the last one."""
-    stages: dict[str, list[Instruction]] = {}
-    known: dict[str, str] = {}
-    current: list[Instruction] = []
-    for found in instructions(text):
-        if found.name == "ARG" and not stages:
-            known.update(_assigned(found.text))
-        elif found.name == "FROM":
-            words = [word for word in found.text.split() if not word.startswith("--")]
-            values = {**known, **build_args}
-            is_known = bool(words) and all(
-                name in build_args or not is_set_by_builder(name) for name in _used(words[0])
-            )
-            base = _substituted(words[0], values) if is_known else "*"
-            current = list(stages.get(base.lower(), [Instruction(found.line, "FROM", base)]))
-            name = words[2] if len(words) > 2 else ""  # noqa: PLR2004  # FROM base AS name
-            stages[name.lower() or str(len(stages))] = current
-        else:
-            current.append(found)
-    made = current if target is None else stages.get(target.lower(), [])
-    is_known = bool(made) and "*" not in made[0].text
-    return made if is_known and made[0].name == "FROM" else None
+    made: dict[str, list[Instruction]] = {}
+    last = ""
+    for stage in stages(text, build_args):
+        base = made.get(stage.base.lower(), [Instruction(stage.line, "FROM", stage.base)])
+        last = stage.name
+        made[last] = [*base, *stage.instructions]
+    found = made.get(last if target is None else target.lower())
+    return found if found and found[0].text else None
+
+
+def variables_after(
+    found: Instruction, values: Mapping[str, str | None]
+) -> Mapping[str, str | None]:
+    """The variables after an instruction; None for one that only the build knows.
+
+    An ARG is never certain: builders disagree whether it or an ENV of the base wins.
+    """
+    if found.name == "ARG":
+        names = (word.partition("=")[0] for word in words_of(found.text))
+        return {**values, **dict.fromkeys(names)}
+    if found.name == "ENV":
+        new = {name: substituted(text, values) for name, text in environment_of(found.text)}
+        return {**values, **new}
+    return values
 
 
 def image_settings(config: Mapping[str, Any], stage: Sequence[Instruction]) -> dict[str, Any]:
@@ -249,8 +269,8 @@ def image_settings(config: Mapping[str, Any], stage: Sequence[Instruction]) -> d
     see `is_open`.
     """
     made = dict(config)
-    for number, found in enumerate(stage):
-        values = _variables(made, stage[:number])
+    values = _environment(config)
+    for found in stage:
         if found.name == "WORKDIR":
             folder = _known(" ".join(words_of(found.text)), values)
             made["WorkingDir"] = posixpath.join(made.get("WorkingDir") or "/", folder)
@@ -269,7 +289,12 @@ def image_settings(config: Mapping[str, Any], stage: Sequence[Instruction]) -> d
             words = _json_words(found.text)
             is_shell = not words and "".join(found.text.split()) != "[]"
             made[found.name.capitalize()] = ["/bin/sh", "-c", found.text] if is_shell else words
+        values = variables_after(found, values)
     return made
+
+
+def _environment(config: Mapping[str, Any]) -> Mapping[str, str | None]:
+    return dict(entry.partition("=")[::2] for entry in config.get("Env") or ())
 
 
 def additions(config: Mapping[str, Any], stage: Sequence[Instruction]) -> list[str] | None:
@@ -279,6 +304,7 @@ def additions(config: Mapping[str, Any], stage: Sequence[Instruction]) -> list[s
     """
     copied: list[str] = []
     folders: list[str] = []
+    values = _environment(config)
     for number, found in enumerate(stage):
         if found.name in ("RUN", "ONBUILD"):
             return None
@@ -287,7 +313,6 @@ def additions(config: Mapping[str, Any], stage: Sequence[Instruction]) -> list[s
         if found.name == "WORKDIR":
             folders.append(folder)
         elif found.name in ("COPY", "ADD"):
-            values = _variables(settings, stage[:number])
             words = _json_words(_without_options(found.text)) or words_of(found.text)
             if not words:
                 return None
@@ -295,25 +320,14 @@ def additions(config: Mapping[str, Any], stage: Sequence[Instruction]) -> list[s
             if any(path.startswith(f"{above.rstrip('/')}/") for above in copied):
                 return None  # by way of a link that was copied
             copied.append(path)
+        values = variables_after(found, values)
     places = [*copied, *map(posixpath.normpath, folders)]
     return None if any("$" in place for place in places) else places
 
 
-def _variables(config: Mapping[str, Any], before: Sequence[Instruction]) -> dict[str, str | None]:
-    """The environment; None for a variable that an ARG declares again, whose value may win."""
-    values = dict(entry.partition("=")[::2] for entry in config.get("Env") or ())
-    declared: set[str] = set()
-    for found in before:
-        if found.name == "ARG":
-            declared.update(word.partition("=")[0] for word in words_of(found.text))
-        elif found.name == "ENV":
-            declared.difference_update(name for name, _ in environment_of(found.text))
-    return {**values, **dict.fromkeys(declared, None)}
-
-
 def _known(text: str, values: Mapping[str, str | None]) -> str:
     """Replaces variables; returns the text unchanged if one of them may be an ARG's."""
-    value = substituted(text, values, all_known=False)
+    value = substituted(text, values)
     return text if value is None else value
 
 
@@ -338,21 +352,20 @@ _PLAIN_VARIABLE = re.compile(r"\$(?:\{(\w+)(?::-([^}$]*))?\}|(\w+))")
 
 
 def substituted(
-    text: str, values: Mapping[str, str | None], *, all_known: bool = True
+    text: str, values: Mapping[str, str | None], *, all_known: bool = False
 ) -> str | None:
     """The text with its variables replaced; None if one is unknown, or has an unsupported form.
 
     values: None for a variable whose value is unknown. all_known: whether a variable without a
     value is unset, so that its default applies.
     """
-    known = dict(values)
     for found in _PLAIN_VARIABLE.finditer(text):
         name = found[1] or found[3]
-        if known.get(name, "") is None:
+        is_unset = name not in values and all_known and not is_set_by_builder(name)
+        value = "" if is_unset else values.get(name)
+        if value is None or (not value and found[2] is None):
             return None
-        if not known.get(name) and (found[2] is None or not (all_known or name in known)):
-            return None
-    result = _PLAIN_VARIABLE.sub(lambda it: known.get(it[1] or it[3]) or it[2] or "", text)
+    result = _PLAIN_VARIABLE.sub(lambda it: values.get(it[1] or it[3]) or it[2] or "", text)
     return None if "$" in result or "\\" in text else result
 
 

@@ -92,10 +92,10 @@ class Foreseer:
         base = stage[0].text
         if override is None or not self.engine.has_image(base):
             return True
-        config = settings_of(self.engine.image(base)).get("config") or {}
-        if (places := additions(config, stage)) is None:
+        inspected = self.engine.image(base)
+        if (places := additions(inspected.get("Config") or {}, stage)) is None:
             return True
-        with reading(self.engine, str(self.engine.image(base)["Id"])) as container:
+        with reading(self.engine, str(inspected["Id"])) as container:
             wanted = _real(container, override)
             return wanted is None or any(
                 place is None or _is_within(wanted, place) or _is_within(place, wanted)
@@ -143,7 +143,7 @@ def _refuse_hidden(stage: Sequence[Instruction], override: str | None) -> None:
     if override is None:
         return
     for volume in image_settings({}, stage).get("Volumes") or ():
-        if f"{posixpath.normpath(override)}/".startswith(f"{posixpath.normpath(volume)}/"):
+        if _is_within(posixpath.normpath(override), posixpath.normpath(volume)):
             raise ConfigurationError(
                 f"The Dockerfile declares VOLUME {volume}, which hides the state at {override}.",
                 hint="Remove that line, or name a narrower directory in it.",

@@ -78,7 +78,7 @@ class Names:
         found = [
             _Name(path, pattern, f"{name}:{line}", ships)
             for line, path, ships in context_paths(text, build_args)
-            if (pattern := compiled(path)) is not None
+            if path and (pattern := compiled(path)) is not None
         ]
         found += [
             _Name(rule.text, rule.pattern, IGNORE_RULE, ships=True)

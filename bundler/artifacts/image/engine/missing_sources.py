@@ -12,21 +12,20 @@ import os
 import posixpath
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import takewhile
 from pathlib import Path
 
 import msgspec
 
 from bundler.artifacts.image.engine.dockerfile import (
     Instruction,
-    copied_sources,
-    environment_of,
-    instructions,
-    is_set_by_builder,
+    Stage,
+    context_sources,
     mounts,
+    options_of,
+    stages,
     substituted,
     syntax_of,
-    words_of,
+    variables_after,
 )
 from bundler.artifacts.image.engine.ignore import (
     IGNORE_FILE,
@@ -51,19 +50,6 @@ class MissingSource(msgspec.Struct, frozen=True):
     is_excluded: bool
 
 
-class _Stage(msgspec.Struct):
-    """A stage of a Dockerfile, which begins with a FROM.
-
-    name, base: in lower case. base: what FROM names. all_known: whether its whole environment is
-    in the Dockerfile; any other base may set variables, which may override an ARG.
-    """
-
-    name: str
-    base: str
-    instructions: list[Instruction]
-    all_known: bool
-
-
 def missing_sources(
     root: Path,
     text: str,
@@ -83,67 +69,22 @@ def missing_sources(
         return
     top = root.resolve()
     replaced = {name.lower().removesuffix(":latest") for name in contexts}
-    shared, stages = _stages(text, build_args, replaced)
-    environments: dict[str, dict[str, str | None]] = {}
-    needed = _needed(stages, target, replaced)
-    for index, stage in enumerate(stages):
-        variables = {} if stage.base in replaced else dict(environments.get(stage.base, {}))
-        for line, source in _sources(stage, variables, shared, build_args):
-            path = posixpath.normpath(f"/{source}").lstrip("/")
-            if index in needed and path:
-                found = _missing(top, line, path, rules)
-                if found is not None:
-                    yield found
-        environments[stage.name] = variables
+    found = stages(text, build_args)
+    needed = _needed(found, target, replaced)
+    environments: dict[str, Mapping[str, str | None]] = {name: {} for name in replaced}
+    for index, stage in enumerate(found):
+        values = environments.get(stage.base.lower(), {})
+        for instruction in stage.instructions:
+            for source in _taken(instruction, values) if index in needed else ():
+                path = posixpath.normpath(f"/{source}").lstrip("/")
+                missing = _missing(top, instruction.line, path, rules) if path else None
+                if missing is not None:
+                    yield missing
+            values = variables_after(instruction, values)
+        environments.setdefault(stage.name, values)
 
 
-def _stages(
-    text: str, build_args: Mapping[str, str], replaced: Collection[str]
-) -> tuple[dict[str, str | None], list[_Stage]]:
-    """The variables before the first FROM, and the stages."""
-    shared: dict[str, str | None] = {}
-    stages: list[_Stage] = []
-    for found in instructions(text):
-        if found.name == "FROM":
-            words = [word for word in words_of(found.text) if not word.startswith("--")]
-            base = (substituted(words[0], shared) or "").lower() if words else ""
-            named = words[2:] if [word.lower() for word in words[1:2]] == ["as"] else []
-            name = "".join(named).lower() or str(len(stages))
-            known = {"scratch", *(each.name for each in stages if each.all_known)} - {*replaced}
-            stages.append(_Stage(name, base, [], base in known))
-        elif stages:
-            stages[-1].instructions.append(found)
-        elif found.name == "ARG":
-            _declare(found.text, shared, shared, build_args)
-    return shared, stages
-
-
-def _declare(
-    text: str,
-    variables: dict[str, str | None],
-    shared: Mapping[str, str | None],
-    build_args: Mapping[str, str],
-    environment: Sequence[str] = (),
-    *,
-    all_known: bool = True,
-) -> None:
-    """Declares an ARG: its value is the caller's, its own, or that of one before the first FROM.
-
-    It is unknown if an ENV before it sets that name: BuildKit uses the ARG's value, the classic
-    builder and podman the ENV's.
-    all_known: of the stage.
-    """
-    for word in words_of(text):
-        name, equals, default = word.partition("=")
-        is_open = name not in build_args and is_set_by_builder(name)
-        if name in environment and not (equals or is_open or name in {**shared, **build_args}):
-            continue  # it has no value
-        value = substituted(default, variables) if equals else shared.get(name)
-        is_certain = all_known and not is_open and name not in environment
-        variables[name] = build_args.get(name, value) if is_certain else None
-
-
-def _needed(stages: Sequence[_Stage], target: str | None, replaced: Collection[str]) -> set[int]:
+def _needed(stages: Sequence[Stage], target: str | None, replaced: Collection[str]) -> set[int]:
     """The stages that the build of a target runs; all others may be broken."""
     places = {stage.name: index for index, stage in enumerate(stages)}
     places |= {str(index): index for index in range(len(stages))}
@@ -158,61 +99,24 @@ def _needed(stages: Sequence[_Stage], target: str | None, replaced: Collection[s
         names = [stage.base]
         for found in stage.instructions:
             if found.name in ("COPY", "ADD"):
-                options = takewhile(lambda word: word.startswith("--"), found.text.split())
-                names += [word[7:] for word in options if word.startswith("--from=")]
-            elif found.name == "RUN":
-                names += [fields["from"] for fields in mounts(found.text) if "from" in fields]
+                names += [word[7:] for word in options_of(found) if word.startswith("--from=")]
+            names += [fields["from"] for fields in mounts(found) if "from" in fields]
         earlier = (places.get(name.lower(), index) for name in names)
         pending += [place for place in earlier if place < index]
     return needed
 
 
-def _sources(
-    stage: _Stage,
-    variables: dict[str, str | None],
-    shared: Mapping[str, str | None],
-    build_args: Mapping[str, str],
-) -> Iterator[tuple[int, str]]:
-    """The sources in the context of a stage's instructions, with their lines.
-
-    variables: those of its base; afterwards, those of the stage.
-    """
-    environment = list(variables)
-    all_known = stage.all_known
-    for found in stage.instructions:
-        if found.name == "ARG":
-            _declare(found.text, variables, shared, build_args, environment, all_known=all_known)
-        elif found.name == "ENV":
-            before = dict(variables)
-            for name, value in environment_of(found.text):
-                environment.append(name)
-                variables[name] = substituted(value, before, all_known=all_known)
-        elif found.name in ("COPY", "ADD", "RUN"):
-            for path in _taken(found, variables, all_known=all_known):
-                yield found.line, path
-    for name in set(variables) - set(environment):
-        del variables[name]  # an ARG ends with its stage
-
-
-def _taken(
-    found: Instruction, variables: Mapping[str, str | None], *, all_known: bool
-) -> Iterator[str]:
+def _taken(found: Instruction, values: Mapping[str, str | None]) -> Iterator[str]:
     """What an instruction certainly takes from the context."""
-    named = [*_bound(found.text)] if found.name == "RUN" else copied_sources(found.text)
+    named = context_sources(found)
     for source in named:
-        path = substituted(source, variables, all_known=all_known)
+        path = substituted(source, values)
         if path is None or _ELSEWHERE.match(path):
             continue
         if not _PATTERN.search(path):
             yield path
         elif len(named) == 1 and "--parents" not in found.text:
             yield _PATTERN.sub("", path)
-
-
-def _bound(text: str) -> Iterator[str]:
-    for fields in mounts(text):
-        if fields.get("type", "bind") == "bind" and "from" not in fields:
-            yield fields.get("source", fields.get("src", ""))
 
 
 def _missing(
