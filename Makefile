@@ -73,7 +73,7 @@ bodies: $(READY) ## every answer that is not data, every HTTP client: minutes; w
 docs: $(READY) ## write the pages that are made from the program, and the schemas
 	$(BIN)/python -m tests.support.reference
 	$(BIN)/python -m bundler.project.schema
-	$(BIN)/python -m bundler.cli.documents
+	$(BIN)/python -m bundler.cli.documents.schemas
 
 .PHONY: site
 site: $(READY) ## the documentation as a site that works offline, into build/site

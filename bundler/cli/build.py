@@ -10,16 +10,11 @@ import click
 
 from bundler.cli.build_bake import build_bake
 from bundler.cli.build_docker import build_docker, places_of, refuse_relative
+from bundler.cli.build_options import BuildArguments, LoadArguments, build_options, load_options
 from bundler.cli.build_wheel import allowed_files, build_wheel
 from bundler.cli.help import Grouped
-from bundler.cli.options import (
-    BuildArguments,
-    LoadArguments,
-    build_options,
-    load_options,
-    narrator,
-)
-from bundler.cli.outcome import format_option, show_verdict
+from bundler.cli.options import FILE, PATH, format_option, image_path_option, narrator
+from bundler.cli.outcome import show_verdict
 
 if TYPE_CHECKING:
     from bundler.project.projects import Project
@@ -60,7 +55,7 @@ class _BuildGroup(click.Group):
 )
 @click.option(
     "--report",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Write a JSON report of --each.",
 )
 def build() -> None:
@@ -81,9 +76,7 @@ def build() -> None:
     short_help="Build a PEX with pex and its own arguments.",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Path of the PEX."
-)
+@click.option("-o", "--output", type=PATH, required=True, help="Path of the PEX.")
 @click.option(
     "--pex", "pex_command", help="The pex command. Default: the project's, else the bundled one."
 )
@@ -141,7 +134,7 @@ def build_pex(
     help="Base image. Without it, the image contains only the state.",
 )
 @click.option("-o", "--output", metavar="LAYOUT[:TAG]", required=True, help="The image to write.")
-@click.option("--image-path", help="Path of the state directory in the image.")
+@image_path_option
 @format_option
 @build_options
 def build_oci(

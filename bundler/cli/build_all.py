@@ -68,10 +68,7 @@ def build_all(arguments: Sequence[str], workers: int | None, report: Path | None
     outcomes = builds.run_all(jobs, workers, told, build=_build)
     _show(outcomes)
     if report is not None:
-        from bundler.system.atomic import io_errors, save
-
-        with io_errors(report):
-            save(report, builds.as_json(outcomes).encode())
+        _write(report, outcomes)
     return builds.failure_of(outcomes)
 
 
@@ -96,6 +93,25 @@ def _build(arguments: Sequence[str]) -> int:
             return ended.code
         raise
     return 0
+
+
+def _write(report: Path, outcomes: Sequence[Outcome]) -> None:
+    from bundler.cli import documents
+    from bundler.system.atomic import io_errors, save
+
+    found = [
+        documents.ProjectBuild.of(
+            outcome,
+            name=outcome.job.name,
+            project=str(outcome.job.root),
+            seconds=round(outcome.seconds, 1),
+            said=outcome.said.splitlines(),
+            log=str(outcome.job.log),
+        )
+        for outcome in outcomes
+    ]
+    with io_errors(report):
+        save(report, documents.as_text(documents.BuildReport, builds=found).encode())
 
 
 def _sign(console: Console, outcome: Outcome) -> str:

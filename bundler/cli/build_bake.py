@@ -15,14 +15,9 @@ from bundler.cli.build_docker import (
     refuse_relative,
     wanted_places,
 )
-from bundler.cli.options import (
-    BuildArguments,
-    LoadArguments,
-    build_options,
-    load_options,
-    narrator,
-)
-from bundler.cli.outcome import format_option, show_verdicts
+from bundler.cli.build_options import BuildArguments, LoadArguments, build_options, load_options
+from bundler.cli.options import every_byte_option, format_option, narrator
+from bundler.cli.outcome import show_verdicts
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.engine.baking import Baking
@@ -42,11 +37,7 @@ if TYPE_CHECKING:
     help="A target or group to embed the state in (repeatable). Default: the targets whose "
     "context contains a project.",
 )
-@click.option(
-    "--every-byte",
-    is_flag=True,
-    help="Read back every byte of the state instead of comparing its layer's digest.",
-)
+@every_byte_option
 @format_option
 @build_options
 @load_options

@@ -9,15 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bundler.cli.build_options import BuildArguments, LoadArguments, build_options, load_options
 from bundler.cli.help import Grouped
-from bundler.cli.options import (
-    BuildArguments,
-    LoadArguments,
-    build_options,
-    load_options,
-    narrator,
-)
-from bundler.cli.outcome import format_option, show_verdict
+from bundler.cli.options import every_byte_option, format_option, image_path_option, narrator
+from bundler.cli.outcome import show_verdict
 from bundler.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -64,12 +59,8 @@ def takes_value(command: click.Command) -> dict[str, bool]:
 @click.command(
     name="docker", cls=Wrapping, short_help="Build an image with docker and its own arguments."
 )
-@click.option("--image-path", help="Path of the state directory in the image.")
-@click.option(
-    "--every-byte",
-    is_flag=True,
-    help="Read back every byte of the state instead of comparing its layer's digest.",
-)
+@image_path_option
+@every_byte_option
 @format_option
 @build_options
 @load_options

@@ -8,15 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bundler.cli.build_options import BuildArguments, LoadArguments, build_options, load_options
 from bundler.cli.help import Grouped
-from bundler.cli.options import (
-    BuildArguments,
-    LoadArguments,
-    build_options,
-    load_options,
-    narrator,
-)
-from bundler.cli.outcome import format_option, show_verdict
+from bundler.cli.options import format_option, narrator
+from bundler.cli.outcome import show_verdict
 
 if TYPE_CHECKING:
     from bundler.artifacts.python.credentials import AllowedFiles

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 from bundler.errors import BundlerError
 from bundler.system import wording
 from bundler.system.times import seconds_of
-from bundler.version import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -217,14 +216,6 @@ def as_json(value: Any, **options: Any) -> str:
     import json
 
     return json.dumps(_without_credentials(value), **options)
-
-
-def print_json(document: Mapping[str, Any], **options: Any) -> None:
-    """Prints a command's result as JSON on stdout."""
-    import sys
-
-    sys.stdout.write(as_json({"schemaVersion": SCHEMA_VERSION, **document}, **options) + "\n")
-    sys.stdout.flush()
 
 
 def _without_credentials(value: Any) -> Any:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bundler.cli.console import Console, safe
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
+    from bundler.cli.documents.changes import Definitions
     from bundler.state.definitions import (
         DefinitionChange,
         DefinitionsDifference,
@@ -68,15 +69,11 @@ def _signed(found: DefinitionsDifference, kind: str) -> str:
     return ", ".join(f"{sign}{number}" for sign, number in numbers.items() if number)
 
 
-def document(found: DefinitionsDifference) -> dict[str, Any]:
+def document(found: DefinitionsDifference) -> Definitions:
     """The changes as JSON."""
-    import msgspec
+    from bundler.cli.documents.changes import Definitions
 
-    return {
-        "differs": bool(found.changes),
-        "unchanged": found.unchanged,
-        "changes": msgspec.to_builtins(found.changes),
-    }
+    return Definitions.of(found, differs=bool(found.changes))
 
 
 def _lines_of(found: DefinitionsDifference, kind: str) -> Iterator[str]:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from bundler.cli import definitions as shown
-from bundler.cli.console import Console, as_json, safe, size
-from bundler.cli.options import ProjectArguments, narrator
-from bundler.version import SCHEMA_VERSION
+from bundler.cli.console import Console, safe, size
+from bundler.cli.options import DIRECTORY, PATH, ProjectArguments, narrator, one_of_formats
 
 if TYPE_CHECKING:
     from bundler.artifacts.diff import Difference, FileDifference, KeyDifference
+    from bundler.cli.documents import changes
     from bundler.listener import Listener
     from bundler.project.projects import Project
     from bundler.state.artifact import Artifact
@@ -26,13 +26,7 @@ _SIGNS = {"added": "+", "removed": "-", "renamed": "~", "changed": "~", "reorder
 _COLOURS = {"+": "green", "-": "red", "~": "yellow"}
 MOST_LINES = 40
 
-diff_format_option = click.option(
-    "--format",
-    "style",
-    type=click.Choice(["text", "json", "markdown"]),
-    default="text",
-    show_default=True,
-)
+diff_format_option = one_of_formats("json", "markdown")
 
 
 @click.command()
@@ -59,12 +53,12 @@ diff_format_option = click.option(
 )
 @click.option(
     "--project",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=DIRECTORY,
     help="The project to load states with that come without code. Default: the current directory.",
 )
 @click.option(
     "--python",
-    type=click.Path(path_type=Path),
+    type=PATH,
     envvar="STATE_BUNDLER_PYTHON",
     help="The interpreter that --definitions runs a PEX with.",
 )
@@ -107,8 +101,7 @@ def diff(
     listener.working("")
     most = sys.maxsize if everything else MOST_LINES
     if style == "json":
-        document = {**as_document(found), **_definitions_document(definitions)}
-        click.echo(as_json(document, indent=2, ensure_ascii=False))
+        _print_json(found, definitions)
     elif style == "markdown":
         click.echo("\n".join(as_markdown(found, most)))
         if definitions is not None:
@@ -148,8 +141,11 @@ def _project(directory: Path | None, python: Path | None, listener: Listener) ->
         return None
 
 
-def _definitions_document(found: DefinitionsDifference | None) -> dict[str, object]:
-    return {} if found is None else {"definitions": shown.document(found)}
+def _print_json(found: Difference, definitions: DefinitionsDifference | None) -> None:
+    from bundler.cli.documents import as_text, changes
+
+    more = {} if definitions is None else {"definitions": shown.document(definitions)}
+    click.echo(as_text(changes.Diff, found, keys=key_documents(found), **more), nl=False)
 
 
 # --- text -----------------------------------------------------------------------------------
@@ -280,16 +276,7 @@ def as_html(text: str) -> str:
 # --- JSON -----------------------------------------------------------------------------------
 
 
-def as_document(found: Difference) -> dict[str, object]:
-    import msgspec
+def key_documents(found: Difference) -> list[changes.KeyDifference]:
+    from bundler.cli.documents import changes
 
-    return {
-        "schemaVersion": SCHEMA_VERSION,
-        "before": found.before,
-        "after": found.after,
-        "differs": found.differs,
-        "unchanged": found.unchanged,
-        "keys": [
-            {**msgspec.to_builtins(key), "summary": key.summary or None} for key in found.keys
-        ],
-    }
+    return [changes.KeyDifference.of(key, summary=key.summary or None) for key in found.keys]

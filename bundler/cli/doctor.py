@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from bundler.cli.console import Console, as_json, print_json
-from bundler.cli.options import narrator, no_cache_option
+from bundler.cli.console import Console, as_json
+from bundler.cli.options import DIRECTORY, PATH, format_option, narrator, no_cache_option
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.option(
     "--project",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=DIRECTORY,
     default=Path(),
     help="The project. Default: the current directory or its whole workspace.",
 )
-@click.option("--python", type=click.Path(path_type=Path), help="The project's interpreter.")
+@click.option("--python", type=PATH, help="The project's interpreter.")
 @click.option("--fix", is_flag=True, help="Fix what can be fixed safely, then check again.")
 @click.option(
     "--reach",
@@ -34,9 +34,7 @@ if TYPE_CHECKING:
 )
 @no_cache_option
 @click.option("--matrix", is_flag=True, help="Only print the projects as a CI matrix.")
-@click.option(
-    "--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True
-)
+@format_option
 def doctor(
     project: Path,
     python: Path | None,
@@ -76,10 +74,7 @@ def doctor(
     if style == "text" and not is_alone:
         _show_together(project.resolve(), reports)
     if style == "json":
-        whole = [{"project": str(root), "checks": _as_json(it)} for root, it in reports.items()]
-        # A single project is at the top level.
-        told = whole[0] if len(whole) == 1 else {"projects": whole}
-        print_json({**told})
+        _print_json(reports)
     _conclude(project, reports)
 
 
@@ -221,21 +216,26 @@ def _fix(home: Path, roots: Sequence[Path], asked: _Asked) -> None:
     click.echo(f"{done}\n", err=True)
 
 
-def _as_json(examined: list[Examined]) -> list[dict[str, Any]]:
-    return [
-        {
-            "check": check.title,
-            "findings": [
-                {
-                    "grade": finding.grade,
-                    "what": finding.what,
-                    "why": finding.why,
-                    "fix": finding.fix,
-                    "where": finding.where,
-                    "fixable": bool(finding.part),
-                }
-                for finding in check.findings
+def _print_json(reports: Mapping[Path, Sequence[Examined]]) -> None:
+    from bundler.cli import documents
+
+    found = [
+        documents.Examined(
+            project=str(root),
+            checks=[
+                documents.Check(
+                    check=check.title,
+                    findings=[
+                        documents.DoctorFinding.of(it, fixable=bool(it.part))
+                        for it in check.findings
+                    ],
+                )
+                for check in checks
             ],
-        }
-        for check in examined
+        )
+        for root, checks in reports.items()
     ]
+    if len(found) == 1:  # a single project is at the top level
+        documents.print_document(documents.Doctor, project=found[0].project, checks=found[0].checks)
+    else:
+        documents.print_document(documents.Doctor, projects=found)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
+from bundler.cli.build_options import BuildArguments, LoadArguments, build_options, load_options
 from bundler.cli.help import Grouped
-from bundler.cli.options import BuildArguments, LoadArguments, build_options, load_options, narrator
-from bundler.cli.outcome import format_option, show_outcome
+from bundler.cli.options import every_byte_option, format_option, image_path_option, narrator
+from bundler.cli.outcome import show_outcome
 
 
 @click.command(cls=Grouped)
@@ -20,12 +21,8 @@ from bundler.cli.outcome import format_option, show_outcome
     metavar="NAME",
     help="Tag of the new image (repeatable). {content} and {environment} are substituted.",
 )
-@click.option("--image-path", help="Path of the state directory in the image.")
-@click.option(
-    "--every-byte",
-    is_flag=True,
-    help="Read back every byte of the state instead of comparing its layer's digest.",
-)
+@image_path_option
+@every_byte_option
 @format_option
 @build_options
 @load_options

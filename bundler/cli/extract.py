@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from bundler.cli import completion
-from bundler.cli.console import Console, print_json, size
-from bundler.cli.options import narrator
-from bundler.cli.outcome import format_option
+from bundler.cli.console import Console, size
+from bundler.cli.options import format_option, narrator
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
@@ -49,16 +48,10 @@ def extract(artifact: str, output: Path, style: str) -> None:
 def show_extracted(found: Sequence[Extracted], style: str) -> None:
     """Prints the directories that were written."""
     if style == "json":
-        directories = [
-            {
-                "path": str(item.target),
-                "contentDigest": item.manifest.content_digest,
-                "size": item.manifest.size,
-                "keys": [state.key for state in item.manifest.states],
-            }
-            for item in found
-        ]
-        print_json({"directories": directories})
+        from bundler.cli.documents import Extract, print_document, shipped
+
+        directories = [shipped(str(item.target), item.manifest) for item in found]
+        print_document(Extract, directories=directories)
         return
     console = Console(sys.stdout)
     for item in found:

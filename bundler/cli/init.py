@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import click
 
-from bundler.cli.console import Console, print_json
-from bundler.cli.outcome import format_option
+from bundler.cli.console import Console
+from bundler.cli.options import DIRECTORY, format_option
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 @click.command()
 @click.option(
     "--project",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=DIRECTORY,
     default=Path(),
     help="The project. Default: the current directory.",
 )
@@ -82,8 +82,10 @@ def init(
             _show_diff(changes)
         accepted = not edits or _applied(found, edits, yes=yes, remove=remove)
     if style == "json":
-        files = [change._asdict() for change in changes]
-        print_json({"written": accepted and bool(changes), "files": files})
+        from bundler.cli import documents
+
+        files = [documents.FileChange.of(change, why=list(change.why)) for change in changes]
+        documents.print_document(documents.Init, written=accepted and bool(changes), files=files)
     sys.exit(0 if accepted else 1)
 
 

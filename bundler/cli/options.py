@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable
 from functools import reduce, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from bundler.project.options import Inside, RefreshMode, RefreshOptions
     from bundler.project.projects import Project
     from bundler.state.manifest import ManagementType
-    from bundler.workflows.pipeline import Prepared
 
 # The values of `RefreshMode` and `ManagementType`, copied to keep their import out of --help.
 REFRESH_MODES = ("always", "missing", "never")
@@ -33,10 +31,12 @@ MANAGEMENT_TYPES = (
 )
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-_DIRECTORY = click.Path(path_type=Path, exists=True, file_okay=False)
+DIRECTORY = click.Path(path_type=Path, exists=True, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+PATH = click.Path(path_type=Path)
 
 
-def _together(*decorators: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
+def together(*decorators: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
     """Applies click options so that --help lists them in this order."""
     return lambda command: reduce(lambda found, add: add(found), reversed(decorators), command)
 
@@ -52,9 +52,28 @@ def taken_as(
             values = {name: given.pop(name) for name in group._fields}
             return command(*args, **given, **{parameter: group(**values)})
 
-        return _together(*options)(call)
+        return together(*options)(call)
 
     return decorate
+
+
+def one_of_formats(*names: str) -> Callable[[Any], Any]:
+    """The option ``--format``: text by default, or one of these."""
+    return click.option(
+        "--format", "style", type=click.Choice(["text", *names]), default="text", show_default=True
+    )
+
+
+format_option = one_of_formats("json")
+quiet_option = click.option(
+    "-q", "--quiet", is_flag=True, help="Print only warnings, errors and the result."
+)
+every_byte_option = click.option(
+    "--every-byte",
+    is_flag=True,
+    help="Read back every byte of the state instead of comparing its layer's digest.",
+)
+image_path_option = click.option("--image-path", help="Path of the state directory in the image.")
 
 
 class ProjectArguments(NamedTuple):
@@ -98,14 +117,14 @@ project_options = taken_as(
     click.option(
         "--project",
         "directories",
-        type=_DIRECTORY,
+        type=DIRECTORY,
         multiple=True,
         help="A project's directory (repeatable). Default: the current directory.",
     ),
     click.option("--all", "everything", is_flag=True, help="All projects of the workspace."),
     click.option(
         "--python",
-        type=click.Path(path_type=Path),
+        type=PATH,
         envvar="STATE_BUNDLER_PYTHON",
         help="The project's interpreter. Default: the one dg and uv would use.",
     ),
@@ -291,213 +310,3 @@ def _narrator(*, quiet: bool, verbose: bool) -> ConsoleListener:
     if where is None:
         return ConsoleListener(console, quiet=quiet, verbose=verbose)
     return CiListener(console, where, quiet=quiet, verbose=verbose)
-
-
-class BuildArguments(NamedTuple):
-    """Options of every command that embeds state in an artifact."""
-
-    projects: ProjectArguments
-    refreshing: RefreshArguments
-    state_from: str | None
-    plan: Path | None
-    defer_from: str | None
-    pin_versioned: bool | None
-    embed_versioned: bool
-    no_guard: bool
-    environment: str | None
-    quiet: bool
-
-    def prepare(
-        self,
-        listener: Listener,
-        start: Path | None = None,
-        replaces: Sequence[str] = (),
-        check: Callable[[Sequence[Project]], None] = lambda _: None,
-    ) -> Prepared:
-        """Checks git and refreshes, or uses the states of `state_from` or `plan`.
-
-        replaces: the artifacts that get the new states. check: raises if no build of these projects
-        can succeed, before anything is refreshed.
-        """
-        from bundler.workflows.pipeline import prepare, with_baseline
-
-        projects, options = self.projects.find(listener, start), self.refreshing.options()
-        check(projects)
-        if replaces and self.state_from is None and self.plan is None:
-            options = with_baseline(options, projects, replaces)
-        if self.state_from is not None and self.plan is not None:
-            raise click.UsageError("--state-from and --plan exclude each other.")
-        if self.state_from is None and self.plan is None:
-            options = with_stored(
-                options, projects, pins=self.pin_versioned, embeds=self.embed_versioned
-            )
-        elif options.mode or options.keys or self.embed_versioned:
-            option = "--state-from" if self.plan is None else "--plan"
-            raise click.UsageError(
-                f"{option} takes all states and refreshes none: drop --refresh, --key, "
-                "--embed-versioned."
-            )
-        return prepare(
-            projects,
-            options,
-            guarded=not self.no_guard,
-            environment=self.environment,
-            state_from=self.state_from,
-            plan=self.plan,
-            targets=replaces,
-            defer_from=self.defer_from,
-            held=click.get_current_context().with_resource(ExitStack()),
-            listener=listener,
-        )
-
-
-def with_stored(
-    options: RefreshOptions,
-    projects: tuple[Project, ...],
-    *,
-    pins: bool | None = None,
-    embeds: bool = False,
-) -> RefreshOptions:
-    """The options with the projects' stores, which are only used for versioned keys.
-
-    pins: whether the manifest names versions; None if a store is configured. embeds: whether their
-    states are embedded. A project without a store has no versions, unless the options require them.
-    """
-    import msgspec
-
-    from bundler.cli.store_options import is_named, opened
-
-    needed = embeds or bool(pins)
-    stores = {
-        store.url: store
-        for project in projects
-        if needed or (pins is None and is_named(project.config.store))
-        for store in (opened(None, project.root),)
-    }
-    if not stores:
-        return options
-    from bundler.workflows.store_build import CurrentVersions
-
-    current = CurrentVersions(tuple(stores.values()), embeds, needed)
-    return msgspec.structs.replace(options, stored=current)
-
-
-_own_build_options = taken_as(
-    "building",
-    BuildArguments,
-    click.option(
-        "--state-from",
-        shell_complete=completion.artifacts,
-        metavar="ARTIFACT",
-        help="Embed the states of this artifact, or states.tar, instead of refreshing.",
-    ),
-    click.option(
-        "--plan",
-        type=click.Path(path_type=Path, dir_okay=False),
-        help="Ship exactly what this file of `plan --out` describes; nothing is refreshed.",
-    ),
-    click.option(
-        "--defer-from",
-        shell_complete=completion.artifacts,
-        metavar="ARTIFACT",
-        help="Let dbt defer to the dbt project in this artifact: its manifest is copied to "
-        "state_path.",
-    ),
-    click.option(
-        "--pin-versioned/--no-pin-versioned",
-        default=None,
-        help="Record the store's current versions of versioned keys in the manifest.  "
-        "[if a store is configured]",
-    ),
-    click.option(
-        "--embed-versioned",
-        is_flag=True,
-        help="Also embed versioned keys, so that the program starts while the store is down.",
-    ),
-    click.option("--no-guard", is_flag=True, help="Skip the git check. The run record says so."),
-    click.option("--environment", help="Environment to name in the run record, such as staging."),
-    click.option("-q", "--quiet", is_flag=True, help="Print only warnings, errors and the result."),
-)
-build_options = _together(project_options, refresh_options, _own_build_options)
-
-
-class LoadArguments(NamedTuple):
-    """Whether and how the code location is loaded inside the finished artifact."""
-
-    load_check: bool | None
-    load_module: tuple[str, ...]
-    min_definitions: int | None
-
-    def add_to(self, prepared: Prepared, *, by_default: bool = False) -> Prepared:
-        """Adds the load check that the options ask for.
-
-        by_default: also adds one without options, if the module to load is known.
-        """
-        import msgspec
-
-        from bundler.errors import UsageError
-
-        named = bool(self.load_module) or self.min_definitions is not None
-        if self.load_check is False and named:
-            raise click.UsageError("--no-load-check excludes --load-module and --min-definitions.")
-        is_required = bool(self.load_check) or named
-        if self.load_check is False or not (is_required or by_default):
-            said = "--no-load-check was given" if by_default else prepared.not_loaded
-            return msgspec.structs.replace(prepared, not_loaded=said)
-        try:
-            return self._added_to(prepared, is_required=is_required)
-        except UsageError:
-            if is_required:
-                raise
-            said = "the module to load is unknown; name it with --load-module"
-            return msgspec.structs.replace(prepared, not_loaded=said)
-
-    def _added_to(self, prepared: Prepared, *, is_required: bool) -> Prepared:
-        import msgspec
-
-        from bundler.refresh.surroundings import surroundings_of
-        from bundler.workflows import loadcheck
-
-        environ: dict[str, str] = {}
-        for project in prepared.projects:
-            environ.update(surroundings_of(project, named=(), excluded=()).environment)
-        check = loadcheck.LoadCheck(
-            loadcheck.targets_of(prepared.projects, self.load_module),
-            self._least(prepared, is_required=is_required),
-            loadcheck.environment_of(prepared.refreshed.record, environ),
-            compares=is_required and self.min_definitions is None,
-            is_required=is_required,
-            may_be_absent=not (is_required or any(it.dagster for it in prepared.projects)),
-        )
-        return msgspec.structs.replace(prepared, load_check=check)
-
-    def _least(self, prepared: Prepared, *, is_required: bool) -> int:
-        """Importing a module of components makes no definitions, and a location needs none."""
-        if self.min_definitions is not None:
-            return self.min_definitions
-        has_dagster = any(project.dagster is not None for project in prepared.projects)
-        return int(is_required or (has_dagster and bool(prepared.bundles)))
-
-
-load_options = taken_as(
-    "loading",
-    LoadArguments,
-    click.option(
-        "--load-check/--no-load-check",
-        default=None,
-        help="Load the code location in the finished artifact, without network access. `build` "
-        "does so if it can run the artifact here; with --load-check the load is required, and "
-        "must find at least as many definitions as in the current artifact of that name.",
-    ),
-    click.option(
-        "--load-module",
-        multiple=True,
-        metavar="MODULE[:NAME]",
-        help="What --load-check loads. Default: the module a code server would load.",
-    ),
-    click.option(
-        "--min-definitions",
-        type=click.IntRange(0),
-        help="Minimum number of definitions.  [1, or as many as the older artifact has]",
-    ),
-)

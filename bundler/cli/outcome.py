@@ -9,20 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from bundler.cli.console import Console, print_json, safe, size
+from bundler.cli.console import Console, safe, size
 from bundler.system.fast_tuple import NamedTuple
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
     from bundler.artifacts.embedding import EmbedResult
     from bundler.artifacts.verify import Verdict
+    from bundler.cli import documents
     from bundler.errors import BundlerError
-
-format_option = click.option(
-    "--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True
-)
 
 
 class UpdateOutcome(NamedTuple):
@@ -32,9 +27,12 @@ class UpdateOutcome(NamedTuple):
     made: EmbedResult | None
     failure: BundlerError | None = None
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> documents.UpdatedArtifact:
+        from bundler.cli import documents
+
         made = {"changed": False} if self.made is None else _outputs(self.made)
-        return {"artifact": self.artifact, **made, **_error(self.failure)}
+        error = documents.Error.of(self.failure) if self.failure else None
+        return documents.UpdatedArtifact(artifact=self.artifact, error=error, **made)
 
 
 def attempted(artifact: str, work: Callable[[], EmbedResult]) -> UpdateOutcome:
@@ -89,24 +87,22 @@ def _show_outcomes(outcomes: Sequence[UpdateOutcome], count: int, style: str) ->
         names = json.dumps([each.name for each in made])
         tell_github({"changed": any(each.changed for each in made), "images": names})
         if style == "json":
-            print_json({"artifacts": [outcome.document() for outcome in outcomes]})
+            from bundler.cli.documents import Updates, print_document
+
+            print_document(Updates, artifacts=[outcome.document() for outcome in outcomes])
         else:
             show_verdicts([(each.verdict, each.name) for each in made])
     elif made:
         show_outcome(made[0], style)
 
 
-def _error(failure: BundlerError | None) -> dict[str, Any]:
-    if failure is None:
-        return {}
-    return {"error": {"exitCode": failure.exit_code, "what": failure.what}}
-
-
 def show_outcome(made: EmbedResult, style: str) -> None:
     """Prints to stdout and to the file named by ``GITHUB_OUTPUT``."""
     tell_github(_outputs(made))
     if style == "json":
-        print_json(_outputs(made))
+        from bundler.cli.documents import Embed, print_document
+
+        print_document(Embed, **_outputs(made))
     else:
         show_verdict(made.verdict, made.name)
 
@@ -130,7 +126,9 @@ def show_verdicts(named: Sequence[tuple[Verdict, str]], style: str = "text") -> 
     for verdict, name in named:
         _show_verdict(verdict, name, style)
     if style == "json":
-        print_json({"artifacts": [_verdict_document(verdict, name) for verdict, name in named]})
+        from bundler.cli.documents import BuildDocument, print_document
+
+        print_document(BuildDocument, artifacts=[_document(*it) for it in named])
 
 
 def show_verdict(verdict: Verdict, name: str | None = None, style: str = "text") -> None:
@@ -165,20 +163,16 @@ def _show_verdict(verdict: Verdict, name: str, style: str) -> None:
         console.line(f"  {safe(verdict.loaded)}")
 
 
-def _verdict_document(verdict: Verdict, name: str) -> dict[str, Any]:
-    return {
-        "artifact": name,
-        "kind": verdict.kind,
-        "digest": verdict.digest,
-        "loaded": verdict.loaded or None,
-        "directories": [
-            {
-                "path": directory.path,
-                "contentDigest": directory.manifest.content_digest,
-                "size": directory.manifest.size,
-                "keys": [state.key for state in directory.manifest.states],
-            }
-            for directory in verdict.directories
-            if directory.manifest is not None
+def _document(verdict: Verdict, name: str) -> documents.Built:
+    from bundler.cli import documents
+
+    return documents.Built.of(
+        verdict,
+        artifact=name,
+        loaded=verdict.loaded or None,
+        directories=[
+            documents.shipped(it.path, it.manifest)
+            for it in verdict.directories
+            if it.manifest is not None
         ],
-    }
+    )

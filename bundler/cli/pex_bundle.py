@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from bundler.cli.help import Renamed, called, everything, renamed
+from bundler.cli.options import narrator
 from bundler.cli.run import run
 from bundler.errors import UsageError
 from bundler.system.wording import nearest
@@ -93,7 +94,6 @@ def _pass_on(
 ) -> int:
     """Runs pex unchanged: the user asks for its help or runs a program without building a PEX."""
     from bundler.artifacts.python.pex.building import find_pex
-    from bundler.cli.options import narrator
     from bundler.project.projects import find_interpreter
     from bundler.system import process
 

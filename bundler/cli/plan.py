@@ -6,47 +6,42 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from bundler.cli import definitions as shown
+from bundler.cli.build_options import with_stored
 from bundler.cli.ci import summarise
-from bundler.cli.console import Console, as_json, safe
-from bundler.cli.diff import MOST_LINES, as_document, as_html, as_markdown, as_text
+from bundler.cli.console import Console, safe
+from bundler.cli.diff import MOST_LINES, as_html, as_markdown, as_text, key_documents
 from bundler.cli.options import (
+    FILE,
     ProjectArguments,
     RefreshArguments,
     narrator,
+    one_of_formats,
     project_options,
     refresh_options,
-    with_stored,
 )
 from bundler.cli.outcome import tell_github
 from bundler.version import SCHEMA_VERSION
 
 if TYPE_CHECKING:
+    from bundler.cli.documents.changes import PlannedBaseline
     from bundler.workflows.plan import Plan, PlannedChange
 
 
 @click.command()
 @click.argument("baselines", nargs=-1, metavar="[ARTIFACT]...")
-@click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the plan to this file."
-)
+@click.option("--out", type=FILE, help="Write the plan to this file.")
 @click.option(
     "--all-changes",
     "every_change",
     is_flag=True,
     help="Show every change, not only the first ones.",
 )
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["text", "json", "markdown", "github"]),
-    default="text",
-    show_default=True,
-)
+@one_of_formats("json", "markdown", "github")
 @project_options
 @refresh_options
 @click.pass_context
@@ -94,7 +89,7 @@ def _show(made: Plan, style: str, most: int) -> None:
     markdown = list(_markdown(made, most))
     summarise(markdown)
     if style == "json":
-        click.echo(as_json(_document(made), indent=2, ensure_ascii=False))
+        click.echo(_as_json(made), nl=False)
     elif style == "markdown":
         click.echo("\n".join(markdown))
     elif style == "github":
@@ -177,30 +172,31 @@ def _refusals(change: PlannedChange) -> list[str]:
     return [f"{error.what} {error.hint}" for error in change.refusals()]
 
 
-def _document(made: Plan) -> dict[str, Any]:
-    import msgspec
+def _as_json(made: Plan) -> str:
+    from bundler.cli.documents import as_text, changes
 
-    return {
-        "schemaVersion": SCHEMA_VERSION,
-        "changes": made.differs,
-        "contents": made.contents,
-        "notRefreshed": [
-            {"key": it.key, "type": it.management_type, "version": it.version}
-            for it in made.not_refreshed
+    return as_text(
+        changes.PlanDocument,
+        changes=made.differs,
+        contents=made.contents,
+        not_refreshed=[
+            changes.NotRefreshed.of(it, type=it.management_type) for it in made.not_refreshed
         ],
-        "baselines": [
-            {
-                "name": change.baseline.name,
-                "contents": change.baseline.contents,
-                "changes": change.differs,
-                "states": as_document(change.states),
-                "definitions": None
-                if change.definitions is None
-                else shown.document(change.definitions),
-                "removals": msgspec.to_builtins(change.removals),
-                "refused": _refusals(change),
-            }
-            for change in made.changes
-        ],
-        "markdown": "\n".join(_markdown(made, MOST_LINES)),
-    }
+        baselines=[_baseline_document(change) for change in made.changes],
+        markdown="\n".join(_markdown(made, MOST_LINES)),
+    )
+
+
+def _baseline_document(change: PlannedChange) -> PlannedBaseline:
+    from bundler.cli.documents import changes
+
+    return changes.PlannedBaseline.of(
+        change.baseline,
+        changes=change.differs,
+        states=changes.Diff.of(
+            change.states, schema_version=SCHEMA_VERSION, keys=key_documents(change.states)
+        ),
+        definitions=change.definitions and shown.document(change.definitions),
+        removals=list(change.removals),
+        refused=_refusals(change),
+    )

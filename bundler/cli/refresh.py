@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bundler.cli.ci import finished, keys_summary, summarise, table
-from bundler.cli.console import Console, as_json, print_json, size
+from bundler.cli.console import Console, size
 from bundler.cli.help import Grouped
 from bundler.cli.options import (
     Duration,
     ProjectArguments,
     RefreshArguments,
+    format_option,
     narrator,
     project_options,
+    quiet_option,
     refresh_command_options,
     verbose_option,
 )
-from bundler.cli.outcome import format_option
 from bundler.cli.store_options import (
     opened,
     pushed_document,
@@ -29,10 +30,10 @@ from bundler.cli.store_options import (
     show_pushed,
     show_staged,
 )
-from bundler.version import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from bundler.artifacts.names import ArtifactName
+    from bundler.cli.documents import Written
     from bundler.listener import Listener
     from bundler.project.options import RefreshOptions
     from bundler.project.projects import Project
@@ -72,7 +73,7 @@ _SHOWN_DIGEST = 12
 @click.option(
     "--dry-run", is_flag=True, help="Show what would be fetched; no external system is called."
 )
-@click.option("-q", "--quiet", is_flag=True, help="Print only warnings, errors and the result.")
+@quiet_option
 @verbose_option
 @format_option
 def refresh(
@@ -126,12 +127,10 @@ def refresh(
     else:
         held = click.get_current_context().with_resource(ExitStack()) if destination else None
         refreshed = only_refresh(found, options, listener, held=held)
-        written = None
-        if destination is not None:
-            written = (str(destination), _export(refreshed, found, destination, listener))
-        _show(refreshed, style, written=written and {"name": written[0], "digest": written[1]})
+        written = _export(refreshed, found, destination, listener) if destination else None
+        _show(refreshed, style, written=written)
         if written is not None and style == "text":
-            Console(sys.stdout).line(" ".join(written))
+            Console(sys.stdout).line(f"{written.name} {written.digest}")
 
 
 def _destination(output: str | None) -> ArtifactName | None:
@@ -147,10 +146,12 @@ def _export(
     projects: Sequence[Project],
     destination: ArtifactName,
     listener: Listener,
-) -> str:
+) -> Written:
+    from bundler.cli.documents import Written
     from bundler.workflows.export import export_states
 
-    return export_states(refreshed, projects, destination, listener)
+    digest = export_states(refreshed, projects, destination, listener)
+    return Written(name=str(destination), digest=digest)
 
 
 def _preview(
@@ -160,10 +161,9 @@ def _preview(
 
     keys = preview(projects, options, listener)
     if style == "json":
-        import msgspec
+        from bundler.cli.documents import changes, print_document
 
-        rows = [msgspec.to_builtins(item, str_keys=True) for item in keys]
-        print_json({"keys": rows})
+        print_document(changes.RefreshDryRun, keys=list(keys))
         return
     rows = [(item.key, item.action, item.declared or "-") for item in keys]
     Console(sys.stdout).table(("KEY", "ACTION", "DECLARED"), rows)
@@ -200,7 +200,7 @@ def _push_shard(
 def _show(refreshed: Refreshed, style: str, **more: Any) -> None:
     """Prints the states; more: members of the JSON document."""
     if style == "json":
-        click.echo(as_json({**_document(refreshed), **more}))
+        _print_json(refreshed, more)
     console = Console(sys.stdout)
     for bundle in refreshed.bundles:
         rows = [
@@ -218,31 +218,26 @@ def _show(refreshed: Refreshed, style: str, **more: Any) -> None:
     summarise(keys_summary(finished()))
 
 
-def _document(refreshed: Refreshed) -> dict[str, Any]:
-    known = {
-        (directory.path, item.key): item
-        for directory in refreshed.record
-        for item in directory.keys
-    }
-    keys = []
-    for bundle in refreshed.bundles:
-        for state in bundle.manifest.states:
-            item = known.get((bundle.place, state.key))
-            keys.append(
-                {
-                    "directory": bundle.place,
-                    "key": state.key,
-                    "changed": state.key in refreshed.changed,
-                    "size": state.size,
-                    "dirHash": state.digest.dir_hash,
-                    "fetched": item and item.fetched,
-                    "confirmed": item and item.confirmed,
-                    "stale": bool(item and item.stale),
-                }
-            )
-    return {
-        "schemaVersion": SCHEMA_VERSION,
-        "changed": bool(refreshed.changed),
-        "contentDigests": {it.place: it.manifest.content_digest for it in refreshed.bundles},
-        "keys": keys,
-    }
+def _print_json(refreshed: Refreshed, more: Mapping[str, Any]) -> None:
+    from bundler.cli import documents
+    from bundler.state.manifest import KeyRefresh
+
+    known = {(it.path, key.key): key for it in refreshed.record for key in it.keys}
+    keys = [
+        documents.RefreshedKey.of(
+            known.get((bundle.place, state.key), KeyRefresh(state.key)),
+            directory=bundle.place,
+            changed=state.key in refreshed.changed,
+            size=state.size,
+            dir_hash=state.digest.dir_hash,
+        )
+        for bundle in refreshed.bundles
+        for state in bundle.manifest.states
+    ]
+    documents.print_document(
+        documents.Refresh,
+        changed=bool(refreshed.changed),
+        content_digests={it.place: it.manifest.content_digest for it in refreshed.bundles},
+        keys=keys,
+        **more,
+    )

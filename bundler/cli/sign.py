@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from bundler.cli import completion
-from bundler.cli.console import Console, print_json
-from bundler.cli.outcome import format_option
+from bundler.cli.console import Console
+from bundler.cli.options import FILE, format_option
 
 
 @click.command()
@@ -18,13 +18,13 @@ from bundler.cli.outcome import format_option
 @click.option(
     "--ssh-key",
     "key",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     required=True,
     help="An SSH key. Pass the public key if an agent holds the private one.",
 )
 @click.option(
     "--signature",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Path of the signature file.  [ARTIFACT.sig; for an image: its registry]",
 )
 @format_option
@@ -55,6 +55,8 @@ def sign(artifact: str, key: Path, signature: Path | None, style: str) -> None:
             signatures.sign(message, key, target)
             where = str(target)
     if style == "json":
-        print_json({"signature": where})
+        from bundler.cli.documents import Sign, print_document
+
+        print_document(Sign, signature=where)
     else:
         Console(sys.stdout).line(where)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bundler.cli import completion
-from bundler.cli.console import Console, age, print_json, size
-from bundler.cli.options import narrator, no_cache_option
+from bundler.cli.console import Console, age, size
+from bundler.cli.options import DIRECTORY, FILE, PATH, format_option, narrator, no_cache_option
 from bundler.cli.verify import PolicyArguments, policy_options
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
+    from bundler.cli import documents
     from bundler.workflows.status import Demands, Holder, KeyStatus
 
 _SHOWN_DIGEST = 12
@@ -40,16 +41,16 @@ Look = Callable[[], "Sequence[Holder]"]
 @click.option(
     "--project",
     "directories",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=DIRECTORY,
     multiple=True,
     help="A project's directory. Default: the current directory or its workspace.",
 )
-@click.option("--python", type=click.Path(path_type=Path), help="The project's interpreter.")
+@click.option("--python", type=PATH, help="The project's interpreter.")
 @click.option("--baseline", metavar="ARTIFACT", help="Compare with this artifact.")
 @policy_options
 @click.option(
     "--signed-by",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     metavar="ALLOWED_SIGNERS",
     help="File of allowed signers.",
 )
@@ -57,12 +58,10 @@ Look = Callable[[], "Sequence[Holder]"]
 @click.option("--watch", is_flag=True, help="Refresh the output until Ctrl-C.")
 @click.option(
     "--html",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Write a self-contained HTML page instead.",
 )
-@click.option(
-    "--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True
-)
+@format_option
 def status(
     artifacts: tuple[str, ...],
     directories: tuple[Path, ...],
@@ -107,7 +106,7 @@ def status(
     if html is not None:
         _as_page(holders, html)
     elif style == "json":
-        print_json({"artifacts": _as_json(holders)})
+        _print_json(holders)
     else:
         _as_text(holders)
     _raise_failures(holders)
@@ -256,49 +255,31 @@ def _sum(holders: Sequence[Holder]) -> str:
 # --- JSON -----------------------------------------------------------------------------------
 
 
-def _as_json(holders: Sequence[Holder]) -> list[dict[str, Any]]:
-    return [_holder_as_json(holder) for holder in holders]
+def _print_json(holders: Sequence[Holder]) -> None:
+    from bundler.cli import documents
+
+    documents.print_document(documents.Status, artifacts=[_document(it) for it in holders])
 
 
-def _holder_as_json(holder: Holder) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "name": holder.name,
-        "kind": holder.kind,
-        "verified": holder.verified,
-        "digest": holder.digest,
-        "contentDigests": dict(holder.contents or {}),
-        "keys": [_key_as_json(key) for key in holder.keys],
-    }
-    if holder.breaches:
-        found["breaches"] = [
-            {"rule": breach.rule, "key": breach.key, "what": breach.what}
-            for breach in holder.breaches
-        ]
+def _document(holder: Holder) -> documents.Holder:
+    from bundler.cli import documents
+
+    optional: dict[str, Any] = {}
     if holder.failure is not None:
-        found["error"] = {"exitCode": holder.failure.exit_code, "what": holder.failure.what}
+        optional["error"] = documents.Error.of(holder.failure)
     if holder.since is not None:
-        found["since"] = {
-            "baseline": holder.since.before,
-            "unchanged": holder.since.unchanged,
-            "keys": [
-                {"key": key.key, "kind": key.kind, "summary": key.summary or None}
-                for key in holder.since.keys
-            ],
-        }
-    return found
-
-
-def _key_as_json(key: KeyStatus) -> dict[str, Any]:
-    import msgspec
-
-    return {
-        "directory": key.directory,
-        "key": key.key,
-        "managementType": key.management_type,
-        "size": key.size,
-        "dirHash": key.digest,
-        "version": key.version,
-        "refresh": key.refresh and msgspec.to_builtins(key.refresh),
-        "usedBy": list(key.users),
-        "problem": key.problem or None,
-    }
+        changes = [
+            documents.KeyChange.of(it, summary=it.summary or None) for it in holder.since.keys
+        ]
+        optional["since"] = documents.Since.of(holder.since, keys=changes)
+    if holder.breaches:
+        optional["breaches"] = [documents.Breach.of(breach) for breach in holder.breaches]
+    return documents.Holder(
+        name=holder.name,
+        kind=holder.kind,
+        verified=holder.verified,
+        digest=holder.digest,
+        content_digests=dict(holder.contents or {}),
+        keys=[documents.KeyStatus.of(key, problem=key.problem or None) for key in holder.keys],
+        **optional,
+    )

@@ -5,17 +5,17 @@ from __future__ import annotations
 import sys
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from bundler.cli import store_changes
-from bundler.cli.console import Console, age, as_json, print_json, size
+from bundler.cli.console import Console, age, size
 from bundler.cli.diff import diff, diff_format_option
 from bundler.cli.extract import show_extracted
-from bundler.cli.store_options import NOWHERE, SHOWN, format_option, opened, store_options, url_of
+from bundler.cli.options import format_option
+from bundler.cli.store_options import NOWHERE, SHOWN, StoreArguments, store_options
 from bundler.system.wording import counted, nearest
-from bundler.version import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from bundler.store import Store
@@ -44,8 +44,7 @@ for _change in store_changes.COMMANDS:
 @format_option
 def list_(
     *,
-    url: str | None,
-    root: Path,
+    where: StoreArguments,
     keys: tuple[str, ...],
     everything: bool,
     sets: bool,
@@ -60,12 +59,15 @@ def list_(
       state-bundler store list --all-versions --key 'FivetranAccountComponent[acme]'
       state-bundler store list --sets
     """
-    found = opened(url, root)
+    found = where.open()
     current = found.current()
     if current is None:
         click.echo(f"{found.url} is empty.", err=True)
         if style == "json":
-            print_json({"store": found.url, "sets" if sets else "keys": []})
+            from bundler.cli.documents import print_document, stores
+
+            kind = stores.StoreSets if sets else stores.StoreList
+            print_document(kind, store=found.url, **{"sets" if sets else "keys": []})
         return
     if sets:
         _show_sets(list(islice(found.history(), most)), found, style)
@@ -90,22 +92,20 @@ def _show_versions(versions: list[Version], current: Current, store: Store, styl
     pins = {pin.version: pin.note or "pinned" for pin in current.pins}
     live = {entry.version: entry for entry in current.keys.values()}
     if style == "json":
+        from bundler.cli.documents import print_document, stores
+
         rows = [
-            {
-                **_as_json(version),
-                "current": version.version in live,
-                "confirmed": live[version.version].confirmed if version.version in live else None,
-                "pin": pins.get(version.version),
-            }
+            stores.Listed.of(
+                version,
+                size=version.state.size,
+                dir_hash=version.state.digest.dir_hash,
+                current=version.version in live,
+                confirmed=live[version.version].confirmed if version.version in live else None,
+                pin=pins.get(version.version),
+            )
             for version in versions
         ]
-        body = {
-            "schemaVersion": SCHEMA_VERSION,
-            "store": store.url,
-            "set": current.number,
-            "keys": rows,
-        }
-        click.echo(as_json(body))
+        print_document(stores.StoreList, store=store.url, set=current.number, keys=rows)
         return
     console = Console(sys.stdout)
     console.line(f"{store.url}, set {current.number} of {current.change.made}")
@@ -126,25 +126,11 @@ def _show_versions(versions: list[Version], current: Current, store: Store, styl
     console.table(headers, rows_shown, "AGE SIZE")
 
 
-def _as_json(version: Version) -> dict[str, Any]:
-    return {
-        "key": version.key,
-        "version": version.version,
-        "made": version.made,
-        "size": version.state.size,
-        "dirHash": version.state.digest.dir_hash,
-        "by": version.by,
-        "commit": version.commit,
-        "place": version.place,
-    }
-
-
 def _show_sets(changes: list[Change], store: Store, style: str) -> None:
     if style == "json":
-        import msgspec
+        from bundler.cli.documents import print_document, stores
 
-        sets = [msgspec.to_builtins(change) for change in changes]
-        print_json({"store": store.url, "sets": sets})
+        print_document(stores.StoreSets, store=store.url, sets=changes)
         return
     rows = [
         (
@@ -171,16 +157,16 @@ def _told(change: Change, most: int = 3) -> str:
 @store_options
 @format_option
 @click.argument("name", metavar="VERSION|KEY")
-def show(*, url: str | None, root: Path, name: str, style: str) -> None:
+def show(*, where: StoreArguments, name: str, style: str) -> None:
     """Show one version and the files in it."""
     from bundler.store import records
 
-    found = opened(url, root)
+    found = where.open()
     version = found.version(name) if records.is_version(name) else found.currents([name])[name]
     if style == "json":
-        import msgspec
+        from bundler.cli.documents import print_document, stores
 
-        print_json({**msgspec.to_builtins(version)})
+        print_document(stores.StoreShow, version)
         return
     console = Console(sys.stdout)
     console.line(console.styled(f"{version.key}  {version.version}", "bold"))
@@ -202,7 +188,7 @@ def show(*, url: str | None, root: Path, name: str, style: str) -> None:
 @click.argument("after", metavar="[B]", required=False)
 @click.pass_context
 def diff_(
-    ctx: click.Context, *, url: str | None, root: Path, before: str, after: str | None, style: str
+    ctx: click.Context, *, where: StoreArguments, before: str, after: str | None, style: str
 ) -> None:
     """Show what changed from A to B: versions, set numbers or times. B defaults to the current set.
 
@@ -211,8 +197,8 @@ def diff_(
       state-bundler store diff 41
       state-bundler store diff 2026-05-01T00:00:00Z 2026-06-01T00:00:00Z
     """
-    where = url_of(url, root)
-    names = [f"store:{where}{f'@{item}' if item else ''}" for item in (before, after)]
+    url = where.address()
+    names = [f"store:{url}{f'@{item}' if item else ''}" for item in (before, after)]
     ctx.invoke(diff, before=names[0], after=names[1], volatile=(), everything=False, style=style)
 
 
@@ -220,16 +206,17 @@ def diff_(
 @store_options
 @click.option("--current", "only_current", is_flag=True, help="Check only the current versions.")
 @format_option
-def verify(*, url: str | None, root: Path, only_current: bool, style: str) -> None:
+def verify(*, where: StoreArguments, only_current: bool, style: str) -> None:
     """Read every stored byte and report damage. Exits with 76 if anything is damaged."""
     from bundler.errors import VerificationFailed
     from bundler.store import checking
 
-    found = opened(url, root)
+    found = where.open()
     checked = checking.check(found, everything=not only_current)
     if style == "json":
-        body = {"versions": checked.versions, "size": checked.size, "problems": checked.problems}
-        print_json({"store": found.url, **body})
+        from bundler.cli.documents import print_document, stores
+
+        print_document(stores.StoreVerify, checked, store=found.url)
     elif not checked.problems:
         console = Console(sys.stdout)
         tick = console.styled(console.sign("✓", "ok"), "green", "bold")
@@ -260,7 +247,7 @@ def verify(*, url: str | None, root: Path, only_current: bool, style: str) -> No
 )
 @format_option
 def pull(
-    *, url: str | None, root: Path, keys: tuple[str, ...], at: str | None, output: Path, style: str
+    *, where: StoreArguments, keys: tuple[str, ...], at: str | None, output: Path, style: str
 ) -> None:
     """Download and verify states from the store into a directory.
 
@@ -273,7 +260,7 @@ def pull(
     from bundler.artifacts.stored import StoredStates, versions_at
     from bundler.errors import UsageError
 
-    found = opened(url, root)
+    found = where.open()
     versions = versions_at(found, (at or "").removeprefix("#"))
     for key in keys:
         if key not in versions:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bundler.cli.console import Console, print_json, safe, size
-from bundler.cli.options import Duration
+from bundler.cli.console import Console, safe, size
+from bundler.cli.options import Duration, format_option
 from bundler.cli.store_options import (
     NOWHERE,
-    format_option,
+    StoreArguments,
     moment,
-    opened,
     run_of,
     show_pushed,
     show_staged,
@@ -43,8 +42,7 @@ _RUN = click.option(
 @click.argument("artifact", required=False)
 def push(
     *,
-    url: str | None,
-    root: Path,
+    where: StoreArguments,
     keys: tuple[str, ...],
     shard: str | None,
     run: str | None,
@@ -65,8 +63,8 @@ def push(
     from bundler.store import local
 
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
-        states = local.select(_states(artifact, root, Path(scratch) / "states"), keys)
-        store, author = opened(url, root), local.author(root, note)
+        states = local.select(_states(artifact, where.root, Path(scratch) / "states"), keys)
+        store, author = where.open(), where.author(note)
         if shard is not None:
             from bundler.store import shards
 
@@ -95,9 +93,7 @@ def _states(artifact: str | None, root: Path, scratch: Path) -> list[NewState]:
 @_NOTE
 @format_option
 @click.argument("count", type=click.IntRange(1))
-def join(
-    *, url: str | None, root: Path, run: str | None, note: str, style: str, count: int
-) -> None:
+def join(*, where: StoreArguments, run: str | None, note: str, style: str, count: int) -> None:
     """Make the states of all COUNT shards current atomically; fails if a shard is missing.
 
     Succeeds if the run was already joined, so that a job can be retried.
@@ -106,13 +102,15 @@ def join(
     Example:
       state-bundler store join 10 --run "$GITHUB_RUN_ID"
     """
-    from bundler.store import local, shards
+    from bundler.store import shards
     from bundler.store.records import Joined
 
     name = run_of(run)
-    done = shards.join(opened(url, root), name, count, local.author(root, note))
+    done = shards.join(where.open(), name, count, where.author(note))
     if isinstance(done, Joined) and style == "json":
-        print_json({"set": done.number, "made": done.made, "moves": []})
+        from bundler.cli.documents import print_document, stores
+
+        print_document(stores.StoreSet, done, moves=[])
     elif isinstance(done, Joined):
         told = f"Run {safe(name)} was already joined: set {done.number} of {done.made}"
         Console(sys.stdout).line(told)
@@ -129,7 +127,7 @@ def join(
 @_NOTE
 @format_option
 def rollback(
-    *, url: str | None, root: Path, at: str | None, keys: tuple[str, ...], note: str, style: str
+    *, where: StoreArguments, at: str | None, keys: tuple[str, ...], note: str, style: str
 ) -> None:
     """Make an earlier set or version current again. Nothing is deleted.
 
@@ -139,19 +137,15 @@ def rollback(
       state-bundler store rollback --at 2026-05-01T00:00:00Z
       state-bundler store rollback --at 41 --key 'FivetranAccountComponent[acme]'
     """
-    from bundler.store import local
 
-    _tell(opened(url, root).rollback(moment(at), keys, local.author(root, note)), style)
+    _tell(where.open().rollback(moment(at), keys, where.author(note)), style)
 
 
 def _tell(current: Current, style: str) -> None:
     if style == "json":
-        moves = [
-            {"key": move.key, "before": move.before, "after": move.after}
-            for move in current.change.moves
-        ]
-        body = {"set": current.number, "made": current.change.made, "moves": moves}
-        print_json({**body})
+        from bundler.cli.documents import print_document, stores
+
+        print_document(stores.StoreSet, current.change)
         return
     console = Console(sys.stdout)
     console.line(f"set {current.number} of {current.change.made}")
@@ -165,13 +159,15 @@ def _tell(current: Current, style: str) -> None:
 @_NOTE
 @format_option
 @click.argument("version")
-def pin(*, url: str | None, root: Path, remove: bool, note: str, style: str, version: str) -> None:
+def pin(*, where: StoreArguments, remove: bool, note: str, style: str, version: str) -> None:
     """Protect VERSION from pruning, and show every pin of the store."""
-    store = opened(url, root)
+    store = where.open()
     pins = (store.unpin(version) if remove else store.pin(version, note)).pins
     if style == "json":
-        found = [{"key": pin.key, "version": pin.version, "note": pin.note} for pin in pins]
-        print_json({"store": store.url, "pins": found})
+        from bundler.cli.documents import print_document, stores
+
+        found = [stores.Pin.of(pin) for pin in pins]
+        print_document(stores.StorePins, store=store.url, pins=found)
     elif pins:
         rows = [(pin.key, pin.version, pin.note or NOWHERE) for pin in pins]
         Console(sys.stdout).table(("KEY", "VERSION", "NOTE"), rows)
@@ -202,8 +198,7 @@ def pin(*, url: str | None, root: Path, remove: bool, note: str, style: str, ver
 @format_option
 def prune(
     *,
-    url: str | None,
-    root: Path,
+    where: StoreArguments,
     keep: int,
     older_than: float | None,
     artifacts: tuple[str, ...],
@@ -225,18 +220,12 @@ def prune(
         with open_artifact(name) as artifact:
             referenced |= referenced_by(artifact)
     rules = PruneRules(keep, older_than or 0.0, frozenset(referenced))
-    done = carry_out(opened(url, root), rules, dry_run=dry_run)
+    done = carry_out(where.open(), rules, dry_run=dry_run)
     if style == "json":
-        body = {
-            "dryRun": dry_run,
-            "size": done.size,
-            "leftovers": list(done.leftovers),
-            "versions": [
-                {"key": item.key, "version": item.version, "made": item.made}
-                for item in done.versions
-            ],
-        }
-        print_json({**body})
+        from bundler.cli.documents import print_document, stores
+
+        versions = [stores.Pruned.of(version) for version in done.versions]
+        print_document(stores.StorePrune, done, dry_run=dry_run, versions=versions)
         return
     console = Console(sys.stdout)
     if done.versions:
@@ -253,20 +242,21 @@ def prune(
 @_NOTE
 @format_option
 @click.argument("target", metavar="URL")
-def copy(*, url: str | None, root: Path, history: bool, note: str, style: str, target: str) -> None:
+def copy(*, where: StoreArguments, history: bool, note: str, style: str, target: str) -> None:
     """Copy the states to the store at URL and make them current there.
 
     \b
     Example:
       state-bundler store copy s3://production/states --note 'tested in staging'
     """
-    from bundler.store import copying, local, open_store
+    from bundler.store import copying, open_store
 
     other = open_store(target)
-    done = copying.copy(opened(url, root), other, history=history, author=local.author(root, note))
+    done = copying.copy(where.open(), other, history=history, author=where.author(note))
     if style == "json":
-        body = {"store": other.url, "set": done.number, "versions": list(done.versions)}
-        print_json({**body, "size": done.size})
+        from bundler.cli.documents import print_document, stores
+
+        print_document(stores.StoreCopy, done, store=other.url)
         return
     Console(sys.stdout).line(
         f"{other.url}: set {done.number}, {len(done.versions)} new versions, {size(done.size)}"
@@ -286,8 +276,7 @@ def copy(*, url: str | None, root: Path, history: bool, note: str, style: str, t
 @click.argument("source", metavar="URL")
 def import_(
     *,
-    url: str | None,
-    root: Path,
+    where: StoreArguments,
     keys: tuple[str, ...],
     latest: tuple[str, ...],
     style: str,
@@ -300,19 +289,20 @@ def import_(
       state-bundler store import s3://bucket/dagster --key 'FivetranAccountComponent[acme]'
     """
     from bundler.errors import UsageError
-    from bundler.store import importing, local
+    from bundler.store import importing
     from bundler.store.open_objects import open_objects
 
     pairs = dict(item.rpartition("=")[::2] for item in latest)
     if "" in pairs:
         raise UsageError("--latest expects KEY=VERSION.")
     done = importing.import_dagster(
-        open_objects(source), opened(url, root), keys, latest=pairs, author=local.author(root)
+        open_objects(source), where.open(), keys, latest=pairs, author=where.author()
     )
     if style == "json":
-        found = [{"key": key, "versions": list(them)} for key, them in done.versions.items()]
-        body = {"keys": found, "notImported": list(done.unknown)}
-        print_json({**body})
+        from bundler.cli.documents import print_document, stores
+
+        found = [stores.Imported(key=key, versions=list(it)) for key, it in done.versions.items()]
+        print_document(stores.StoreImport, keys=found, not_imported=done.unknown)
         return
     console = Console(sys.stdout)
     for key, versions in done.versions.items():
@@ -328,13 +318,12 @@ def import_(
 @_NOTE
 @format_option
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
-def remove(*, url: str | None, root: Path, note: str, style: str, keys: tuple[str, ...]) -> None:
+def remove(*, where: StoreArguments, note: str, style: str, keys: tuple[str, ...]) -> None:
     """Remove keys from the current set. Their versions stay in the store until they are pruned."""
-    from bundler.store import local
 
-    store = opened(url, root)
+    store = where.open()
     store.currents(keys)  # an unknown key is an error
-    _tell(store.remove(keys, local.author(root, note)), style)
+    _tell(store.remove(keys, where.author(note)), style)
 
 
 COMMANDS = (push, join, rollback, remove, pin, prune, copy, import_)

@@ -5,50 +5,62 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from bundler.cli.console import Console, print_json, size
+from bundler.cli.console import Console, size
+from bundler.cli.options import DIRECTORY, taken_as
 
 if TYPE_CHECKING:
+    from bundler.cli.documents import Pushed
     from bundler.store import Store
+    from bundler.store.pointer import Author
     from bundler.store.pushing import PushedStates
     from bundler.store.records import Shard
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 SHOWN = 12
 _VARIABLE = "STATE_BUNDLER_STORE"
 NOWHERE = "-"
 
 
-def store_options(command: _Command) -> _Command:
-    """Adds ``--store`` and ``--project`` as the command's first two arguments."""
-    for option in (
-        click.option(
-            "--project",
-            "root",
-            type=click.Path(path_type=Path, exists=True, file_okay=False),
-            default=Path(),
-            help="The project that configures the store. Default: the current directory.",
-        ),
-        click.option(
-            "--store",
-            "url",
-            metavar="URL",
-            envvar=_VARIABLE,
-            help="s3://, gs://, az:// or file://. Default: `store` in [tool.state-bundler].",
-        ),
-    ):
-        command = option(command)
-    return command
+class StoreArguments(NamedTuple):
+    """The store, which an option, the environment or the project's configuration names."""
+
+    root: Path
+    url: str | None
+
+    def address(self) -> str:
+        """Its URL. Raises `ConfigurationError` if none is configured."""
+        return url_of(self.url, self.root)
+
+    def open(self) -> Store:
+        return opened(self.url, self.root)
+
+    def author(self, note: str = "") -> Author:
+        from bundler.store import local
+
+        return local.author(self.root, note)
 
 
-format_option = click.option(
-    "--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True
+store_options = taken_as(
+    "where",
+    StoreArguments,
+    click.option(
+        "--store",
+        "url",
+        metavar="URL",
+        envvar=_VARIABLE,
+        help="s3://, gs://, az:// or file://. Default: `store` in [tool.state-bundler].",
+    ),
+    click.option(
+        "--project",
+        "root",
+        type=DIRECTORY,
+        default=Path(),
+        help="The project that configures the store. Default: the current directory.",
+    ),
 )
 
 
@@ -100,9 +112,9 @@ def run_of(run: str | None) -> str:
 def show_staged(store: Store, staged: Shard, run: str, style: str) -> None:
     join = store.command(f"join {staged.count} --run {shlex.quote(run)}")
     if style == "json":
-        number = {"run": run, "shard": staged.index, "count": staged.count, "join": join}
-        keys = {"versions": list(staged.versions), "unchanged": dict(staged.unchanged)}
-        print_json({**number, **keys})
+        from bundler.cli.documents import ShardDocument, print_document
+
+        print_document(ShardDocument, staged, run=run, shard=staged.index, join=join)
         return
     shard = f"Shard {staged.index}/{staged.count} of run {run}"
     new, unchanged = len(staged.versions), len(staged.unchanged)
@@ -111,18 +123,22 @@ def show_staged(store: Store, staged: Shard, run: str, style: str) -> None:
     click.echo(f"When all {staged.count} are there, this makes them current: {join}")
 
 
-def pushed_document(pushed: PushedStates, url: str) -> dict[str, Any]:
+def pushed_document(pushed: PushedStates, url: str) -> Pushed:
     """What a push made current, as JSON."""
+    from bundler.cli.documents import Pushed, PushedVersion
+
     versions = [
-        {"key": key, "version": version, "new": key not in pushed.unchanged}
+        PushedVersion(key=key, version=version, new=key not in pushed.unchanged)
         for key, version in sorted(pushed.versions.items())
     ]
-    return {"store": url, "set": pushed.number, "uploaded": pushed.uploaded, "versions": versions}
+    return Pushed.of(pushed, store=url, versions=versions)
 
 
 def show_pushed(pushed: PushedStates, url: str, style: str = "text") -> None:
     if style == "json":
-        print_json({**pushed_document(pushed, url)})
+        from bundler.cli.documents import print_document, stores
+
+        print_document(stores.StorePush, pushed_document(pushed, url))
         return
     console = Console(sys.stdout)
     rows = [

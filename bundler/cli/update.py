@@ -8,15 +8,10 @@ from functools import partial
 import click
 
 from bundler.cli import completion
+from bundler.cli.build_options import BuildArguments, LoadArguments, build_options, load_options
 from bundler.cli.help import Grouped
-from bundler.cli.options import (
-    BuildArguments,
-    LoadArguments,
-    build_options,
-    load_options,
-    narrator,
-)
-from bundler.cli.outcome import attempted, format_option, shown_at_the_end
+from bundler.cli.options import every_byte_option, format_option, narrator
+from bundler.cli.outcome import attempted, shown_at_the_end
 
 
 @click.command(cls=Grouped)
@@ -25,11 +20,7 @@ from bundler.cli.outcome import attempted, format_option, shown_at_the_end
 )
 @click.option("--tag", "new_tag", help="Tag of the new image. Default: {tag}-s{content digest}.")
 @click.option("--in-place", is_flag=True, help="Move the image's existing tag instead.")
-@click.option(
-    "--every-byte",
-    is_flag=True,
-    help="Read back every byte of the state instead of comparing its layer's digest.",
-)
+@every_byte_option
 @format_option
 @build_options
 @load_options

@@ -13,7 +13,7 @@ import click
 
 from bundler.cli import completion
 from bundler.cli.console import Console, age
-from bundler.cli.options import Duration, narrator, taken_as
+from bundler.cli.options import DIRECTORY, FILE, Duration, narrator, one_of_formats, taken_as
 from bundler.cli.outcome import raise_failures, show_verdict
 from bundler.system.wording import counted
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from bundler.cli.verify_formats import VerifyReport
     from bundler.workflows.policy import Policy
 
-_FORMATS = ("text", "json", "github", "sarif")
-_FILE = click.Path(path_type=Path, dir_okay=False)
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,64}")
 
 
@@ -71,7 +69,7 @@ policy_options = taken_as(
         "--require-keys-of",
         multiple=True,
         metavar="PROJECT",
-        type=click.Path(path_type=Path, exists=True, file_okay=False),
+        type=DIRECTORY,
         help="Require every local key of this project's components.",
     ),
     click.option("--commit", metavar="REV", help="The commit it must be built from."),
@@ -100,13 +98,13 @@ policy_options = taken_as(
     "artifacts", shell_complete=completion.artifacts, nargs=-1, required=True, metavar="ARTIFACT..."
 )
 @policy_options
-@click.option("--signed-by", type=_FILE, metavar="ALLOWED_SIGNERS", help="File of allowed signers.")
+@click.option("--signed-by", type=FILE, metavar="ALLOWED_SIGNERS", help="File of allowed signers.")
 @click.option(
     "--signature",
-    type=_FILE,
+    type=FILE,
     help="Path of the signature file.  [ARTIFACT.sig; for an image: its registry]",
 )
-@click.option("--format", "style", type=click.Choice(_FORMATS), default="text", show_default=True)
+@one_of_formats("json", "github", "sarif")
 def verify(
     artifacts: tuple[str, ...],
     style: str,

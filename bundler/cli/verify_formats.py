@@ -6,15 +6,13 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from bundler.artifacts.verify import Verdict
-from bundler.cli import sarif
+from bundler.artifacts.verify import Verdict, VerifiedDirectory
+from bundler.cli import documents, sarif
 from bundler.cli.console import as_json, hidden
 from bundler.errors import BundlerError, Findings
 from bundler.project.layout import repository_of
 from bundler.system.wording import counted
-from bundler.version import SCHEMA_VERSION
 from bundler.workflows.policy import RULES, Breach
 
 _PROJECT_FILES = ("pyproject.toml", "dg.toml")
@@ -68,37 +66,31 @@ def formatted(reports: Sequence[VerifyReport], form: str) -> str:
 
 
 def _json(reports: Sequence[VerifyReport]) -> str:
-    return _dumped(
-        {"schemaVersion": SCHEMA_VERSION, "artifacts": [_as_json(item) for item in reports]}
+    return documents.as_text(documents.Verify, artifacts=[*map(_document, reports)])
+
+
+def _document(report: VerifyReport) -> documents.Verified:
+    verdict = report.verdict
+    return documents.Verified(
+        name=report.name,
+        kind=verdict.kind if verdict else None,
+        digest=verdict.digest if verdict else None,
+        verified=report.error is None,
+        passed=report.failure() is None,
+        signer=report.signer,
+        problems=[what for rule, what in report.findings() if rule == "integrity"],
+        breaches=[documents.Breach.of(breach) for breach in report.breaches],
+        directories=[*map(_directory, verdict.directories)] if verdict else [],
     )
 
 
-def _as_json(report: VerifyReport) -> dict[str, Any]:
-    verdict = report.verdict
-    return {
-        "name": report.name,
-        "kind": verdict and verdict.kind,
-        "digest": verdict and verdict.digest,
-        "verified": report.error is None,
-        "passed": report.failure() is None,
-        "signer": report.signer,
-        "problems": [what for rule, what in report.findings() if rule == "integrity"],
-        "breaches": [
-            {"rule": breach.rule, "key": breach.key, "what": breach.what}
-            for breach in report.breaches
-        ],
-        "directories": [
-            {
-                "path": directory.path,
-                "contentDigest": directory.manifest and directory.manifest.content_digest,
-                "keys": [state.key for state in directory.manifest.states]
-                if directory.manifest
-                else [],
-                "problems": list(directory.problems),
-            }
-            for directory in (verdict.directories if verdict else ())
-        ],
-    }
+def _directory(found: VerifiedDirectory) -> documents.VerifiedDirectory:
+    states = found.manifest.states if found.manifest else ()
+    return documents.VerifiedDirectory.of(
+        found,
+        content_digest=found.manifest and found.manifest.content_digest,
+        keys=[state.key for state in states],
+    )
 
 
 def _dumped(value: object) -> str:

@@ -8,7 +8,6 @@ workers (`bundler.refresh.forking`).
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import socket
@@ -16,7 +15,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -27,7 +25,6 @@ from bundler.refresh.forking import ForkServers, ask_parent
 from bundler.refresh.surroundings import ONE_OF_ALL
 from bundler.system.atomic import io_errors
 from bundler.system.process import Logged, can_fork
-from bundler.version import SCHEMA_VERSION
 
 _POLL_SECONDS = 0.05
 _LEVELS = 2  # of folders for logs, below the current directory
@@ -286,25 +283,3 @@ def failure_of(outcomes: Sequence[Outcome]) -> int:
         if outcome.exit_code
     ]
     return exit_code_of(failures)
-
-
-def as_json(outcomes: Sequence[Outcome]) -> str:
-    """The report, for programs."""
-    builds: list[dict[str, Any]] = [
-        {
-            "name": outcome.job.name,
-            "project": str(outcome.job.root),
-            "exitCode": outcome.exit_code,
-            "seconds": round(outcome.seconds, 1),
-            "said": outcome.said.splitlines(),
-            "why": outcome.why,
-            "log": str(outcome.job.log),
-        }
-        for outcome in outcomes
-    ]
-    return (
-        json.dumps(
-            {"schemaVersion": SCHEMA_VERSION, "builds": builds}, indent=2, ensure_ascii=False
-        )
-        + "\n"
-    )

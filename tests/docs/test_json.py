@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bundler.cli.documents import DOCS, DOCUMENTS, FOLDER, schema_of
+from bundler.cli.documents.schemas import DOCS, DOCUMENTS, FOLDER, schema_of
 from bundler.project.schema import in_order, render
 from bundler.version import SCHEMA_VERSION
 from tests.support.environments import ROOT

@@ -17,8 +17,8 @@ from jsonschema import Draft202012Validator
 
 from bundler.artifacts.open import open_artifact
 from bundler.artifacts.verify import verify
-from bundler.cli import documents
 from bundler.cli.commands import cli
+from bundler.cli.documents import schemas
 from bundler.cli.run import run
 from bundler.component import DefsStateStorage, EmbeddedStateWarning, Load, StateError
 from bundler.component_storage import StoreStateStorage
@@ -55,7 +55,7 @@ def store(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def assert_fits(text: str, schema: str) -> None:
-    file = Path(documents.__file__).with_name("schemas") / f"{schema}.schema.json"
+    file = schemas.FOLDER / f"{schema}.schema.json"
     Draft202012Validator(json.loads(file.read_text())).validate(json.loads(text))
 
 

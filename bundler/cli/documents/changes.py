@@ -1,0 +1,63 @@
+"""The documents of `diff`, `plan` and ``refresh --dry-run``."""
+
+from __future__ import annotations
+
+import msgspec
+
+from bundler.artifacts.diff import FileDifference
+from bundler.cli.documents import Document, Part
+from bundler.refresh.preview import PlannedKey
+from bundler.refresh.removals import Removal
+from bundler.state.definitions import DefinitionChange
+
+
+class KeyDifference(Part, frozen=True):
+    key: str
+    kind: str
+    before: int | str | None
+    after: int | str | None
+    files: list[FileDifference]
+    summary: str | None
+
+
+class Definitions(Part, frozen=True):
+    differs: bool
+    unchanged: int
+    changes: list[DefinitionChange]
+
+
+class Diff(Document, frozen=True):
+    before: str
+    after: str
+    differs: bool
+    unchanged: int
+    keys: list[KeyDifference]
+    definitions: Definitions | msgspec.UnsetType = msgspec.UNSET
+
+
+class PlannedBaseline(Part, frozen=True):
+    name: str
+    contents: dict[str, str]
+    changes: bool
+    states: Diff
+    definitions: Definitions | None
+    removals: list[Removal]
+    refused: list[str]
+
+
+class NotRefreshed(Part, frozen=True):
+    key: str
+    type: str
+    version: str | None
+
+
+class PlanDocument(Document, frozen=True):
+    changes: bool
+    contents: dict[str, str]
+    not_refreshed: list[NotRefreshed]
+    baselines: list[PlannedBaseline]
+    markdown: str
+
+
+class RefreshDryRun(Document, frozen=True):
+    keys: list[PlannedKey]

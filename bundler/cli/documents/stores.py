@@ -1,0 +1,97 @@
+"""The documents of the commands of ``state-bundler store``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from bundler.cli.documents import Document, Part, Pushed
+from bundler.store.records import Change, Move, Version
+
+
+class Listed(Part, frozen=True):
+    key: str
+    version: str
+    made: str
+    size: int
+    dir_hash: str
+    by: str
+    commit: str | None
+    place: str | None
+    current: bool
+    confirmed: str | None
+    pin: str | None
+
+
+class StoreList(Document, frozen=True):
+    store: str
+    keys: list[Listed]
+    set: int | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class StoreSets(Document, frozen=True):
+    store: str
+    sets: list[Change]
+
+
+class StoreShow(Version, Part, frozen=True, kw_only=True):
+    schema_version: Literal[2]
+
+
+class StoreVerify(Document, frozen=True):
+    store: str
+    versions: int
+    size: int
+    problems: list[str]
+
+
+class StorePush(Pushed, frozen=True):
+    schema_version: Literal[2]
+
+
+class StoreSet(Document, frozen=True):
+    number: int = msgspec.field(name="set")
+    made: str
+    moves: list[Move]
+
+
+class Pruned(Part, frozen=True):
+    key: str
+    version: str
+    made: str
+
+
+class StorePrune(Document, frozen=True):
+    dry_run: bool
+    size: int
+    leftovers: list[str]
+    versions: list[Pruned]
+
+
+class Pin(Part, frozen=True):
+    key: str
+    version: str
+    note: str
+
+
+class StorePins(Document, frozen=True):
+    store: str
+    pins: list[Pin]
+
+
+class StoreCopy(Document, frozen=True):
+    store: str
+    number: int = msgspec.field(name="set")
+    versions: list[str]
+    size: int
+
+
+class Imported(Part, frozen=True):
+    key: str
+    versions: list[str]
+
+
+class StoreImport(Document, frozen=True):
+    keys: list[Imported]
+    not_imported: list[str]
