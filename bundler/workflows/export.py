@@ -44,7 +44,7 @@ def destination_of(text: str) -> ArtifactName:
 
 def _refuse_foreign(path: Path) -> None:
     """Refuses to overwrite another program's file, or an image without states."""
-    from bundler.artifacts.image.oci import open_layout
+    from bundler.artifacts.image.ociread import open_layout
 
     if not path.exists():
         return

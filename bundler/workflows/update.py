@@ -148,8 +148,10 @@ def _of_pex(path: Path, before: PexArtifact | None) -> Iterator[_Update]:
 
 @contextmanager
 def _in_layout(name: ArtifactName, new: _NewTag) -> Iterator[_Update]:
+    from bundler.artifacts.image.add_layer import BaseImage
     from bundler.artifacts.image.layout import open_store, remove_leftovers_of
-    from bundler.artifacts.image.oci import BaseImage, LayoutDestination, OciImage, choose, find
+    from bundler.artifacts.image.oci import LayoutDestination, find
+    from bundler.artifacts.image.ociread import OciImage, choose
 
     remove_leftovers_of(name.path)
     with closing(open_store(name.path)) as store:

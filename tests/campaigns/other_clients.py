@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from bundler.artifacts.image import oci
+from bundler.artifacts.image import ociread
 from bundler.artifacts.verify import verify
 from bundler.state.bundle import Bundle
 from tests.support import newer_engine, registries
@@ -134,7 +134,7 @@ def base(tmp_path: Path, layers: list[bytes]) -> Callable[[str], LayoutMaker]:
 
 def judged(path: str | Path, tag: str | None = None) -> str:
     """Every byte of an image in a layout or an archive is right; returns its digest."""
-    with oci.open_layout(path, tag) as found:
+    with ociread.open_layout(path, tag) as found:
         assert verify(found).all_problems == ()
         return str(found.digest)
 
@@ -256,7 +256,7 @@ def test_we_embed_into_what_podman_and_buildah_wrote(
     pulled = tools.podman("pull", "-q", f"oci:{made}:app").strip()
     assert tools.runs(pulled) == SHOWN
     if way is by_buildah:
-        with oci.open_layout(made, "app") as found:
+        with ociread.open_layout(made, "app") as found:
             assert found.labels()["by"] == "buildah"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bundler.artifacts.image import oci
+from bundler.artifacts.image import ociread
 from bundler.artifacts.verify import verify
 from bundler.errors import UsageError, VerificationFailed
 from bundler.listener import SILENT, Listener
@@ -105,7 +105,7 @@ def test_a_build_takes_them_offline_and_records_todays_code(
     assert made.record.build.commit not in (None, "a" * 40)
     assert made.record.environment is None
     embed_layout(None, made.bundles, made.record, tmp_path / "built")
-    with oci.open_layout(tmp_path / "built") as image:
+    with ociread.open_layout(tmp_path / "built") as image:
         verdict = verify(image)
     assert verdict.all_problems == ()
     (directory,) = verdict.directories
@@ -150,7 +150,7 @@ def test_the_projects_own_state_directory_is_neither_read_nor_changed(
     (bundle,) = replay([project], str(tmp_path / "states.tar"), SILENT, held).bundles
     assert bundle.manifest.content_digest == source.manifest.content_digest
     embed_layout(None, [bundle], RunRecord(), tmp_path / "built")
-    with oci.open_layout(tmp_path / "built") as image:
+    with ociread.open_layout(tmp_path / "built") as image:
         assert verify(image).all_problems == ()
     assert everything(project.root) == before
     assert bundle.root == directory, "what a build context leaves out"

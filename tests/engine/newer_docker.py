@@ -243,7 +243,9 @@ def test_a_layer_that_is_not_what_its_digest_says_is_refused(
     digest, size = layout.add_json(config)
     manifest["config"].update(digest=digest, size=size)
     digest, size = layout.add_json(manifest)
-    layout.publish({"schemaVersion": 2, "manifests": [platform.to(digest, size)]})
+    layout.publish(
+        {"schemaVersion": 2, "manifests": [{**platform.raw, "digest": digest, "size": size}]}
+    )
     keep_only(layout, digest, "docker.io/sbt/worse:1")
     write_archive(layout.path, tmp_path / "worse.tar")
     with pytest.raises(ToolFailed, match="rejected the image"):

@@ -11,7 +11,7 @@ import pytest
 from bundler.artifacts.image import image
 from bundler.artifacts.image.engine import Docker, EngineImage
 from bundler.artifacts.image.engine.connection import Engine as Api
-from bundler.artifacts.image.oci import open_layout
+from bundler.artifacts.image.ociread import open_layout
 from tests.support.bundles import PLACE
 from tests.support.crafted import (
     END,

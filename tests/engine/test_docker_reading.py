@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bundler.artifacts.image import engine as dockers
-from bundler.artifacts.image import oci
+from bundler.artifacts.image import ociread
 from bundler.artifacts.image.blobs import descriptor
 from bundler.artifacts.image.engine.full_image_transfer import fetch, keep_only
 from bundler.artifacts.image.ociread import LoadedImage
@@ -67,7 +67,7 @@ def test_an_image_as_a_whole_becomes_a_layout_with_its_state(
     made = embed_layout(layout.path, [bundle], make_record(bundle), layout.path, tag="made")
     name = keep_only(layout, made.digest, "sbt/name:1")
 
-    with oci.open_layout(layout.path) as artifact:
+    with ociread.open_layout(layout.path) as artifact:
         assert verify(artifact).all_problems == ()
         assert artifact.config_digest == made.config_digest
     (entry,) = layout.index()["manifests"]

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from bundler.artifacts.embedding import Destination, EmbedRequest
-from bundler.artifacts.image.oci import BaseImage, LayoutDestination, source
+from bundler.artifacts.image.add_layer import BaseImage
+from bundler.artifacts.image.oci import LayoutDestination, source
 from bundler.artifacts.open import open_artifact
 from bundler.artifacts.python.pex import PexDestination, open_pex
 from bundler.artifacts.python.wheel import WheelDestination

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from bundler.artifacts.image.compression import unpacked
-from bundler.artifacts.image.oci import open_layout
+from bundler.artifacts.image.ociread import open_layout
 from bundler.artifacts.verify import verify
 from bundler.state.bundle import Bundle
 from tests.support.bundles import make_record

@@ -7,7 +7,7 @@ where the base, or an image before it with the same files, already has our layer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -49,13 +49,10 @@ class BaseImage(msgspec.Struct, frozen=True):
 
 
 class Appended(msgspec.Struct, frozen=True):
-    """A manifest or an index that was stored, and the entry that points to it.
-
-    config_digest: of the first platform. layers: the size of each new blob, by digest.
-    """
+    """entry: points to the manifest or index that was stored. layers: the size of each new blob, by
+    digest."""
 
     entry: Json
-    config_digest: str
     layers: Mapping[str, int]
 
 
@@ -68,7 +65,6 @@ class _Job(msgspec.Struct):
     layer: Layer | None
     created: str = msgspec.field(default_factory=reproducible_now)
     written: list[tuple[Layer, Compression, Written]] = msgspec.field(default_factory=list)
-    config_digest: str = ""
 
     def add(self, layer: Layer, packing: Compression) -> Written:
         for known, packed, written in self.written:
@@ -80,7 +76,7 @@ class _Job(msgspec.Struct):
 
     def done(self, entry: Json) -> Appended:
         layers = {f"sha256:{written.digest}": written.size for _, _, written in self.written}
-        return Appended(entry, self.config_digest, layers)
+        return Appended(entry, layers)
 
 
 def append(
@@ -122,9 +118,8 @@ def _copied(target: BlobTarget, sources: Sequence[BaseImage]) -> Appended:
     (source,) = sources
     entry = source.entry
     copy(source.store, target, entry)
-    first = LoadedImage(source.store, images_of(source.store, entry)[0])
     named = {"mediaType": entry.media_type, "digest": entry.digest, "size": entry.size}
-    return Appended({**entry.raw, **named}, str(first.manifest["config"]["digest"]), {})
+    return Appended({**entry.raw, **named}, {})
 
 
 def _index(job: _Job, sources: Sequence[BaseImage], index: Json) -> Json:
@@ -142,9 +137,7 @@ def _index(job: _Job, sources: Sequence[BaseImage], index: Json) -> Json:
     made = [_onto(job, store, entry, platform=True) for store, entry in found]
     _refuse_twins(made)
     media_type = str(index.get("mediaType") or image.OCI_INDEX)
-    changed = {**index, "manifests": made}
-    digest, size = job.target.add_manifest(changed, media_type)
-    return {"mediaType": media_type, "digest": digest, "size": size}
+    return job.target.add_manifest({**index, "manifests": made}, media_type)
 
 
 def _refuse_twins(entries: Sequence[Json]) -> None:
@@ -192,45 +185,36 @@ def _layer_for(job: _Job, loaded: LoadedImage) -> Layer:
             return known
     runs = image_import_path.runs_as(loaded.config.get("config") or {})
     tree = loaded.tree
-    placed = tuple(_placed(job, tree, runs, bundle) for bundle in job.request.bundles)
-    return Layer(placed, user=image_import_path.user_id(tree, runs.user))
+    placed = []
+    for bundle in job.request.bundles:
+        override = job.request.places.get(bundle.place)
+        path = image_import_path.find(tree, runs, bundle.place, override=override)
+        placed.append(_placed(bundle, path, tree))
+    return Layer(tuple(placed), user=image_import_path.user_id(tree, runs.user))
 
 
 def _remembered(job: _Job, loaded: LoadedImage) -> Layer | None:
-    """The layer that was computed for an image with the same files below its state."""
+    """The layer that was computed for an image with the same files below its state: for this one,
+    or for its predecessors."""
     own = image.files_below(loaded.config)
-    for known in _alike(job, loaded):
-        if image.files_below(known.config) == own:
-            layer = image.remembered(known.config, job.request.bundles)
-            if layer is not None:
-                return layer
+    for candidates in (lambda: (loaded,), job.before):
+        for known in candidates():
+            if image.files_below(known.config) == own:
+                layer = image.remembered(known.config, job.request.bundles)
+                if layer is not None:
+                    return layer
     return None
 
 
-def _alike(job: _Job, loaded: LoadedImage) -> Iterator[LoadedImage]:
-    """Images that may have the same files: this one, and its predecessors."""
-    yield loaded
-    yield from job.before()
-
-
-def _placed(
-    job: _Job, tree: RootFilesystem, runs: image_import_path.RunsAs, bundle: Bundle
-) -> Placed:
-    override = job.request.places.get(bundle.place)
-    path = image_import_path.find(tree, runs, bundle.place, override=override)
+def _placed(bundle: Bundle, path: str, tree: RootFilesystem) -> Placed:
     return Placed(bundle, path, image_import_path.parents(tree, path))
 
 
 def _onto_nothing(job: _Job) -> Json:
     """An image of the state alone, with each state directory at ``/<Bundle.place>``."""
-    placed = tuple(
-        Placed(
-            bundle,
-            f"/{bundle.place}",
-            image_import_path.parents(RootFilesystem(), f"/{bundle.place}"),
-        )
-        for bundle in job.request.bundles
-    )
+    nothing = RootFilesystem()
+    bundles = job.request.bundles
+    placed = tuple(_placed(bundle, f"/{bundle.place}", nothing) for bundle in bundles)
     config = image.empty_config(architecture())
     manifest = {
         "schemaVersion": 2,
@@ -285,6 +269,4 @@ def _store(
             **image.annotations_for(claims, record),
             _CREATED: job.created,
         }
-    digest, size = job.target.add_manifest(manifest, media_type)
-    job.config_digest = job.config_digest or config_digest
-    return {**entry, "mediaType": media_type, "digest": digest, "size": size}
+    return {**entry, **job.target.add_manifest(manifest, media_type)}

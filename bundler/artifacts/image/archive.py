@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from bundler.artifacts.image import image
-from bundler.artifacts.image.blobs import REF_NAME, Descriptor, open_regular
+from bundler.artifacts.image.blobs import REF_NAME, Descriptor, open_regular, refuse_size
 from bundler.artifacts.image.compression import is_packed, unpacked
 from bundler.artifacts.image.image import Json
 from bundler.artifacts.image.readable import Readable
@@ -103,12 +103,7 @@ class Archive:
             return io.BytesIO(made)
         plain = f"blobs/sha256/{entry.digest.removeprefix('sha256:')}"
         name = self._blobs.get(entry.digest, plain)
-        size = self._member(name).size
-        if size != entry.size:
-            raise VerificationFailed(
-                f"{entry.digest} in {self.path} does not match its digest: it has {size} bytes "
-                f"instead of {entry.size}."
-            )
+        refuse_size(self, entry, self._member(name).size)
         return self._open(name)
 
     def _member(self, name: str) -> TarMember:
@@ -168,19 +163,19 @@ class Archive:
             raise VerificationFailed(
                 f"The layers in {self.path} differ from those in its configuration."
             )
-        digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
-        self._blobs[digest] = config_name
+        entry = image.entry_of(raw, image.OCI_CONFIG)
+        self._blobs[entry["digest"]] = config_name
         layers = [self._layer(*pair) for pair in zip(layer_names, diff_ids, strict=True)]
         manifest: dict[str, Any] = {
             "schemaVersion": 2,
             "mediaType": image.OCI_MANIFEST,
-            "config": {"mediaType": image.OCI_CONFIG, "digest": digest, "size": len(raw)},
+            "config": entry,
             "layers": layers,
         }
         made = image.dump(manifest)
-        own = f"sha256:{hashlib.sha256(made).hexdigest()}"
-        self._manifests[own] = made
-        return {"mediaType": image.OCI_MANIFEST, "digest": own, "size": len(made)}
+        own = image.entry_of(made, image.OCI_MANIFEST)
+        self._manifests[own["digest"]] = made
+        return own
 
     def _layer(self, name: str, diff_id: str) -> Json:
         """A layer's entry. The digest of an uncompressed layer is its diff_id."""

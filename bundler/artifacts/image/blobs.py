@@ -6,7 +6,6 @@ embeds state knows only these two.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
@@ -75,10 +74,6 @@ class Descriptor(msgspec.Struct, frozen=True):
         platform = {self.platform.get(key, _UNKNOWN) for key in ("os", "architecture")}
         return _ATTESTATION in (self.raw.get("annotations") or {}) and platform == {_UNKNOWN}
 
-    def to(self, digest: str, size: int, **fields: Any) -> Json:
-        """The same entry for another blob."""
-        return {**self.raw, "digest": digest, "size": size, **fields}
-
 
 def descriptor(value: object, where: str) -> Descriptor:
     """Parses a descriptor. Raises `VerificationFailed` unless it points to a sha256 blob."""
@@ -143,8 +138,8 @@ class BlobTarget(Protocol):
     def add_config(self, value: Mapping[str, Any]) -> tuple[str, int]:
         """Returns its digest and size in bytes."""
 
-    def add_manifest(self, value: Mapping[str, Any], media_type: str) -> tuple[str, int]:
-        """Stores a manifest or an index, without a tag."""
+    def add_manifest(self, value: Mapping[str, Any], media_type: str) -> Json:
+        """Stores a manifest or an index, without a tag, and returns the entry that points to it."""
 
     def take(self, source: BlobStore, entry: Descriptor) -> None:
         """Copies a blob from another store and checks its digest."""
@@ -152,6 +147,15 @@ class BlobTarget(Protocol):
 
 class MissingBlob(VerificationFailed):
     """A store lacks a blob that another blob refers to."""
+
+
+def refuse_size(store: BlobStore, entry: Descriptor, size: int) -> None:
+    """Raises `VerificationFailed` unless a blob has the size that its entry says."""
+    if size != entry.size:
+        raise VerificationFailed(
+            f"{entry.digest} in {store.name} does not match its digest: it has {size} bytes "
+            f"instead of {entry.size}."
+        )
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -174,13 +178,18 @@ def open_regular(path: Path) -> BinaryIO:
 
 def read_json(store: BlobStore, entry: Descriptor) -> Json:
     """Reads a manifest or a configuration and checks its digest."""
+    return load(read_small(store, entry), f"{entry.digest} in {store.name}")
+
+
+def read_small(store: BlobStore, entry: Descriptor) -> bytes:
+    """Reads a small blob and checks its digest."""
     if entry.size > _MAX_JSON_BYTES:
         raise VerificationFailed(f"{entry.digest} in {store.name} is too large to be a manifest.")
     with store.open(entry) as stream:
         raw = stream.read(entry.size + 1)
-    if len(raw) != entry.size or f"sha256:{hashlib.sha256(raw).hexdigest()}" != entry.digest:
+    if len(raw) != entry.size or image.digest_of(raw) != entry.digest:
         raise VerificationFailed(f"{entry.digest} in {store.name} does not match its digest.")
-    return load(raw, f"{entry.digest} in {store.name}")
+    return raw
 
 
 def read_manifest(store: BlobStore, entry: Descriptor) -> Json:

@@ -62,6 +62,16 @@ def dump(value: Mapping[str, Any]) -> bytes:
     return msgspec.json.encode(value)
 
 
+def digest_of(raw: bytes) -> str:
+    """As images name a blob."""
+    return f"sha256:{hashlib.sha256(raw).hexdigest()}"
+
+
+def entry_of(raw: bytes, media_type: str) -> Json:
+    """The entry that points to a blob."""
+    return {"mediaType": media_type, "digest": digest_of(raw), "size": len(raw)}
+
+
 def load(raw: bytes, what: str) -> Json:
     """Parses a JSON object. Raises `VerificationFailed` for anything else, for JSON that would
     exhaust the memory, and for a repeated key: Go, in which engines are written, would merge the
@@ -206,7 +216,7 @@ def files_below(config: Mapping[str, Any]) -> str:
 
 def _files(config: Mapping[str, Any], layers: Sequence[str]) -> str:
     start = {name: _section(config).get(name) or None for name in _STARTS}
-    return f"sha256:{hashlib.sha256(dump({'layers': layers, **start})).hexdigest()}"
+    return digest_of(dump({"layers": layers, **start}))
 
 
 def volumes_of(config: Mapping[str, Any]) -> list[str]:

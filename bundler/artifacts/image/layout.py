@@ -12,7 +12,6 @@ See https://github.com/opencontainers/image-spec/blob/main/image-layout.md.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tarfile
@@ -22,9 +21,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from bundler.artifacts.image.archive import Archive
-from bundler.artifacts.image.blobs import BlobStore, Descriptor, MissingBlob, open_regular
-from bundler.artifacts.image.compression import Compression
-from bundler.artifacts.image.image import OCI_INDEX, Json, dump, load
+from bundler.artifacts.image.blobs import (
+    BlobStore,
+    Descriptor,
+    MissingBlob,
+    open_regular,
+    refuse_size,
+)
+from bundler.artifacts.image.compression import Compression, Hashing
+from bundler.artifacts.image.image import OCI_INDEX, Json, digest_of, dump, load
 from bundler.artifacts.image.layer import Layer, Written
 from bundler.errors import InputOutputError, VerificationFailed
 from bundler.system.atomic import (
@@ -90,21 +95,16 @@ class LayoutFolder:
         return load(raw, f"{self.path / _INDEX_FILE}")
 
     def open(self, entry: Descriptor) -> BinaryIO:
-        stream = self.open_blob(entry.digest)
-        size = os.fstat(stream.fileno()).st_size
-        if size != entry.size:
-            stream.close()
-            raise VerificationFailed(
-                f"{entry.digest} in {self.path} does not match its digest: it has {size} bytes "
-                f"instead of {entry.size}."
-            )
-        return stream
-
-    def open_blob(self, digest: str) -> BinaryIO:
         try:
-            return open_regular(self._blob(digest))
+            stream = open_regular(self._blob(entry.digest))
         except FileNotFoundError as error:
-            raise MissingBlob(f"{self.path} is missing the blob {digest}.") from error
+            raise MissingBlob(f"{self.path} is missing the blob {entry.digest}.") from error
+        try:
+            refuse_size(self, entry, os.fstat(stream.fileno()).st_size)
+        except VerificationFailed:
+            stream.close()
+            raise
+        return stream
 
     def _blob(self, digest: str) -> Path:
         return self.path / "blobs" / "sha256" / digest.removeprefix("sha256:")
@@ -118,13 +118,16 @@ class LayoutFolder:
     def create(path: Path) -> LayoutFolder:
         """Creates a layout without images, in a folder that is empty or does not exist."""
         path.mkdir(parents=True, exist_ok=True)
-        path.chmod(_DIRECTORY_MODE)
-        return _filled(path)
+        _make_blobs(path)
+        index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
+        for name, content in ((_LAYOUT_FILE, _VERSION), (_INDEX_FILE, index)):
+            write_synced(path / name, dump(content), _FILE_MODE)
+        return LayoutFolder(path)
 
     def add_json(self, value: Mapping[str, Any]) -> tuple[str, int]:
         """Stores a manifest or a configuration; returns its digest and size."""
         raw = dump(value)
-        digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
+        digest = digest_of(raw)
         self.add(lambda stream: stream.write(raw), lambda: digest)
         return digest, len(raw)
 
@@ -145,24 +148,21 @@ class LayoutFolder:
         self.add(write, lambda: f"sha256:{written[0].digest}")
         return written[0]
 
-    def add_config(self, value: Mapping[str, Any]) -> tuple[str, int]:
-        return self.add_json(value)
+    add_config = add_json
 
-    def add_manifest(self, value: Mapping[str, Any], media_type: str) -> tuple[str, int]:
-        del media_type  # it is in the manifest, and in the entry that points to it
-        return self.add_json(value)
+    def add_manifest(self, value: Mapping[str, Any], media_type: str) -> Json:
+        digest, size = self.add_json(value)
+        return {"mediaType": media_type, "digest": digest, "size": size}
 
     def take(self, source: BlobStore, entry: Descriptor) -> None:
         if self._blob(entry.digest).exists():
             return
-        seen = hashlib.sha256()
 
         def write(stream: BinaryIO) -> None:
-            with source.open(entry) as blob:
-                while chunk := blob.read(1024 * 1024):
-                    seen.update(chunk)
-                    stream.write(chunk)
-            if f"sha256:{seen.hexdigest()}" != entry.digest:
+            with Hashing(source.open(entry)) as blob:
+                shutil.copyfileobj(blob, stream)
+                digest = blob.whole_digest()
+            if digest != entry.digest:
                 raise VerificationFailed(
                     f"{entry.digest} in {source.name} does not match its digest."
                 )
@@ -174,15 +174,6 @@ class LayoutFolder:
         with io_errors(self.path):
             sync_directory(_make_blobs(self.path))
             write_synced(self.path / _INDEX_FILE, dump(index), _FILE_MODE)
-
-
-def _filled(path: Path) -> LayoutFolder:
-    """An empty layout."""
-    _make_blobs(path)
-    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
-    for name, content in ((_LAYOUT_FILE, _VERSION), (_INDEX_FILE, index)):
-        write_synced(path / name, dump(content), _FILE_MODE)
-    return LayoutFolder(path)
 
 
 def _make_blobs(layout: Path) -> Path:
@@ -219,14 +210,10 @@ def add_to_folder(source: LayoutFolder, destination: Path) -> None:
     with io_errors(destination):
         make_directories(destination)
         is_layout = os.path.lexists(destination / _INDEX_FILE)
-        target = LayoutFolder(destination) if is_layout else _filled(destination)
+        target = LayoutFolder(destination) if is_layout else LayoutFolder.create(destination)
     new = source.index()["manifests"]
-    for name in os.listdir(source.path / "blobs" / "sha256"):
-        with source.open_blob(name) as blob:
-            target.add(
-                lambda stream, blob=blob: shutil.copyfileobj(blob, stream),  # type: ignore[misc]
-                lambda name=name: f"sha256:{name}",  # type: ignore[misc]
-            )
+    for path in (source.path / "blobs" / "sha256").iterdir():
+        target.take(source, Descriptor("", f"sha256:{path.name}", path.stat().st_size, {}))
     index = target.index()
     tags = [entry.get("annotations") or {} for entry in new]
     others = [
@@ -248,6 +235,7 @@ def replaced_folder(destination: Path) -> Iterator[LayoutFolder]:
     with io_errors(destination):
         make_directories(destination.parent)
         with temporary_folder(destination) as temporary:
+            temporary.chmod(_DIRECTORY_MODE)
             yield LayoutFolder.create(temporary)
             if is_archive(destination):
                 write_archive(temporary, destination)

@@ -1,7 +1,7 @@
-"""Reads images in an OCI layout or archive, and adds states to them, without any engine.
+"""Adds states to images in an OCI layout or archive, without any engine.
 
 `LayoutDestination` appends one deterministic layer to every platform of an image, or makes an image
-of the state alone. `open_layout` opens an image for reading.
+of the state alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.add_layer import BaseImage, append
 from bundler.artifacts.image.archive import Archive
 from bundler.artifacts.image.blobs import REF_NAME, Descriptor, copy, descriptor, descriptors
-from bundler.artifacts.image.image import Json, refuse_volumes
+from bundler.artifacts.image.image import Json
 from bundler.artifacts.image.layout import (
     Layout,
     LayoutFolder,
@@ -24,21 +24,10 @@ from bundler.artifacts.image.layout import (
     open_store,
     replaced_folder,
 )
-from bundler.artifacts.image.ociread import OciImage, choose, open_layout
+from bundler.artifacts.image.ociread import OciImage, choose
 from bundler.artifacts.names import ArtifactName
 from bundler.errors import UsageError
 from bundler.state.manifest import EVERY_BYTE
-
-__all__ = [
-    "BaseImage",
-    "LayoutDestination",
-    "OciImage",
-    "choose",
-    "find",
-    "open_layout",
-    "refuse_volumes",
-    "source",
-]
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from bundler.artifacts.image import image
-from bundler.artifacts.image.oci import open_layout
+from bundler.artifacts.image.ociread import open_layout
 from tests.support.crafted import (
     END,
     STATE,

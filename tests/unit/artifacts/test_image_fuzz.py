@@ -19,7 +19,7 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from bundler.artifacts.image.oci import open_layout
+from bundler.artifacts.image.ociread import open_layout
 from bundler.artifacts.image.tarstream import read_tar
 from bundler.errors import UsageError, VerificationFailed
 from tests.support.crafted import (

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bundler.artifacts.image.oci import open_layout
+from bundler.artifacts.image.ociread import open_layout
 from bundler.artifacts.verify import verify
 from bundler.errors import ConfigurationError, UsageError, VerificationFailed
 from bundler.state.artifact import LABEL_RUN_RECORD, LABEL_STATES

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bundler.artifacts.image.oci import open_layout
+from bundler.artifacts.image.ociread import open_layout
 from bundler.artifacts.verify import verify
 from bundler.errors import VerificationFailed
 from bundler.state.bundle import Bundle

@@ -27,7 +27,7 @@ from bundler.artifacts.image.engine.loading import load
 from bundler.artifacts.image.image import Json
 from bundler.artifacts.image.layer import Layer
 from bundler.artifacts.image.layout import LayoutFolder, write_archive
-from bundler.artifacts.image.ociread import choose
+from bundler.artifacts.image.ociread import LoadedImage, choose
 from bundler.errors import ToolFailed, VerificationFailed
 from bundler.state.manifest import RunRecord
 from bundler.system import process
@@ -72,7 +72,8 @@ def _load(
         with suppress(ToolFailed):
             engine.remove_image(name)
         raise
-    return name, image.diff_ids(_config(layout, made.config_digest))
+    (first, *_) = images_of(layout, descriptor(made.entry, name))
+    return name, image.diff_ids(LoadedImage(layout, first).config)
 
 
 class _Unfit(Exception):
@@ -128,11 +129,6 @@ def _documents(docker: Docker, image_id: str, folder: Path) -> LayoutFolder:
 
 def _write(raw: bytes, stream: BinaryIO) -> None:
     stream.write(raw)
-
-
-def _config(layout: LayoutFolder, digest: str) -> Json:
-    with layout.open_blob(digest) as stream:
-        return image.load(stream.read(), digest)
 
 
 def fetch(engine: Engine, image_id: str, folder: Path) -> LayoutFolder:

@@ -146,22 +146,20 @@ class Connection:
         Raises `Transient`, `NotInRegistry`, `CredentialsRefused`, and `ToolFailed` for an
         unexpected answer.
         """
-        authorization = self._authorizer.header(request.scope)
-        response = self._redirected(request, authorization)
-        for again in (False, True):
-            if response.status != _UNAUTHORIZED or _UNAUTHORIZED in request.expected:
+        for tries in range(3):
+            authorization = self._authorizer.header(request.scope)
+            response = self._redirected(request, authorization)
+            if response.status != _UNAUTHORIZED or tries == 2:  # noqa: PLR2004  # the last one
                 break
             with _keeping_the_line(response):
                 challenge = Challenge(
                     response.headers.get("WWW-Authenticate", ""),
                     request.scope,
                     authorization,
-                    again=again,
+                    again=tries > 0,
                     plain=self._base().startswith("http:"),
                 )
             self._authorizer.answer(challenge)
-            authorization = self._authorizer.header(request.scope)
-            response = self._redirected(request, authorization)
         if response.status not in request.expected:
             with response:
                 raise self._failure(request, response)
@@ -174,7 +172,7 @@ class Connection:
         said = _said(_start_of(response, _MAX_ERROR_BYTES))
         what = f"The registry {self.host} answered {status} to {_described(request)}"
         if status in _TRANSIENT:
-            return Transient(f"{what}{said}.", wait=_seconds(response.headers.get("Retry-After")))
+            return Transient(f"{what}{said}.", wait=_wait(response))
         if status == _NOT_FOUND:
             return NotInRegistry(f"{what}{said}.")
         if status == _UNAUTHORIZED:
@@ -243,9 +241,8 @@ class Connection:
         def once() -> tuple[int, bytes]:
             with self._bare(method, address, headers, body) as response:
                 if response.status in _TRANSIENT:
-                    wait = _seconds(response.headers.get("Retry-After"))
                     what = f"The token service of {self.host} answered {response.status}."
-                    raise Transient(what, wait=wait)
+                    raise Transient(what, wait=_wait(response))
                 return response.status, _start_of(response, _MAX_TOKEN_BYTES)
 
         answer: tuple[int, bytes] = self.patient(once)
@@ -386,16 +383,11 @@ def _said(raw: bytes) -> str:
     return f": {shown}" if shown else ""
 
 
-def _seconds(retry_after: str | None) -> float | None:
-    """Parses seconds or a date (RFC 9110)."""
-    import time
-    from email.utils import parsedate_to_datetime
+def _wait(response: urllib3.BaseHTTPResponse) -> float | None:
+    """The seconds after which the registry wants to be asked again."""
+    import urllib3
 
-    if not retry_after:
-        return None
-    if retry_after.strip().isdecimal():
-        return float(retry_after)
     try:
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
-    except ValueError:
+        return urllib3.Retry().get_retry_after(response)
+    except urllib3.exceptions.InvalidHeader:
         return None

@@ -7,12 +7,11 @@ https://github.com/opencontainers/distribution-spec/blob/main/spec.md#listing-re
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from typing import Any
 
-from bundler.artifacts.image.blobs import Descriptor, descriptors, read_json
-from bundler.artifacts.image.image import OCI_INDEX, OCI_MANIFEST, Json, dump, load
+from bundler.artifacts.image.blobs import Descriptor, descriptors, read_json, read_small
+from bundler.artifacts.image.image import OCI_INDEX, OCI_MANIFEST, Json, dump, entry_of, load
 from bundler.artifacts.image.registry.connection import RegistryRequest
 from bundler.artifacts.image.registry.store import MAX_MANIFEST_BYTES, RegistryStore, read_at_most
 from bundler.artifacts.image.registry.target import RegistryTarget
@@ -34,27 +33,27 @@ def attach(
     media_type: str,
 ) -> str:
     """Stores content that refers to an image, and returns the digest of its manifest."""
-    empty, _ = target.send_blob(lambda: iter([_EMPTY]))
-    blob, size = target.send_blob(lambda: iter([content]))
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "artifactType": artifact_type,
-        "config": {"mediaType": _EMPTY_TYPE, "digest": empty, "size": len(_EMPTY)},
-        "layers": [{"mediaType": media_type, "digest": blob, "size": size}],
-        "subject": {
-            "mediaType": subject.media_type,
-            "digest": subject.digest,
-            "size": subject.size,
-        },
-    }
-    raw = dump(manifest)
-    digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
-    headers = target.put_manifest(raw, OCI_MANIFEST, digest)
+    empty, _ = target.send_bytes(_EMPTY)
+    blob, size = target.send_bytes(content)
+    raw = dump(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "artifactType": artifact_type,
+            "config": {"mediaType": _EMPTY_TYPE, "digest": empty, "size": len(_EMPTY)},
+            "layers": [{"mediaType": media_type, "digest": blob, "size": size}],
+            "subject": {
+                "mediaType": subject.media_type,
+                "digest": subject.digest,
+                "size": subject.size,
+            },
+        }
+    )
+    entry = entry_of(raw, OCI_MANIFEST)
+    headers = target.put_manifest(raw, OCI_MANIFEST, entry["digest"])
     if _SUBJECT_HEADER.lower() not in {name.lower() for name in headers}:
-        entry = {"mediaType": OCI_MANIFEST, "digest": digest, "size": len(raw)}
         _list_by_tag(target, subject, {**entry, "artifactType": artifact_type})
-    return digest
+    return str(entry["digest"])
 
 
 def contents(
@@ -73,11 +72,7 @@ def contents(
         layers = descriptors(manifest.get("layers"), entry.digest)
         if len(layers) != 1 or layers[0].size > limit:
             raise VerificationFailed(f"{entry.digest} in {store.name} is not a {artifact_type}.")
-        with store.open(layers[0]) as stream:
-            content = stream.read(limit + 1)
-        if f"sha256:{hashlib.sha256(content).hexdigest()}" != layers[0].digest:
-            raise VerificationFailed(f"{layers[0].digest} in {store.name} was altered.")
-        yield content
+        yield read_small(store, layers[0])
 
 
 def _type_of(entry: Descriptor) -> str | None:

@@ -6,12 +6,12 @@ breaks is resumed.
 
 from __future__ import annotations
 
-import hashlib
 import io
 from typing import TYPE_CHECKING, BinaryIO
 
 from bundler.artifacts.image.blobs import Descriptor, descriptor
-from bundler.artifacts.image.image import INDEX_TYPES, MANIFEST_TYPES, load
+from bundler.artifacts.image.image import INDEX_TYPES, MANIFEST_TYPES, digest_of, entry_of, load
+from bundler.artifacts.image.readable import BUFFER_BYTES, Readable
 from bundler.artifacts.image.registry.connection import (
     Connection,
     NotInRegistry,
@@ -25,7 +25,6 @@ from bundler.listener import SILENT, Listener
 
 if TYPE_CHECKING:
     import urllib3
-    from _typeshed import WriteableBuffer
 
 ACCEPT = ", ".join((*INDEX_TYPES, *MANIFEST_TYPES))
 # A configuration and a state layer are read more than once: this many bytes of them are kept.
@@ -80,12 +79,11 @@ class RegistryStore:
                 f"The registry has no image {reference}.",
                 hint="List its tags: skopeo list-tags docker://" + reference.name,
             ) from error
-        digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
-        if reference.digest is not None and digest != reference.digest:
+        found = descriptor(entry_of(raw, media_type), str(reference))
+        if reference.digest is not None and found.digest != reference.digest:
             raise VerificationFailed(f"{reference} does not match its digest.")
-        entry = {"mediaType": media_type, "digest": digest, "size": len(raw)}
-        self.manifests[digest] = (raw, media_type)
-        return descriptor(entry, str(reference))
+        self.manifests[found.digest] = (raw, media_type)
+        return found
 
     def find(self, reference: Reference) -> Descriptor | None:
         """Like `resolve`, but returns None if there is none."""
@@ -113,7 +111,7 @@ class RegistryStore:
 
     def open_blob(self, digest: str, size: int) -> BinaryIO:
         """size: in bytes, from the manifest; more is never read."""
-        return io.BufferedReader(_Blob(self, digest, size), buffer_size=256 * 1024)
+        return _Blob(self, digest, size).buffered()
 
     def has_blob(self, digest: str, size: int) -> bool:
         """Raises `VerificationFailed` if the registry has one of another size."""
@@ -123,12 +121,20 @@ class RegistryStore:
         with self.connection.send(request) as response:
             if response.status != 200:  # noqa: PLR2004  # HTTP's "OK"
                 return False
-            told = response.headers.get("Content-Length")
-        if told is not None and told != str(size):
+            self.refuse_length(response, digest, size)
+            return True
+
+    def refuse_length(
+        self, response: urllib3.BaseHTTPResponse, digest: str, size: int, start: int = 0
+    ) -> None:
+        """Raises `VerificationFailed` if the registry announces other bytes than from `start` on:
+        waiting for the rest of a blob would be in vain."""
+        told = response.headers.get("Content-Length") or ""
+        if told.isdecimal() and int(told) + start != size:
+            response.close()
             raise VerificationFailed(
-                f"{self.name} reports {told} bytes for {digest}, but it has {size}."
+                f"{self.name} reports {int(told) + start} bytes for {digest} instead of {size}."
             )
-        return True
 
     def _read_manifest(self, what: str) -> tuple[bytes, str]:
         request = RegistryRequest(
@@ -142,8 +148,7 @@ class RegistryStore:
                 return raw, kind, response.headers.get(_DIGEST_HEADER)
 
         raw, kind, told = self.connection.patient(once)
-        digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
-        if told is not None and told.startswith("sha256:") and told != digest:
+        if told is not None and told.startswith("sha256:") and told != digest_of(raw):
             raise VerificationFailed(
                 f"The manifest {what} in {self.name} does not match its digest."
             )
@@ -167,67 +172,63 @@ def _media_type(value: dict[str, object], told: str, what: str) -> str:
 
 def read_at_most(response: urllib3.BaseHTTPResponse, limit: int, what: str) -> bytes:
     """Reads a small answer completely. Raises `Transient` if it breaks off."""
-    import urllib3
 
-    pieces, size = [], 0
     told = response.headers.get("Content-Length") or ""
     if told.isdecimal() and int(told) > limit:
         raise VerificationFailed(f"{what} is larger than any manifest may be.")
+    raw = b""
+    while piece := _piece(response, limit + 1 - len(raw), what):
+        raw += piece
+    if len(raw) > limit:
+        raise VerificationFailed(f"{what} is larger than any manifest may be.")
+    if told.isdecimal() and int(told) != len(raw):
+        raise _broken(what)
+    return raw
+
+
+def _piece(response: urllib3.BaseHTTPResponse, size: int, what: str) -> bytes:
+    import urllib3
+
     try:
-        while piece := response.read(64 * 1024):
-            pieces.append(piece)
-            size += len(piece)
-            if size > limit:
-                raise VerificationFailed(f"{what} is larger than any manifest may be.")
+        return response.read(size)
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise Transient(f"The registry closed the connection in the middle of {what}.") from error
-    if told.isdecimal() and int(told) != size:
-        raise Transient(f"The registry closed the connection in the middle of {what}.")
-    return b"".join(pieces)
+        raise _broken(what) from error
 
 
-class _Blob(io.RawIOBase):
+def _broken(what: str) -> Transient:
+    return Transient(f"The registry closed the connection in the middle of {what}.")
+
+
+class _Blob(Readable):
     """A blob's bytes. A stream that breaks is resumed, as often as the retries allow."""
 
     def __init__(self, store: RegistryStore, digest: str, size: int) -> None:
-        super().__init__()
+        super().__init__(self._next)
         self._store = store
         self._digest = digest
         self._size = size
         self._position = 0
         self._response: urllib3.BaseHTTPResponse | None = None
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        view = memoryview(buffer).cast("B")
-        wanted = min(len(view), self._size - self._position)
+    def _next(self, buffer: memoryview) -> int:
+        wanted = min(len(buffer), self._size - self._position)
         if not wanted:
             self._end()
             return 0
         data: bytes = self._store.connection.patient(lambda: self._read(wanted))
-        view[: len(data)] = data
+        buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
 
     def _read(self, wanted: int) -> bytes:
-        import urllib3
-
-        if self._response is None:
-            self._response = self._asked()
-        try:
-            data = self._response.read(wanted)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            self._drop()
-            raise Transient(
-                f"The registry closed the connection in the middle of {self._digest}."
-            ) from error
+        response = self._response or self._asked()
+        self._response = None  # unless it goes on
+        data = _piece(response, wanted, self._digest)
         if not data:
-            self._drop()
             raise Transient(
                 f"The registry sent {self._position} of the {self._size} bytes of {self._digest}."
             )
+        self._response = response
         return data
 
     def _asked(self) -> urllib3.BaseHTTPResponse:
@@ -240,47 +241,23 @@ class _Blob(io.RawIOBase):
         except NotInRegistry as error:
             what = f"{self._store.name} is missing the blob {self._digest}."
             raise VerificationFailed(what) from error
-        self._refuse_length(response, start if response.status == _PARTIAL else 0)
-        if start and response.status != _PARTIAL:  # it sends everything again
-            self._skip(response, start)
+        left = 0 if response.status == _PARTIAL else start  # it sends everything again
+        self._store.refuse_length(response, self._digest, self._size, start - left)
+        while left:
+            piece = _piece(response, min(left, BUFFER_BYTES), self._digest)
+            if not piece:
+                raise _broken(self._digest)
+            left -= len(piece)
         return response
-
-    def _refuse_length(self, response: urllib3.BaseHTTPResponse, start: int) -> None:
-        """The registry announces more bytes than the blob has; waiting for the rest would be in
-        vain."""
-        told = response.headers.get("Content-Length") or ""
-        if told.isdecimal() and int(told) != self._size - start:
-            response.close()
-            raise VerificationFailed(
-                f"{self._store.name} reports {int(told) + start} bytes for {self._digest} "
-                f"instead of {self._size}."
-            )
-
-    def _skip(self, response: urllib3.BaseHTTPResponse, count: int) -> None:
-        import urllib3
-
-        try:
-            while count and (piece := response.read(min(count, 256 * 1024))):
-                count -= len(piece)
-        except (urllib3.exceptions.HTTPError, OSError):
-            count = -1
-        if count:
-            response.close()
-            raise Transient(f"The registry closed the connection in the middle of {self._digest}.")
 
     def _end(self) -> None:
         """A blob with more bytes than expected is a different one."""
         if self._response is not None and self._response.read(1):
-            self._drop()
             raise VerificationFailed(
                 f"{self._digest} in {self._store.name} is longer than its manifest says."
             )
 
-    def _drop(self) -> None:
+    def close(self) -> None:
         if self._response is not None:
             self._response.close()
-            self._response = None
-
-    def close(self) -> None:
-        self._drop()
         super().close()

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from itertools import chain
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
-from bundler.artifacts.image.blobs import BlobStore, Descriptor, descriptor
+from bundler.artifacts.image.blobs import BlobStore, Descriptor, descriptor, read_small
 from bundler.artifacts.image.compression import Compression
-from bundler.artifacts.image.image import dump
+from bundler.artifacts.image.image import Json, digest_of, dump, entry_of
 from bundler.artifacts.image.layer import Layer, Written
 from bundler.artifacts.image.registry.connection import (
     Connection,
@@ -71,23 +71,17 @@ class RegistryTarget(RegistryStore):
 
     def _send_layer(self, layer: Layer, packing: Compression) -> Written:
         written: list[Written] = []
-
-        def pieces() -> Iterator[bytes]:
-            written.clear()
-            return layer.packed(packing, written.append)
-
-        self.send_blob(pieces, told=lambda: f"sha256:{written[0].digest}")
-        return written[0]
+        self.send_blob(lambda: layer.packed(packing, written.append))
+        return written[-1]
 
     def add_config(self, value: Mapping[str, Any]) -> tuple[str, int]:
-        raw = dump(value)
-        return self.send_blob(lambda: iter([raw]))
+        return self.send_bytes(dump(value))
 
-    def add_manifest(self, value: Mapping[str, Any], media_type: str) -> tuple[str, int]:
+    def add_manifest(self, value: Mapping[str, Any], media_type: str) -> Json:
         raw = dump(value)
-        digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
-        self.put_manifest(raw, media_type, digest)
-        return digest, len(raw)
+        entry = entry_of(raw, media_type)
+        self.put_manifest(raw, media_type, entry["digest"])
+        return entry
 
     def put_manifest(self, raw: bytes, media_type: str, what: str) -> Mapping[str, str]:
         """Stores a manifest under a tag or its digest, and returns the answer's headers."""
@@ -99,7 +93,7 @@ class RegistryTarget(RegistryStore):
             lambda: raw,
             (_CREATED, 200),
         )
-        digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
+        digest = digest_of(raw)
         with self.connection.send(request) as response:
             told = response.headers.get("Docker-Content-Digest")
             if told is not None and told != digest:
@@ -109,25 +103,16 @@ class RegistryTarget(RegistryStore):
 
     def take(self, source: BlobStore, entry: Descriptor) -> None:
         if entry.is_index or entry.is_manifest:
-            with source.open(entry) as stream:
-                raw = stream.read(entry.size + 1)
-            if f"sha256:{hashlib.sha256(raw).hexdigest()}" != entry.digest:
-                raise VerificationFailed(
-                    f"{entry.digest} in {source.name} does not match its digest."
-                )
-            self.put_manifest(raw, entry.media_type, entry.digest)
-        elif not self._has(source, entry) and not self._mounted(source, entry):
+            self.put_manifest(read_small(source, entry), entry.media_type, entry.digest)
+            return
+        other = None
+        if isinstance(source, RegistryStore) and source.connection.host == self.connection.host:
+            other = source.reference.repository
+        # A base's blobs are here already, if the image stays in its repository.
+        if other == self.reference.repository or self.has_blob(entry.digest, entry.size):
+            return
+        if other is None or not self._mount(entry.digest, other):
             self._copy(source, entry)
-
-    def _has(self, source: BlobStore, entry: Descriptor) -> bool:
-        """Whether a blob is here already; a base's are, if the image stays in its repository."""
-        same = isinstance(source, RegistryStore) and source.name == self.name
-        return same or self.has_blob(entry.digest, entry.size)
-
-    def _mounted(self, source: BlobStore, entry: Descriptor) -> bool:
-        if not isinstance(source, RegistryStore) or source.connection.host != self.connection.host:
-            return False
-        return self._mount(entry.digest, source.reference.repository)
 
     def _mount(self, digest: str, other: str) -> bool:
         """Whether the registry took the blob over from another of its repositories.
@@ -165,14 +150,11 @@ class RegistryTarget(RegistryStore):
 
     # --- blobs
 
-    def send_blob(
-        self, pieces: Pieces, expected: str | None = None, told: Callable[[], str] | None = None
-    ) -> tuple[str, int]:
+    def send_blob(self, pieces: Pieces, expected: str | None = None) -> tuple[str, int]:
         """Sends a blob that is not known to be here; returns its digest and size in bytes.
 
         pieces: yields the same bytes for each attempt. expected: the required digest; for another
-        one, raises `VerificationFailed` and stores nothing. told: returns the digest at the end of
-        the pieces, if their producer has already computed it.
+        one, raises `VerificationFailed` and stores nothing.
         """
         stream = pieces()
         head: list[bytes] = []
@@ -183,26 +165,18 @@ class RegistryTarget(RegistryStore):
             if size > _SMALL_BYTES:
                 break
         else:
-            return self._send_small(b"".join(head), expected)
-        return _UploadStream(self, pieces, expected, told).send(chain(head, stream))
+            data = b"".join(head)
+            _refuse_other(digest_of(data), expected, self.name)
+            return self.send_bytes(data)
+        upload = _Upload(self, expected)
+        streams = chain([chain(head, stream)], iter(pieces, None))
+        sent: tuple[str, int] = self.connection.patient(lambda: upload.attempt(next(streams)))
+        return sent
 
-    def _send_small(self, data: bytes, expected: str | None) -> tuple[str, int]:
-        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        _refuse_other(digest, expected, self.name)
-
-        def once() -> None:
-            location = self.open_upload()
-            request = RegistryRequest(
-                "PUT",
-                with_digest(location, digest),
-                self.scope,
-                {**_OCTETS, "Content-Length": str(len(data))},
-                lambda: data,
-                (_CREATED, _NO_CONTENT),
-            )
-            self.once_in_upload(request)
-
-        self.connection.patient(once)
+    def send_bytes(self, data: bytes) -> tuple[str, int]:
+        """Sends a small blob in one piece; returns its digest and size."""
+        digest = digest_of(data)
+        self.connection.patient(lambda: self.finish_upload(self.open_upload(), digest, data))
         return digest, len(data)
 
     def open_upload(self) -> str:
@@ -215,7 +189,23 @@ class RegistryTarget(RegistryStore):
             expected=(_ACCEPTED,),
         )
         with self.connection.attempt(request) as response:
-            return located(response.headers, self.name)
+            location = response.headers.get("Location")
+        if not location:
+            raise ToolFailed(f"{self.name}: the registry does not say where to upload a blob.")
+        return location
+
+    def finish_upload(self, location: str, digest: str, data: bytes = b"") -> None:
+        """data: what has not been sent yet."""
+        separator = "&" if urlsplit(location).query else "?"
+        request = RegistryRequest(
+            "PUT",
+            f"{location}{separator}{urlencode({'digest': digest})}",
+            self.scope,
+            {**_OCTETS, "Content-Length": str(len(data))},
+            lambda: data,
+            (_CREATED, _NO_CONTENT),
+        )
+        self.once_in_upload(request)
 
     def once_in_upload(self, request: RegistryRequest) -> Mapping[str, str]:
         """A request within an upload. If the registry has forgotten the upload, the failure is
@@ -255,85 +245,54 @@ class RegistryTarget(RegistryStore):
     def stored(self, digest: str) -> Descriptor:
         """The entry of a manifest that was put here."""
         raw, media_type = self.manifests[digest]
-        entry = {"mediaType": media_type, "digest": digest, "size": len(raw)}
-        return descriptor(entry, self.name)
+        return descriptor(entry_of(raw, media_type), self.name)
 
 
-class _UploadStream:
+class _Upload:
     """A large blob in transfer: one streaming request, and further ones if it breaks."""
 
-    def __init__(
-        self,
-        target: RegistryTarget,
-        pieces: Pieces,
-        expected: str | None,
-        told: Callable[[], str] | None,
-    ) -> None:
-        self._told = told
+    def __init__(self, target: RegistryTarget, expected: str | None) -> None:
         self._target = target
-        self._pieces = pieces
         self._expected = expected
         self._location: str | None = None
-        self._digest = hashlib.sha256()
-        self._size = 0
 
-    def send(self, first: Iterator[bytes]) -> tuple[str, int]:
-        streams = chain([first], iter(self._pieces, None))
-        digest: str = self._target.connection.patient(lambda: self._attempt(next(streams)))
-        return digest, self._size
-
-    def _attempt(self, stream: Iterator[bytes]) -> str:
+    def attempt(self, stream: Iterator[bytes]) -> tuple[str, int]:
+        """stream: the whole blob. Returns its digest and size."""
         skipped = self._where()
         if self._location is None:
             self._location = self._target.open_upload()
-        self._digest, self._size = hashlib.sha256(), 0
-        self._patch(skipped, stream)
-        digest = self._told() if self._told else f"sha256:{self._digest.hexdigest()}"
+        digest, size = self._patch(self._location, skipped, stream)
         try:
             _refuse_other(digest, self._expected, self._target.name)
-            self._finish(digest)
+            self._target.finish_upload(self._location, digest)
         except VerificationFailed:
             self._target.cancel(self._location)
             raise
-        return digest
+        return digest, size
 
-    def _patch(self, skipped: int, stream: Iterator[bytes]) -> None:
+    def _patch(self, location: str, skipped: int, stream: Iterator[bytes]) -> tuple[str, int]:
+        host = self._target.connection.host
+        digest = hashlib.sha256()
+        size = 0
+
         def body() -> Iterator[bytes]:
-            if self._size:  # bytes already taken from the stream were removed
-                raise Transient(
-                    f"The registry {connection.host} requires the upload to be repeated."
-                )
-            left = skipped
+            nonlocal size
+            if size:  # bytes already taken from the stream were removed
+                raise Transient(f"The registry {host} requires the upload to be repeated.")
             for piece in stream:
-                if self._told is None:
-                    self._digest.update(piece)
-                self._size += len(piece)
+                digest.update(piece)
+                left = max(0, skipped - size)
+                size += len(piece)
                 if left < len(piece):
                     yield piece[left:]
-                left = max(0, left - len(piece))
 
-        connection = self._target.connection
-        location = str(self._location)
-        request = RegistryRequest(
-            "PATCH", location, self._target.scope, _OCTETS, body, (_ACCEPTED, _NO_CONTENT)
-        )
+        expected = (_ACCEPTED, _NO_CONTENT)
+        request = RegistryRequest("PATCH", location, self._target.scope, _OCTETS, body, expected)
         headers = self._target.once_in_upload(request)
-        for piece in stream:  # an answer before the end: the registry does not want the rest
-            del piece
-            raise Transient(
-                f"The registry {connection.host} closed the connection during an upload."
-            )
+        if next(stream, None) is not None:  # it answered before the end: it does not want the rest
+            raise Transient(f"The registry {host} closed the connection during an upload.")
         self._location = headers.get("Location") or location
-
-    def _finish(self, digest: str) -> None:
-        request = RegistryRequest(
-            "PUT",
-            with_digest(str(self._location), digest),
-            self._target.scope,
-            {**_OCTETS, "Content-Length": "0"},
-            expected=(_CREATED, _NO_CONTENT),
-        )
-        self._target.once_in_upload(request)
+        return f"sha256:{digest.hexdigest()}", size
 
     def _where(self) -> int:
         """How many bytes of an interrupted upload the registry has; 0 if it starts again."""
@@ -357,17 +316,6 @@ def _received(range_header: str | None) -> int:
     """``0-99`` is a hundred bytes; ``0-0``, which registries report for none, counts as none."""
     _, _, last = (range_header or "").partition("-")
     return int(last) + 1 if last.isdecimal() and int(last) else 0
-
-
-def located(headers: Mapping[str, str], name: str) -> str:
-    location = headers.get("Location")
-    if not location:
-        raise ToolFailed(f"{name}: the registry does not say where to upload a blob.")
-    return location
-
-
-def with_digest(location: str, digest: str) -> str:
-    return f"{location}{'&' if urlsplit(location).query else '?'}digest={quote(digest, safe='')}"
 
 
 def _refuse_other(digest: str, expected: str | None, name: str) -> None:
