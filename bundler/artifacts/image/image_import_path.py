@@ -119,9 +119,11 @@ def find(
     known = _imported(files, installed if first is None else chain(first, installed), package)
     found = [] if known is None else [known]
     if first is None or not found:  # it may come first, last, or not at all
-        found = list(dict.fromkeys([*found, *_in_roots(files, [runs.working_directory], package)]))
+        here = _in_roots(files, [runs.working_directory], package)
+        found = list(dict.fromkeys([*found, *here]))
     if not found:
-        found = _in_roots(files, _below(runs, [*hints, "src"]), package)
+        roots = [posixpath.join(runs.working_directory, folder) for folder in (*hints, "src")]
+        found = _in_roots(files, roots, package)
     if not found:
         found = _anywhere(files, package)
     if len(found) == 1:
@@ -187,7 +189,7 @@ def _imported(files: Files, roots: Iterable[str], package: str) -> str | None:
     top = package.partition("/")[0]
     folder = None
     for root in roots:
-        real = _package_at(files, posixpath.join(root, package) if package else root)
+        real = _directory_at(files, posixpath.join(root, package))
         if real is not None and files.resolve(posixpath.join(root, top, INIT)) is not None:
             return real
         folder = folder or real
@@ -199,8 +201,8 @@ def _overridden(files: Files, place: str, override: str) -> str:
     folder = override.rstrip("/")
     if posixpath.basename(folder) == name:
         folder = posixpath.dirname(folder)
-    real = files.resolve(folder)
-    if real is None or not files.is_directory(real):
+    real = _directory_at(files, folder)
+    if real is None:
         raise ConfigurationError(
             f"image_path names {override}, but the image has no directory {folder}.",
             hint="Set it to the path of the defs module in the image.",
@@ -223,36 +225,27 @@ def _undecided(package: str, found: Sequence[str], runs: RunsAs) -> Configuratio
 
 
 def _in_roots(files: Files, roots: Iterable[str], package: str) -> list[str]:
-    found: list[str] = []
-    for root in roots:
-        real = _package_at(files, posixpath.join(root, package) if package else root)
-        if real is not None and real not in found:
-            found.append(real)
-    return found
+    found = [_directory_at(files, posixpath.join(root, package)) for root in roots]
+    return list(dict.fromkeys(real for real in found if real is not None))
 
 
-def _package_at(files: Files, folder: str) -> str | None:
-    """The real path of a package; a folder without ``__init__.py`` is a namespace package."""
-    real = files.resolve(folder)
+def _directory_at(files: Files, path: str) -> str | None:
+    """A directory's real path. A package without ``__init__.py`` is a namespace package."""
+    real = files.resolve(path)
     return real if real is not None and files.is_directory(real) else None
-
-
-def _below(runs: RunsAs, folders: Iterable[str]) -> list[str]:
-    return [posixpath.join(runs.working_directory, folder) for folder in folders]
 
 
 def _anywhere(files: Files, package: str) -> list[str]:
     """Every place of the package in the image; regular packages before plain folders."""
     ending = f"/{package}"
-    folders, modules = [], []
-    for path, node in files.walk():
-        if package and node.kind == "directory" and path.endswith(ending):
-            if _NOISE.search(path):
-                continue
-            folders.append(path)
-            if INIT in node.children:
-                modules.append(path)
-    return modules or folders
+    found = [
+        (path, INIT in node.children)
+        for path, node in files.walk()
+        if package and node.kind == "directory" and path.endswith(ending)
+        if not _NOISE.search(path)
+    ]
+    modules = [path for path, is_module in found if is_module]
+    return modules or [path for path, _ in found]
 
 
 def shadowing(files: Files, runs: RunsAs, place: str, path: str) -> str | None:
@@ -264,7 +257,7 @@ def shadowing(files: Files, runs: RunsAs, place: str, path: str) -> str | None:
     first = first_roots(files, runs, place)
     unsure = runs.working_directory if first is None else None
     for root in chain(first or [runs.working_directory], import_roots(files, runs)):
-        if _package_at(files, posixpath.join(root, package)) == mine:
+        if _directory_at(files, posixpath.join(root, package)) == mine:
             if root != unsure:  # that folder is not always on the path
                 return None
             continue
@@ -277,13 +270,11 @@ def shadowing(files: Files, runs: RunsAs, place: str, path: str) -> str | None:
 def _provided(files: Files, root: str, package: str) -> str | None:
     """What a root contains of a package: the package itself, or something that hides the other
     roots."""
+    if not package:
+        return None
     top = posixpath.join(root, package.partition("/")[0])
-    init = posixpath.join(top, INIT)
-    for candidate in (posixpath.join(root, package), init, f"{top}.py"):
-        real = files.resolve(candidate) if package else None
-        if real is not None:
-            return real
-    return None
+    candidates = (posixpath.join(root, package), posixpath.join(top, INIT), f"{top}.py")
+    return next(filter(None, map(files.resolve, candidates)), None)
 
 
 def import_roots(files: Files, runs: RunsAs) -> Iterator[str]:
@@ -335,10 +326,8 @@ def _user_base(files: Files, runs: RunsAs) -> str:
 
 def _home(files: Files, user: str) -> str:
     name = user.partition(":")[0] or "root"
-    for fields in _passwd(files):
-        if name in (fields[0], fields[2]):
-            return fields[5]
-    return "/root" if name in ("root", "0") else "/"
+    known = [fields[5] for fields in _passwd(files) if name in (fields[0], fields[2])]
+    return known[0] if known else "/root" if name in ("root", "0") else "/"
 
 
 def _prefixes(runs: RunsAs) -> list[str]:
@@ -364,17 +353,11 @@ def _prefixes(runs: RunsAs) -> list[str]:
 
 def _versions(files: Files, runs: RunsAs, prefix: str) -> list[str]:
     """The versions of Python at a prefix: a link ``python3`` leads to ``python3.11``."""
-    found = [
-        ".".join(runs.variable("PYTHON_VERSION").split(".")[:2]),
-        *(_version_of(files, f"{prefix}/bin/{name}") for name in ("python3", "python")),
-    ]
+    found = [".".join(runs.variable("PYTHON_VERSION").split(".")[:2])]
+    for name in ("python3", "python"):
+        real = files.resolve(f"{prefix}/bin/{name}") or ""
+        found += _INTERPRETER.findall(posixpath.basename(real))
     return list(dict.fromkeys(version for version in found if version))
-
-
-def _version_of(files: Files, program: str) -> str:
-    real = files.resolve(program)
-    match = _INTERPRETER.match(posixpath.basename(real)) if real is not None else None
-    return match[1] if match else ""
 
 
 def _pointers(files: Files, packages: str) -> Iterator[tuple[str, str]]:
@@ -407,14 +390,14 @@ def _mapped(finder: str) -> Iterator[str]:
 
 def parents(files: Files, path: str) -> tuple[Owned, ...]:
     """The directories above a path, with their owner and mode in the image."""
-    return tuple(_owned(files, parent) for parent in parents_of(path))
-
-
-def _owned(files: Files, path: str) -> Owned:
-    node = files.lookup(path)
-    if node is None or node.kind != "directory":
-        return Owned(path)
-    return Owned(path, node.mode, node.uid, node.gid)
+    found = []
+    for parent in parents_of(path):
+        node = files.lookup(parent)
+        if node is None or node.kind != "directory":
+            found.append(Owned(parent))
+        else:
+            found.append(Owned(parent, node.mode, node.uid, node.gid))
+    return tuple(found)
 
 
 def user_id(files: Files, user: str) -> int:

@@ -202,21 +202,17 @@ class RootFilesystem:
             ]
 
     def _add_all(self, added: Mapping[str, Node]) -> None:
-        known: tuple[str, Node] | None = None  # most members follow another of the same folder
         for path, node in added.items():
             folder, _, name = path.rpartition("/")
             if not name:
                 self.root.mode, self.root.uid, self.root.gid = node.mode, node.uid, node.gid
                 continue
-            if known is None or known[0] != folder:
-                self._doubt_links(path, folder)
-                known = folder, self._directory(folder)
-            before = known[1].children.get(name)
+            self._doubt_links(path, folder)
+            siblings = self._directory(folder).children
+            before = siblings.get(name)
             if before is not None and before.kind == node.kind == "directory":
                 node.children = before.children
-            known[1].children[name] = node
-            if before is not None or node.kind != "file":
-                known = None
+            siblings[name] = node
 
     def _directory(self, path: str) -> Node:
         """The directory at a path; created if the layer has left it out."""

@@ -70,9 +70,8 @@ Helper = Callable[[str, str], Credentials | None]
 def find(
     reference: Reference, environ: Mapping[str, str] = os.environ, ask: Helper | None = None
 ) -> Credentials | None:
-    """The credentials for a repository; None if nobody has logged in.
+    """The credentials for a repository; None if nobody has logged in. ask: instead of `ask_helper`.
 
-    ask: in place of `ask_helper`.
     Raises `ConfigurationError` for a file that cannot be read, `ToolFailed` for a helper that
     fails.
     """
@@ -205,27 +204,24 @@ def _normal(key: str) -> str:
 
 
 def _from_entry(entry: Mapping[str, Any], where: str, key: str) -> Credentials | None:
-    bearer, identity = entry.get("registrytoken"), entry.get("identitytoken")
-    if isinstance(bearer, str) and bearer:
+    texts = {name: text for name, text in entry.items() if isinstance(text, str)}
+    if bearer := texts.get("registrytoken"):
         return Credentials(bearer=bearer)
-    if isinstance(identity, str) and identity:
+    if identity := texts.get("identitytoken"):
         return Credentials(identity=identity)
-    user, password = entry.get("username"), entry.get("password")
-    packed = entry.get("auth")
-    if isinstance(packed, str) and packed:
+    if texts.get("auth"):
         try:
-            text = base64.b64decode(packed).decode().rstrip("\0")
+            pair = base64.b64decode(texts["auth"]).decode().rstrip("\0")
         except (binascii.Error, UnicodeDecodeError):
-            text = ""
-        user, colon, password = text.partition(":")
+            pair = ""
+        texts["username"], colon, texts["password"] = pair.partition(":")
         if not colon:
             raise ConfigurationError(
                 f"{where} has an entry for {key} that cannot be read.",
                 hint=f"Log in again: docker login {key.partition('/')[0]}",
             )
-    if isinstance(user, str) and user and isinstance(password, str):
-        return Credentials(user, password)
-    return None
+    user, password = texts.get("username"), texts.get("password")
+    return Credentials(user, password) if user and password is not None else None
 
 
 def ask_helper(

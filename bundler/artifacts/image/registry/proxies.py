@@ -26,16 +26,16 @@ def pool_for(address: str) -> urllib3.PoolManager:
     proxy = proxy_of(address)
     if proxy is None:
         return urllib3.PoolManager(ssl_context=context, maxsize=_KEPT_CONNECTIONS)
-    found = urlsplit(proxy)
-    headers = {}
-    if found.username:
-        user, password = unquote(found.username), unquote(found.password or "")
-        headers = urllib3.make_headers(proxy_basic_auth=f"{user}:{password}")
     try:
-        port = found.port or (443 if found.scheme == "https" else 80)
-        bare = f"{found.scheme}://{found.hostname}:{port}"
+        found = urllib3.util.parse_url(proxy)
+        user, _, password = (found.auth or "").partition(":")
+        login = unquote(f"{user}:{password}")
+        headers = urllib3.make_headers(proxy_basic_auth=login) if user else {}
         return urllib3.ProxyManager(
-            bare, proxy_headers=headers, ssl_context=context, maxsize=_KEPT_CONNECTIONS
+            found._replace(auth=None, path=None).url,
+            proxy_headers=headers,
+            ssl_context=context,
+            maxsize=_KEPT_CONNECTIONS,
         )
     except (ValueError, urllib3.exceptions.HTTPError):  # its text may contain the password
         raise ConfigurationError(

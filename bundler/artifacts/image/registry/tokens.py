@@ -118,33 +118,25 @@ class Authorizer:
                 f"The registry {self._host} refers to a token service without TLS "
                 "or without an address."
             )
-        fields = [("service", parameters.get("service", ""))]
+        service = parameters.get("service", "")
         # For requests without a scope, such as `/v2/`, the challenge's own.
-        scopes = challenge.scope or (parameters.get("scope", ""),)
-        fields += [("scope", item) for item in scopes if item]
+        scopes = challenge.scope or tuple(filter(None, [parameters.get("scope")]))
         if credentials is not None and credentials.identity:
-            status, raw = self._exchanged(realm, fields, credentials.identity)
+            form = {
+                "grant_type": "refresh_token",
+                "client_id": "state-bundler",
+                "service": service,
+                "scope": " ".join(scopes),
+                "refresh_token": credentials.identity,
+            }
+            headers = {"Content-Type": "application/x-www-form-urlencoded"}
+            status, raw = self._send("POST", realm, headers, urlencode(form).encode())
         else:
             headers = {"Authorization": credentials.basic} if credentials else {}
-            address = f"{realm}{'&' if parts.query else '?'}{urlencode(fields)}"
+            fields = urlencode([("service", service), *(("scope", scope) for scope in scopes)])
+            address = f"{realm}{'&' if parts.query else '?'}{fields}"
             status, raw = self._send("GET", address, headers, None)
-        if status in _REFUSED:
-            return None
-        return f"Bearer {_token_in(raw, self._host, status)}"
-
-    def _exchanged(
-        self, realm: str, fields: list[tuple[str, str]], identity: str
-    ) -> tuple[int, bytes]:
-        scopes = " ".join(value for name, value in fields if name == "scope")
-        form = {
-            "grant_type": "refresh_token",
-            "client_id": "state-bundler",
-            "service": dict(fields)["service"],
-            "scope": scopes,
-            "refresh_token": identity,
-        }
-        headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        return self._send("POST", realm, headers, urlencode(form).encode())
+        return None if status in _REFUSED else f"Bearer {_token_in(raw, self._host, status)}"
 
 
 def _repository(scope: Scope) -> str:
@@ -153,12 +145,10 @@ def _repository(scope: Scope) -> str:
 
 
 def _token_in(raw: bytes, host: str, status: int) -> str:
-    answer: Any = None
-    if status == _OK:
-        try:
-            answer = json.loads(raw)
-        except (ValueError, RecursionError):
-            answer = None
+    try:
+        answer: Any = json.loads(raw) if status == _OK else None
+    except (ValueError, RecursionError):
+        answer = None
     token = isinstance(answer, dict) and (answer.get("token") or answer.get("access_token"))
     if not isinstance(token, str) or not token.isascii() or not token.isprintable():
         raise ToolFailed(f"The token service of {host} answered {status} without a token.")

@@ -8,7 +8,6 @@ https://docs.docker.com/engine/security/certificates/, containers-certs.d(5).
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 
 from bundler.errors import BundlerError, ConfigurationError, ToolFailed
@@ -33,7 +32,8 @@ def context_for(host: str) -> ssl.SSLContext:
     Raises `ConfigurationError` for a file that cannot be read.
     """
     context = ssl.create_default_context()
-    for folder in _folders(host):
+    folders = [*map(Path, _SYSTEM), *(home() / folder for folder in _OWN)]
+    for folder in (folder / host for folder in folders):
         for path in sorted(folder.glob("*.crt")):
             try:
                 context.load_verify_locations(path)
@@ -54,41 +54,23 @@ def context_for(host: str) -> ssl.SSLContext:
     return context
 
 
-def _folders(host: str) -> Iterator[Path]:
-    for folder in _SYSTEM:
-        yield Path(folder, host)
-    for folder in _OWN:
-        yield home() / folder / host
-
-
 def _no_password() -> bytes:
     """OpenSSL would prompt for the password of an encrypted key."""
     return b""
 
 
-def distrust(host: str, error: BaseException) -> BundlerError:
-    """The error message and hint for a TLS failure."""
-    reason = _verification(error)
-    if reason is None:
+def distrust(host: str, error: Exception) -> BundlerError:
+    """The error message and hint for a TLS failure. error: urllib3's, around OpenSSL's."""
+    cause = error.args[0] if error.args else None
+    if not isinstance(cause, ssl.SSLCertVerificationError):
         return ToolFailed(
             f"A TLS connection to {host} is not possible.",
             hint="Does it use TLS on that port? Does it require a client certificate?",
         )
-    wrong = _WRONG.get(reason)
+    wrong = _WRONG.get(cause.verify_code)
     if wrong is not None:
         return ToolFailed(f"{host} {wrong}.", hint="Its operator must fix the certificate.")
     return ToolFailed(
         f"The certificate of {host} is not trusted.",
         hint=f"Set SSL_CERT_FILE to the CA's file, or copy it to {_SYSTEM[0]}/{host}/ca.crt.",
     )
-
-
-def _verification(error: BaseException | None) -> int | None:
-    """OpenSSL's reason for refusing a certificate, from whatever wraps it."""
-    seen = 0
-    while error is not None and seen < 8:  # noqa: PLR2004  # deeper than any client nests
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return error.verify_code
-        inner = next((arg for arg in error.args if isinstance(arg, BaseException)), None)
-        error, seen = inner or error.__cause__, seen + 1
-    return None
