@@ -9,11 +9,11 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
@@ -35,9 +35,7 @@ from bundler.store.content import Piece
 from bundler.store.objects import Buffer, Objects
 from bundler.store.records import Version
 from bundler.store.store import Store, open_store
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+from bundler.system.chunks import stream_of
 
 _PARTS_AT_ONCE = 3
 _MOMENT = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]+|[0-9]{4}-[0-9-]+T[0-9:]+Z"
@@ -149,30 +147,12 @@ def manifest_of(versions: Sequence[Version]) -> Manifest:
 def _open(objects: Objects, piece: Piece) -> BinaryIO:
     if piece.size <= content.CHUNK_BYTES:
         return io.BytesIO(content.read_piece(objects, piece))
-    return io.BufferedReader(_StoredStream(objects, piece))
+    return stream_of(_read_ahead(objects, piece))
 
 
-class _StoredStream(io.RawIOBase):
-    """A large file of a store, read ahead, compared with its digest at the end."""
-
-    def __init__(self, objects: Objects, piece: Piece) -> None:
-        super().__init__()
-        self._parts = ThreadPoolExecutor(_PARTS_AT_ONCE)
-        self._chunks = content.read_parts(objects, piece, self._parts, _PARTS_AT_ONCE)
-        self._left: Buffer = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        if not self._left:
-            self._left = memoryview(next(self._chunks, b"")).cast("B")
-        target = memoryview(buffer).cast("B")
-        count = min(len(target), len(self._left))
-        target[:count] = self._left[:count]
-        self._left = self._left[count:]
-        return count
-
-    def close(self) -> None:
-        self._parts.shutdown(cancel_futures=True)
-        super().close()
+def _read_ahead(objects: Objects, piece: Piece) -> Generator[Buffer, None, None]:
+    parts = ThreadPoolExecutor(_PARTS_AT_ONCE)
+    try:
+        yield from content.read_parts(objects, piece, parts, _PARTS_AT_ONCE)
+    finally:
+        parts.shutdown(cancel_futures=True)

@@ -114,8 +114,10 @@ def _shadows(other: Tree, place: str, tree: Tree) -> Iterator[str]:
     package = place.rpartition("/")[0]
     if package and _has_package(other, package, place):
         yield f"{other.at(package)} is another copy of {tree.at(package)}."
-    for prefix in _prefixes(package):
-        for path in other.leaves:
+    prefixes = tuple(_prefixes(package))
+    likely = [path for path in other.leaves if path.startswith(prefixes)]
+    for prefix in prefixes:
+        for path in likely:
             if not path.startswith(prefix):
                 continue
             rest = path[len(prefix) :]
@@ -150,8 +152,7 @@ def _put_over(other: Tree, place: str, tree: Tree) -> Iterator[str]:
     inside = (f"{fold(place)}/", f"{fold(package)}/")
     files: set[str] | None = None
     for path in other.leaves:
-        target = _installed_as(path)
-        for name in target:
+        for name in _installed_as(path):
             folded = fold(name)
             if files is None:
                 files = {fold(leaf) for leaf in tree.leaves}
@@ -164,6 +165,8 @@ def _put_over(other: Tree, place: str, tree: Tree) -> Iterator[str]:
 
 def _installed_as(path: str) -> list[str]:
     """The paths, relative to the import root, to which an installer may write a file."""
+    if ".data/" not in path and not path.startswith(_PEX_PREFIX):
+        return []  # as for almost all of tens of thousands
     top, _, rest = path.partition("/")
     if top == _PEX_PREFIX:
         scheme = "data"

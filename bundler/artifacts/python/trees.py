@@ -87,7 +87,7 @@ class TreeChange(msgspec.Struct, frozen=True):
 NO_CHANGE = TreeChange()
 
 
-class Tree(msgspec.Struct, frozen=True):
+class Tree(msgspec.Struct, frozen=True, dict=True):
     """path: where the tree is in the artifact; empty for its top. leaves: by relative path. zip:
     the zip file that contains exactly this tree, such as a wheel; None for any other tree.
     folders: those that it names, by relative path; folders of files may be missing."""
@@ -132,13 +132,16 @@ class Tree(msgspec.Struct, frozen=True):
 
         Without the one that Dagster creates when it loads a code location without state.
         """
+        return (TreeStateDirectory(self, directory) for directory in self._state_directories)
+
+    @cached_property
+    def _state_directories(self) -> Collection[str]:
         hints = (STATE_DIRECTORY, MANIFEST_NAME)
         likely = [path for path in self.leaves if hints[0] in path or hints[1] in path]
-        found = dict.fromkeys(filter(None, map(_state_directory_of, likely)))
-        return (TreeStateDirectory(self, directory) for directory in found)
+        return dict.fromkeys(filter(None, map(_state_directory_of, likely)))
 
     def has_state(self) -> bool:
-        return any(True for _ in self.state_directories())
+        return bool(self._state_directories)
 
     def twins_of(self, directory: str) -> Iterator[str]:
         """What would be in this directory on a file system that ignores case or Unicode form."""

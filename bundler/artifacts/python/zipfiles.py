@@ -16,25 +16,22 @@ See https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import re
 import stat
 import struct
 import zlib
-from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from bundler.errors import VerificationFailed, unreadable
 from bundler.state.tree import name_problem
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+from bundler.system.chunks import stream_of
 
 STORED = 0
 DEFLATED = 8
@@ -52,6 +49,7 @@ _ZIP64_LOCATOR_BYTES = 20
 # Of a central record: magic, version needed, flags and method together, compressed size, lengths of
 # name, extra field and comment, disk, offset of the local header.
 _OUTLINE = struct.Struct("<4s2xHL8xL4x4H6xL")
+_FLAGS_AT = 8
 _LENGTHS_AT = 28
 OFFSET_AT = CENTRAL.size - 4
 UTF8 = 0x800
@@ -72,6 +70,7 @@ _UNUSUAL = re.compile(rb"/(?:\.{0,2}/|\.{1,2}\n)")
 _LONG_NAME = 256
 
 MAX_32 = 0xFFFFFFFF
+_ZIP64 = "it uses ZIP64, which no Python before 3.13 can start"
 # A directory of the 65,535 entries that a zip file can have, with names of 1,000 bytes.
 _MAX_DIRECTORY_BYTES = 64 * 1024 * 1024
 BUFFER_BYTES = 256 * 1024
@@ -110,108 +109,109 @@ class ZipEntry(NamedTuple):
         return not self.is_directory and kind in (0, stat.S_IFREG)
 
 
-class Head(NamedTuple):
-    """The first entries of a zip file, as one piece.
-
-    records: their part of the directory. end: where the last one's record ends; the first one's
-    begins where the prefix ends.
-    """
-
-    records: bytes
-    end: int
-
-
-class _Directory(NamedTuple):
-    """Its bytes, their offset, and the number of entries that the end record announces."""
-
-    raw: bytes
-    offset: int
-    announced: int
+# Of each record in the directory: its position there, the offset of the entry's local header, and
+# the entry's compressed size.
+_Record = tuple[int, int, int]
 
 
 class ZipFile:
     """An open zip file.
 
-    name: for messages. descriptor: of the file. start: where the zip begins in it (a zip may be
-    stored inside another). prefix: how many bytes precede the first record. The directory is parsed
-    on demand: its names immediately, an entry when it is opened, everything when the file is
-    rewritten.
+    name: for messages. descriptor: of the file. start, size: the bytes in it that are the zip,
+    which may be stored inside another. prefix: how many bytes precede the first record. The
+    directory is parsed on demand: its names immediately, an entry when it is opened, everything
+    when the file is rewritten.
     """
 
-    def __init__(self, name: str, descriptor: int, start: int, directory: _Directory) -> None:
+    def __init__(
+        self, name: str, descriptor: int, start: int, size: int, like: ZipFile | None = None
+    ) -> None:
+        """like: a file whose directory may begin with the same bytes, which are then not parsed
+        again. Raises `VerificationFailed` for a directory that is damaged, or an unsafe name.
+        """
         self.name = name
         self.descriptor = descriptor
         self.start = start
-        self._directory = directory
-        self._records = _Records([], [], [], [], set())
-        self._is_apart = False
-
-    def read_names(self, like: ZipFile | None = None) -> None:
-        """Raises `VerificationFailed` for a directory that is damaged, or an unsafe name.
-
-        like: a file whose directory may begin with the same bytes, which are then not parsed again.
-        """
-        raw = self._directory.raw
-        start = 0
+        count, length, self._directory_offset = self._read_end(size)
+        self._directory = self.pread(length, self._directory_offset)
+        if len(self._directory) != length:
+            raise self.refuse("it is truncated")
+        self._records: dict[str, _Record] = {}
+        known = 0
         if like is not None:
-            self._records, start = like.shared_records(raw)
-        names, positions, offsets, packed, kinds = self._records
-        known = len(names)
-        raws = _split(self, raw, self._records, start)
-        names += _decode_all(self, raws, positions[known:], raw)
-        if len(names) != self._directory.announced:
-            raise self.refuse("its directory does not have the number of entries that it announces")
-        if len(self._positions) != len(names):
-            raise self.refuse("it lists a name twice")
-        for kind in kinds:
-            method = kind >> 16
-            if kind & 0xFFFF & ~_KNOWN_FLAGS or method not in _KNOWN_METHODS:
-                raise self.refuse(f"an entry is encrypted or compressed by method {method}")
-        if MAX_32 in packed or MAX_32 in offsets:
-            raise self.refuse("it uses ZIP64, which no Python before 3.13 can start")
+            self._records, known = like.shared_records(self._directory)
+        self._read_records(known, count)
         self._refuse_files_as_folders()
 
+    def _read_end(self, size: int) -> tuple[int, int, int]:
+        """The number of entries, the size and the offset of the directory."""
+        end = self.pread(END.size, size - END.size) if size >= END.size else b""
+        if not end.startswith(END_MAGIC) or len(end) != END.size:
+            raise self.refuse(
+                "it has no directory at its end, so it is another format or truncated"
+            )
+        _, disk, first_disk, here, count, directory_size, offset, comment = END.unpack(end)
+        at = size - END.size - _ZIP64_LOCATOR_BYTES
+        if at >= 0 and self.pread(4, at) == _ZIP64_LOCATOR_MAGIC:
+            raise self.refuse(_ZIP64)
+        if comment or disk or first_disk or here != count:
+            raise self.refuse("it has a comment, or is part of a multi-disk archive")
+        if offset + directory_size + END.size != size:
+            raise self.refuse("its directory is not where its end record says")
+        if directory_size > _MAX_DIRECTORY_BYTES:
+            raise self.refuse("its directory is too large")
+        return count, directory_size, offset
+
+    def _read_records(self, start: int, announced: int) -> None:
+        """Parses the directory from an offset on."""
+        known = len(self._records)
+        records: list[_Record] = []
+        names = self._decode_all(_split(self, self._directory, records, start), records)
+        if known + len(names) != announced:
+            raise self.refuse("its directory does not have the number of entries that it announces")
+        self._records.update(zip(names, records, strict=True))
+        if len(self._records) != announced:
+            raise self.refuse("it lists a name twice")
+
+    def _decode_all(self, raws: Sequence[bytes], records: Sequence[_Record]) -> list[str]:
+        # name_problem inspects every character: too slow for tens of thousands of names.
+        if raws and _are_ordinary(raws):
+            return b"\n".join(raws).decode().split("\n")
+        flags = (self._directory[at + _FLAGS_AT : at + _FLAGS_AT + 2] for at, _, _ in records)
+        names = [_decode(self, raw, flag) for raw, flag in zip(raws, flags, strict=True)]
+        for name in names:
+            if problem := name_problem(name.removesuffix("/")):
+                raise self.refuse(f"the name {name!r} {problem}")
+        return names
+
     def _refuse_files_as_folders(self) -> None:
-        folders = {name.rpartition("/")[0] for name in self._positions}
+        folders = {name.rpartition("/")[0] for name in self._records}
         for folder in list(folders):
             parent = folder.rpartition("/")[0]
             while parent and parent not in folders:
                 folders.add(parent)
                 parent = parent.rpartition("/")[0]
-        both = folders & self._positions.keys()
-        if both:
+        if both := folders & self._records.keys():
             raise self.refuse(f"{min(both)} is both a file and a folder")
 
-    def shared_records(self, raw: bytes) -> tuple[_Records, int]:
+    def shared_records(self, raw: bytes) -> tuple[dict[str, _Record], int]:
         """The records with which another directory begins as well, and where they end."""
-        ours = self._directory.raw
-        ends = [*self._records.positions, len(ours)]
-        fewest, most = 0, len(ends) - 1
-        while fewest < most:
-            middle = (fewest + most + 1) // 2
-            if raw.startswith(ours[ends[fewest] : ends[middle]], ends[fewest]):
-                fewest = middle
-            else:
-                most = middle - 1
-        names, positions, offsets, packed, kinds = self._records
-        first = names[:fewest], positions[:fewest], offsets[:fewest], packed[:fewest]
-        return _Records(*first, set(kinds)), ends[fewest]
-
-    @cached_property
-    def _positions(self) -> Mapping[str, int]:
-        return dict(zip(self._records.names, self._records.positions, strict=True))
+        ours = self._directory
+        ends = [*(at for at, _, _ in self._records.values()), len(ours)]
+        shared = bisect_left(ends, 1, lo=1, key=lambda end: not raw.startswith(ours[:end])) - 1
+        return dict(islice(self._records.items(), shared)), ends[shared]
 
     @property
     def names(self) -> Collection[str]:
         """In the order of the directory; those of folders end with a slash."""
-        return self._positions.keys()
+        return self._records.keys()
 
     def __contains__(self, name: str) -> bool:
-        return name in self._positions
+        return name in self._records
 
     def get(self, name: str) -> ZipEntry | None:
-        position = self._positions.get(name)
-        return None if position is None else _entry(self, self._directory.raw, name, position)
+        record = self._records.get(name)
+        return None if record is None else _entry(self, self._directory, name, record[0])
 
     @property
     def entries(self) -> tuple[ZipEntry, ...]:
@@ -220,40 +220,31 @@ class ZipFile:
 
     def entries_from(self, start: int) -> tuple[ZipEntry, ...]:
         """The entries from this one on. Raises `VerificationFailed` if any two overlap."""
-        raw = self._directory.raw
-        wanted = islice(self._positions.items(), start, None)
-        entries = tuple(_entry(self, raw, name, at) for name, at in wanted)
-        self._require_apart()
-        return entries
-
-    def head(self, count: int) -> Head | None:
-        """The first entries as one piece, without inspecting each of possibly tens of thousands.
-
-        None if their records are not in the order of the directory. Raises `VerificationFailed` as
-        `entries_from` does.
-        """
-        records = self._records
-        if records.offsets[:count] != self.offsets[:count]:
-            return None
-        self._require_apart()
-        raw = self._directory.raw
-        end = len(raw) if count == len(records.names) else records.positions[count]
-        return Head(raw[:end], self.offsets[count])
-
-    def _require_apart(self) -> None:
-        """Raises `VerificationFailed` if an entry overlaps the next one."""
-        if self._is_apart:
-            return
-        spans = sorted(zip(self._records.offsets, self._records.packed, self.names, strict=True))
+        spans = sorted(
+            (offset, packed, name) for name, (_, offset, packed) in self._records.items()
+        )
         for (offset, packed, name), end in zip(spans, self.offsets[1:], strict=True):
             if offset + LOCAL.size + packed > end:
                 raise self.refuse(f"{name} overlaps what follows it")
-        self._is_apart = True
+        wanted = islice(self._records.items(), start, None)
+        return tuple(_entry(self, self._directory, name, at) for name, (at, _, _) in wanted)
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether the directory lists the entries in the order in which they are in the file."""
+        return [offset for _, offset, _ in self._records.values()] == self.offsets[:-1]
+
+    def head(self, count: int) -> tuple[bytes, int]:
+        """The first entries of a file that is in order: their part of the directory, and where the
+        last one ends. None of possibly tens of thousands is inspected."""
+        records = islice(self._records.values(), count, None)
+        end, _, _ = next(records, (len(self._directory), 0, 0))
+        return self._directory[:end], self.offsets[count]
 
     @cached_property
     def offsets(self) -> list[int]:
         """Where the records begin, ascending, then the directory."""
-        return [*sorted(self._records.offsets), self._directory.offset]
+        return [*sorted(offset for _, offset, _ in self._records.values()), self._directory_offset]
 
     @property
     def prefix(self) -> int:
@@ -266,7 +257,7 @@ class ZipFile:
     def open(self, entry: ZipEntry) -> BinaryIO:
         """The entry's bytes; reading them to the end raises `VerificationFailed` if they do not
         match the directory."""
-        return io.BufferedReader(_Inflating(self, entry), buffer_size=BUFFER_BYTES)
+        return stream_of(_contents(self, entry, self.data_offset(entry)), BUFFER_BYTES)
 
     def read(self, entry: ZipEntry, limit: int = _MAX_TEXT_BYTES) -> bytes:
         """The entry's bytes as one piece, at most `limit`."""
@@ -296,12 +287,7 @@ class ZipFile:
         if len(header) < LOCAL.size or not header.startswith(LOCAL_MAGIC):
             raise self.refuse(f"{entry.name} is not where its directory says")
         fields = LOCAL.unpack_from(header)
-        flags, method, sizes, (name_length, extra_length) = (
-            fields[2],
-            fields[3],
-            fields[6:9],
-            fields[9:],
-        )
+        flags, method, sizes, (name_length, extra_length) = *fields[2:4], fields[6:9], fields[9:]
         if name_length != len(name) or header[LOCAL.size :] != name:
             raise self.refuse(f"{entry.name} has another name in its local header")
         expected = (entry.crc, entry.compressed, entry.size)
@@ -332,7 +318,7 @@ class ZipFile:
     def sha256(self) -> str:
         """The sha256 of the whole zip file."""
         digest = hashlib.sha256()
-        size = self._directory.offset + len(self._directory.raw) + END.size
+        size = self._directory_offset + len(self._directory) + END.size
         for position in range(0, size, BUFFER_BYTES):
             digest.update(self.pread(min(BUFFER_BYTES, size - position), position))
         return digest.hexdigest()
@@ -354,57 +340,16 @@ def opened(path: Path, name: str | None = None, like: ZipFile | None = None) -> 
     except OSError as error:
         raise unreadable(path, error) from error
     try:
-        yield read(descriptor, 0, os.fstat(descriptor).st_size, name or str(path), like)
+        yield ZipFile(name or str(path), descriptor, 0, os.fstat(descriptor).st_size, like)
     finally:
         os.close(descriptor)
 
 
-def read(descriptor: int, start: int, size: int, name: str, like: ZipFile | None = None) -> ZipFile:
-    """Reads the directory of the zip that occupies `size` bytes of a file from `start` on."""
-    bare = ZipFile(name, descriptor, start, _Directory(b"", 0, 0))
-    count, directory_size, offset = _read_end(bare, size)
-    raw = bare.pread(directory_size, offset)
-    if len(raw) != directory_size:
-        raise bare.refuse("it is truncated")
-    file = ZipFile(name, descriptor, start, _Directory(raw, offset, count))
-    file.read_names(like)
-    return file
-
-
-def _read_end(file: ZipFile, size: int) -> tuple[int, int, int]:
-    """The number of entries, the size and the offset of the directory."""
-    end = file.pread(END.size, size - END.size) if size >= END.size else b""
-    if not end.startswith(END_MAGIC) or len(end) != END.size:
-        raise file.refuse("it has no directory at its end, so it is another format or truncated")
-    _, disk, first_disk, here, count, directory_size, offset, comment = END.unpack(end)
-    at = size - END.size - _ZIP64_LOCATOR_BYTES
-    if at >= 0 and file.pread(4, at) == _ZIP64_LOCATOR_MAGIC:
-        raise file.refuse("it uses ZIP64, which no Python before 3.13 can start")
-    if comment or disk or first_disk or here != count:
-        raise file.refuse("it has a comment, or is part of a multi-disk archive")
-    if offset + directory_size + END.size != size:
-        raise file.refuse("its directory is not where its end record says")
-    if directory_size > _MAX_DIRECTORY_BYTES:
-        raise file.refuse("its directory is too large")
-    return count, directory_size, offset
-
-
-class _Records(NamedTuple):
-    """Of each record in the directory: its name, its offset, that of the entry's local header, and
-    its compressed size. kinds: the flags and methods that occur."""
-
-    names: list[str]
-    positions: list[int]
-    offsets: list[int]
-    packed: list[int]
-    kinds: set[int]
-
-
-def _split(file: ZipFile, directory: bytes, records: _Records, position: int) -> list[bytes]:
+def _split(file: ZipFile, directory: bytes, records: list[_Record], position: int) -> list[bytes]:
     """Parses the records from an offset on, and returns their names. Tens of thousands of
     iterations: only what is necessary."""
     raws: list[bytes] = []
-    _, positions, offsets, sizes, kinds = records
+    known: set[int] = set()
     unpack, fixed, total = _OUTLINE.unpack_from, CENTRAL.size, len(directory)
     while position + fixed <= total:
         fields = unpack(directory, position)
@@ -413,10 +358,12 @@ def _split(file: ZipFile, directory: bytes, records: _Records, position: int) ->
         )
         if magic != CENTRAL_MAGIC or version > _NEWEST_VERSION or disk:
             raise file.refuse("its directory is damaged")
-        positions.append(position)
-        offsets.append(offset)
-        sizes.append(packed)
-        kinds.add(kind)
+        if kind not in known:
+            _check_kind(file, kind)
+            known.add(kind)
+        if MAX_32 in (packed, offset):
+            raise file.refuse(_ZIP64)
+        records.append((position, offset, packed))
         position += fixed
         raws.append(directory[position : position + name_length])
         position += name_length
@@ -426,6 +373,13 @@ def _split(file: ZipFile, directory: bytes, records: _Records, position: int) ->
     if position != total:
         raise file.refuse("its directory is damaged")
     return raws
+
+
+def _check_kind(file: ZipFile, kind: int) -> None:
+    """kind: flags, and the method above them."""
+    method = kind >> 16
+    if kind & 0xFFFF & ~_KNOWN_FLAGS or method not in _KNOWN_METHODS:
+        raise file.refuse(f"an entry is encrypted or compressed by method {method}")
 
 
 def _check_extra(file: ZipFile, extra: bytes) -> None:
@@ -451,36 +405,21 @@ def _are_ordinary(raws: Sequence[bytes]) -> bool:
     )
 
 
-def _decode_all(
-    file: ZipFile, raws: Sequence[bytes], positions: Sequence[int], directory: bytes
-) -> list[str]:
-    # name_problem inspects every character: too slow for tens of thousands of names.
-    if raws and _are_ordinary(raws):
-        return b"\n".join(raws).decode().split("\n")
-    flags = (int.from_bytes(directory[at + 8 : at + 10], "little") for at in positions)
-    names = [_decode(file, raw, flag) for raw, flag in zip(raws, flags, strict=True)]
-    for name in names:
-        problem = name_problem(name.removesuffix("/"))
-        if problem:
-            raise file.refuse(f"the name {name!r} {problem}")
-    return names
-
-
 def _entry(file: ZipFile, directory: bytes, name: str, position: int) -> ZipEntry:
     fields = CENTRAL.unpack_from(directory, position)
     flags, method, crc, compressed, size = fields[3], fields[4], *fields[7:10]
     mode, offset = fields[15:]
-    if MAX_32 in (compressed, size, offset):
-        raise file.refuse("it uses ZIP64, which no Python before 3.13 can start")
+    if size == MAX_32:
+        raise file.refuse(_ZIP64)
     end = position + CENTRAL.size + sum(fields[10:13])
     record = directory[position:end]
     return ZipEntry(name, flags, method, crc, compressed, size, mode, offset, record)
 
 
-def _decode(file: ZipFile, raw: bytes, flags: int) -> str:
+def _decode(file: ZipFile, raw: bytes, flags: bytes) -> str:
     try:
         # Without the UTF-8 flag, each reader decodes in its own way.
-        return raw.decode("utf-8" if flags & UTF8 else "ascii")
+        return raw.decode("utf-8" if int.from_bytes(flags, "little") & UTF8 else "ascii")
     except UnicodeDecodeError as error:
         raise file.refuse("it contains a name that is not UTF-8 or not marked as such") from error
 
@@ -490,53 +429,46 @@ def _raw_name(record: bytes) -> bytes:
     return record[CENTRAL.size : CENTRAL.size + length]
 
 
-class _Inflating(io.RawIOBase):
-    """An entry's bytes, decompressed as they are read, at most as many as the directory says."""
+def _contents(file: ZipFile, entry: ZipEntry, offset: int) -> Generator[bytes, None, None]:
+    """An entry's bytes, at most as many as the directory says, compared with its checksum.
 
-    def __init__(self, file: ZipFile, entry: ZipEntry) -> None:
-        super().__init__()
-        self._file = file
-        self._entry = entry
-        self._position = file.data_offset(entry)
-        self._packed = entry.compressed
-        self._left = entry.size
-        self._crc = 0
-        self._pending = b""
-        self._inflate = zlib.decompressobj(-15) if entry.method == DEFLATED else None
+    offset: where they begin in the file.
+    """
+    packed = _packed(file, entry, offset)
+    left, crc = entry.size, 0
+    for piece in _inflated(file, entry, packed) if entry.method == DEFLATED else packed:
+        left -= len(piece)
+        crc = zlib.crc32(piece, crc)
+        if left < 0:
+            break
+        yield piece
+    if left or crc != entry.crc:
+        raise _damaged(file, entry)
 
-    def readable(self) -> bool:
-        return True
 
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        view = memoryview(buffer).cast("B")
-        piece = self._next(len(view))
-        self._left -= len(piece)
-        self._crc = zlib.crc32(piece, self._crc)
-        if self._left < 0 or (not piece and not self._is_whole()):
-            raise self._file.refuse(f"the bytes of {self._entry.name} are damaged")
-        view[: len(piece)] = piece
-        return len(piece)
+def _packed(file: ZipFile, entry: ZipEntry, offset: int) -> Iterator[bytes]:
+    end = offset + entry.compressed
+    while piece := file.pread(min(BUFFER_BYTES, end - offset), offset):
+        offset += len(piece)
+        yield piece
 
-    def _next(self, limit: int) -> bytes:
-        if self._inflate is None:
-            return self._packed_bytes(min(limit, BUFFER_BYTES))
-        while not self._inflate.eof:
-            packed = self._pending or self._packed_bytes(BUFFER_BYTES)
-            try:
-                piece = self._inflate.decompress(packed, limit)
-            except zlib.error as error:
-                raise self._file.refuse(f"{self._entry.name} cannot be decompressed") from error
-            self._pending = self._inflate.unconsumed_tail
-            if piece or not packed:
-                return piece
-        return b""
 
-    def _packed_bytes(self, limit: int) -> bytes:
-        piece = self._file.pread(min(limit, self._packed), self._position)
-        self._position += len(piece)
-        self._packed -= len(piece)
-        return piece
+def _inflated(file: ZipFile, entry: ZipEntry, packed: Iterator[bytes]) -> Iterator[bytes]:
+    inflate = zlib.decompressobj(-15)
+    rest = b""
+    while not inflate.eof:
+        rest = rest or next(packed, b"")
+        try:
+            piece = inflate.decompress(rest, BUFFER_BYTES)
+        except zlib.error as error:
+            raise file.refuse(f"{entry.name} cannot be decompressed") from error
+        if not piece and not rest:
+            raise _damaged(file, entry)
+        yield piece
+        rest = inflate.unconsumed_tail
+    if inflate.unused_data or next(packed, b""):
+        raise _damaged(file, entry)
 
-    def _is_whole(self) -> bool:
-        done = self._inflate is None or self._inflate.eof
-        return done and not self._left and not self._packed and self._crc == self._entry.crc
+
+def _damaged(file: ZipFile, entry: ZipEntry) -> VerificationFailed:
+    return file.refuse(f"the bytes of {entry.name} are damaged")

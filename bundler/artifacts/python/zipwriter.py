@@ -64,13 +64,10 @@ class ZipWriter:
         self._offset += len(prefix)
 
     def copy_head(self, source: ZipFile, count: int) -> None:
-        """Copies the first entries unchanged."""
-        head = source.head(count) if self._offset == source.prefix else None
-        if head is None:
-            self.copy(source, source.entries[:count])
-            return
-        self._copy_range(source, source.prefix, head.end)
-        self._records.append(head.records)
+        """Copies the first entries of a file that is in order, after a prefix as long as its."""
+        records, end = source.head(count)
+        self._copy_range(source, source.prefix, end)
+        self._records.append(records)
         self._count += count
 
     def copy(self, source: ZipFile, entries: Iterable[ZipEntry]) -> None:

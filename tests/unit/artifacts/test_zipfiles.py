@@ -92,7 +92,7 @@ def test_what_begins_as_another_file_is_read_as_if_alone(
             with zipfiles.opened(new) as alone:
                 assert alone.entries == other.entries
                 assert alone.offsets == other.offsets
-                assert other.shared_records(made({}))[0].names == []
+                assert other.shared_records(made({})) == ({}, 0)
 
 
 @given(st.lists(st.text("a./\n\\\x7fé", max_size=6), min_size=1, max_size=4))
@@ -170,10 +170,11 @@ def test_a_head_is_copied_as_one_piece(names: list[str], data: st.DataObject, tu
         with zipfiles.opened(path) as source, target.open("w+b") as stream:
             writer = ZipWriter(stream)
             writer.write_prefix(b"before")
-            writer.copy_head(source, count)
-            writer.copy(source, source.entries_from(count))
+            head = count if source.is_in_order else 0
+            writer.copy_head(source, head)
+            writer.copy(source, source.entries_from(head))
             writer.finish()
-            assert (source.head(len(names)) is None) == (turned and len(names) > 1)
+            assert source.is_in_order != (turned and len(names) > 1)
         assert read_all(target) == read_all(path)
         assert turned or target.read_bytes() == raw
 
@@ -316,7 +317,7 @@ def test_a_zip_inside_another_file(tmp_path: Path) -> None:
     path.write_bytes(b"before" + inner + b"after")
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        file: ZipFile = zipfiles.read(descriptor, 6, len(inner), "outer:x")
+        file = ZipFile("outer:x", descriptor, 6, len(inner))
         assert file.open(file.entries[0]).read() == b"inside"
     finally:
         os.close(descriptor)

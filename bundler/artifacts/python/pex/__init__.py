@@ -18,7 +18,6 @@ from bundler.artifacts.python import python_import_path
 from bundler.artifacts.python.pex.file import PexFile, opened, stamp_of
 from bundler.artifacts.python.replacing import named_at_end
 from bundler.artifacts.python.trees import Tree
-from bundler.artifacts.python.wheel import zip as wheelzip
 from bundler.state.artifact import OneArtifact, StateDirectory
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import EVERY_BYTE, Claim, Manifest, RunRecord
@@ -54,6 +53,9 @@ class PexArtifact(OneArtifact):
         yield from self._pex.info.path_problems()
         for tree in self._pex.distributions:
             if self._pex.info.has_wheel_files and tree.zip is not None and tree.has_state():
+                # With csv and configparser, which it imports, 3 ms.
+                from bundler.artifacts.python.wheel import zip as wheelzip
+
                 yield from wheelzip.deceptions(tree, tree.zip, found)
         yield from python_import_path.deceptions(self._pex.trees)
 

@@ -250,7 +250,7 @@ def _wheel_in_zip(file: ZipFile, name: str, names: Sequence[str]) -> Tree:
     if whole.method != STORED:
         raise VerificationFailed(f"{path} in {file.name} is compressed twice: pex stores wheels.")
     start = file.start + file.data_offset(whole)
-    inner = zipfiles.read(file.descriptor, start, whole.size, f"{file.name}:{path}")
+    inner = ZipFile(f"{file.name}:{path}", file.descriptor, start, whole.size)
     return zip_tree(inner, path)
 
 

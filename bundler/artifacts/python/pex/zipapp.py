@@ -45,9 +45,12 @@ def rewrite(file: ZipFile, changes: FileChanges, prefix: bytes, stream: BinaryIO
     """
     writer = ZipWriter(stream, compress=_is_compressed(file))
     writer.write_prefix(prefix)
-    head = _untouched_head(file, changes)
-    writer.copy_head(file, head)
-    _write_sorted(file, file.entries_from(head), changes, writer)
+    in_place = file.is_in_order and len(prefix) == file.prefix
+    head = _untouched_head(file, changes) if in_place else 0
+    entries = file.entries_from(head)
+    if head:
+        writer.copy_head(file, head)
+    _write_sorted(file, entries, changes, writer)
     writer.finish()
 
 
