@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -17,7 +17,7 @@ import msgspec
 
 from bundler import verify_at_start
 from bundler.errors import VerificationFailed, unreadable
-from bundler.state.manifest import File, Manifest
+from bundler.state.manifest import Manifest
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -93,29 +93,13 @@ class Bundle(msgspec.Struct, frozen=True):
     place: str
     held: Path | None = None
 
-    def members(self) -> Iterator[BundleMember]:
+    def members(self) -> list[BundleMember]:
         """Everything to embed, sorted by path as bytes."""
-        return iter(sorted(self._members(), key=lambda member: member.path.encode()))
-
-    def _members(self) -> Iterator[BundleMember]:
-        raw = self.manifest.raw
-        yield BundleMember(MANIFEST_NAME, len(raw), self.manifest.sha256, raw)
-        for file in self.manifest.support:
-            yield self._member(file.path, file)
-        for state in self.manifest.states:
-            for file in state.files:
-                yield self._member(f"{state.path}/{file.path}", file)
-
-    def _member(self, path: str, file: File) -> BundleMember:
-        return BundleMember(path, file.size, file.sha256, (self.held or self.root) / path)
-
-
-def paths_of(manifest: Manifest) -> Iterator[str]:
-    """The path of every file that is embedded, relative to the state directory."""
-    yield MANIFEST_NAME
-    yield from (file.path for file in manifest.support)
-    for state in manifest.states:
-        yield from (f"{state.path}/{file.path}" for file in state.files)
+        root, raw = self.held or self.root, self.manifest.raw
+        members = [BundleMember(MANIFEST_NAME, len(raw), self.manifest.sha256, raw)]
+        for path, file in self.manifest.files.items():
+            members.append(BundleMember(path, file.size, file.sha256, root / path))
+        return sorted(members, key=lambda member: member.path.encode())
 
 
 def _open(path: Path) -> io.FileIO:

@@ -178,15 +178,19 @@ class Manifest(msgspec.Struct, frozen=True):
         return sum(state.size for state in self.states)
 
     @property
+    def files(self) -> dict[str, File]:
+        """Every file but the manifest itself, by its path in the state directory."""
+        found = {file.path: file for file in self.support}
+        for state in self.states:
+            found.update((f"{state.path}/{file.path}", file) for file in state.files)
+        return found
+
+    @property
     def known(self) -> Known:
         """What may be in the state directory."""
-        files = {file.path: (file.sha256, file.size) for file in self.support}
-        for state in self.states:
-            files.update(
-                (f"{state.path}/{file.path}", (file.sha256, file.size)) for file in state.files
-            )
         return Known(
-            files, [f"{state.path}/{path}" for state in self.states for path in state.writable]
+            {path: (file.sha256, file.size) for path, file in self.files.items()},
+            [f"{state.path}/{path}" for state in self.states for path in state.writable],
         )
 
     def state(self, key: str) -> State | None:
@@ -288,11 +292,10 @@ def parse(raw: bytes, what: str = "The manifest") -> Manifest:
     Raises `VerificationFailed` for everything else.
     """
     statement = decode_canonical(raw, _Statement, what)
-    predicate = statement.predicate
     problem = _inconsistency(statement)
     if problem:
         raise VerificationFailed(f"{what} is inconsistent: {problem}.")
-    return Manifest(predicate, raw)
+    return Manifest(statement.predicate, raw)
 
 
 def _inconsistency(statement: _Statement) -> str | None:
@@ -404,16 +407,13 @@ class RunRecord(Model, frozen=True, tag_field="_type", tag=RUN_RECORD_TYPE):
 
     def key(self, path: str, key: str) -> KeyRefresh | None:
         """How the state of this key in this state directory came about."""
-        return next(
-            (
-                refresh
-                for directory in self.refresh
-                if directory.path == path
-                for refresh in directory.keys
-                if refresh.key == key
-            ),
-            None,
+        there = (
+            known
+            for directory in self.refresh
+            if directory.path == path
+            for known in directory.keys
         )
+        return next((known for known in there if known.key == key), None)
 
 
 class Claim(Model, frozen=True):

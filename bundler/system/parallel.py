@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 if TYPE_CHECKING:
@@ -14,9 +14,9 @@ _Result = TypeVar("_Result")
 
 # Below this, starting threads costs more than they save.
 _WORTH_BYTES = 4 * 1024 * 1024
-# Handing one small file to a thread takes longer than hashing it, so they go in batches.
-_BATCH_BYTES = 2 * 1024 * 1024
-_BATCH_ITEMS = 64
+# Handing one small file to a thread takes longer than hashing it, so many go in batches.
+_MOST_IN_A_BATCH = 64
+_LEAST_BATCHES = 8  # of each thread
 # Registries answer in tens of milliseconds and count the requests of each client.
 _MOST_WAITING = 8
 _PIECE_BYTES = 1024 * 1024
@@ -25,23 +25,18 @@ _PIECE_BYTES = 1024 * 1024
 def in_parallel(
     work: Callable[[_Item], _Result], items: Sequence[_Item], size: Callable[[_Item], int]
 ) -> Iterator[_Result]:
-    """Like ``map(work, items)``, on several threads.
-
-    size: of an item's file, in bytes. If `work` raises for an item, the exception is raised after
-    the results of all items before it.
-    """
+    """Like ``map(work, items)``, on several threads. size: of an item's file, in bytes."""
     workers = processors()
     if workers == 1 or len(items) == 1 or sum(map(size, items)) < _WORTH_BYTES:
         yield from map(work, items)
         return
     from concurrent.futures import ThreadPoolExecutor  # half of what importing this would take
 
-    batches = list(_batches(items, size))
-    with ThreadPoolExecutor(max_workers=min(workers, len(batches))) as pool:
-        for results, error in pool.map(lambda batch: _whole(work, batch), batches):
+    length = max(1, min(_MOST_IN_A_BATCH, len(items) // (_LEAST_BATCHES * workers)))
+    batches = [items[start : start + length] for start in range(0, len(items), length)]
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        for results in pool.map(lambda batch: list(map(work, batch)), batches):
             yield from results
-            if error is not None:
-                raise error
 
 
 def while_waiting(
@@ -113,28 +108,3 @@ def processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _batches(items: Iterable[_Item], size: Callable[[_Item], int]) -> Iterator[list[_Item]]:
-    batch: list[_Item] = []
-    left = _BATCH_BYTES
-    for item in items:
-        batch.append(item)
-        left -= size(item)
-        if left <= 0 or len(batch) == _BATCH_ITEMS:
-            yield batch
-            batch, left = [], _BATCH_BYTES
-    if batch:
-        yield batch
-
-
-def _whole(
-    work: Callable[[_Item], _Result], batch: Sequence[_Item]
-) -> tuple[list[_Result], Exception | None]:
-    results: list[_Result] = []
-    try:
-        for item in batch:
-            results.append(work(item))  # noqa: PERF401  # what was done before a failure stays
-    except Exception as error:  # noqa: BLE001  # raised again in the caller's thread
-        return results, error
-    return results, None

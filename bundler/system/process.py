@@ -150,21 +150,30 @@ def pass_through(
     *,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
+    fill: Callable[[BinaryIO], None] | None = None,
     stdout: int | None = None,
     said: Callable[[str], None] | None = None,
 ) -> int:
     """Runs a program on the user's own terminal and returns its exit code.
 
-    stdout: a descriptor for the program's data, instead of the terminal. said: takes each other
-    line that it prints, instead of the terminal. Ctrl-C reaches it through the terminal;
-    `end_group` passes on SIGTERM.
+    fill: writes what the program reads, instead of the terminal; it may stop reading early. stdout:
+    a descriptor for the program's data, instead of the terminal. said: takes each other line that
+    it prints, instead of the terminal. Ctrl-C reaches it through the terminal; `end_group` passes
+    on SIGTERM.
     """
+    stdin = None if fill is None else subprocess.PIPE
     output, errors = stdout, None
     if said is not None:
         merged = (subprocess.PIPE, subprocess.STDOUT)
         output, errors = merged if stdout is None else (stdout, subprocess.PIPE)
-    with _start(argv, cwd, env, stdin=None, output=output, errors=errors, session=False) as process:
+    started = _start(argv, cwd, env, stdin=stdin, output=output, errors=errors, session=False)
+    with started as process:
         try:
+            if process.stdin is not None and fill is not None:
+                with suppress(BrokenPipeError):
+                    fill(cast("BinaryIO", process.stdin))
+                with suppress(BrokenPipeError):
+                    process.stdin.close()
             if said is not None:
                 for line in process.stderr or process.stdout or ():
                     said(line.decode(errors="replace").rstrip())
@@ -180,29 +189,6 @@ def _terminate(process: subprocess.Popen[bytes]) -> None:
     with suppress(subprocess.TimeoutExpired):
         process.wait(timeout=10)
     process.kill()
-
-
-def feed(
-    argv: Sequence[str | os.PathLike[str]],
-    fill: Callable[[BinaryIO], None],
-    *,
-    env: Mapping[str, str] | None = None,
-    stdout: int | None = None,
-) -> int:
-    """Like `pass_through`, but `fill` writes the program's stdin, which may stop reading early."""
-    with _start(
-        argv, None, env, stdin=subprocess.PIPE, output=stdout, errors=None, session=False
-    ) as process:
-        try:
-            if process.stdin is not None:
-                with suppress(BrokenPipeError):
-                    fill(cast("BinaryIO", process.stdin))
-                with suppress(BrokenPipeError):
-                    process.stdin.close()
-            return process.wait()
-        except BaseException:
-            _terminate(process)
-            raise
 
 
 @contextmanager
@@ -314,15 +300,18 @@ def _fork(
         return None
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
+    # Before the fork has its own session, a signal would run this process's cleanup in it.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         pid = os.fork()
     except OSError:
-        return None
+        pid = -1
     if pid:
-        return ForkedProcess(pid)
+        return _forked(pid, mask)
     code = Bug.exit_code
     try:
         os.setsid()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.close(nothing)
@@ -340,6 +329,18 @@ def _fork(
         os.write(2, f"{type(error).__name__}: {error}\n".encode(errors="replace"))
     finally:
         os._exit(code)
+
+
+def _forked(pid: int, mask: set[int | signal.Signals]) -> ForkedProcess | None:
+    """The fork, which nobody else ends yet if a signal has been waiting. pid: -1 without a fork."""
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    except BaseException:
+        if pid > 0:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        raise
+    return ForkedProcess(pid) if pid > 0 else None
 
 
 def end_group(process: subprocess.Popen[bytes] | ForkedProcess) -> None:

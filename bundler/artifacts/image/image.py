@@ -24,7 +24,7 @@ from bundler.artifacts.image.layer import Layer, Owned, Placed, Written
 from bundler.artifacts.labels import decode_claims, decode_record, encode_claims
 from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.state.artifact import LABEL_RUN_RECORD, LABEL_STATES
-from bundler.state.bundle import Bundle, paths_of
+from bundler.state.bundle import MANIFEST_NAME, Bundle
 from bundler.state.manifest import Claim, Manifest, RunRecord, canonical
 
 LABEL_LAYER = "io.state-bundler.layer"
@@ -234,7 +234,7 @@ def hides(volume: str, path: str, manifest: Manifest) -> bool:
         return True
     below = volume.removeprefix(f"{path}/")
     return below != volume and any(
-        f"{file}/".startswith(f"{below}/") for file in paths_of(manifest)
+        f"{file}/".startswith(f"{below}/") for file in (MANIFEST_NAME, *manifest.files)
     )
 
 

@@ -359,3 +359,27 @@ def _alive(pid: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+def test_a_signal_before_the_fork_has_its_session_ends_only_the_fork(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fork = os.fork
+
+    def fork_with_signal() -> int:
+        pid = fork()
+        if not pid:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return pid
+
+    def leave(number: int, _: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    monkeypatch.setattr(os, "fork", fork_with_signal)
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        logged = process.Logged((), tmp_path / "log", cwd=tmp_path, env={}, forked=lambda: 0)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert logged.process.wait() == 143
+    assert "SystemExit: 143" in (tmp_path / "log").read_text()

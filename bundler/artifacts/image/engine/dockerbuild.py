@@ -238,9 +238,7 @@ def _docker(
     sys.stdout.flush()
     with open(os.devnull, "wb") as nowhere:
         stdout = nowhere.fileno() if quiet else 2
-        if fill is None:
-            return process.pass_through(argv, env=environment, stdout=stdout)
-        return process.feed(argv, fill, env=environment, stdout=stdout)
+        return process.pass_through(argv, env=environment, fill=fill, stdout=stdout)
 
 
 def with_rules(
