@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bundler import listener
 from bundler.cli.console import Console, age, hidden, safe, size
+from bundler.cli.findings import escaped, escaped_property
 from bundler.cli.progress import ConsoleListener
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class CiListener(ConsoleListener):
 
     def _begin(self, title: str) -> str:
         if self._system == "github":
-            return f"::group::{_data(title)}"
+            return f"::group::{escaped(title)}"
         if self._system == "azure":
             return f"##[group]{title}"
         name = f"{_SECTION}_{self._section}"
@@ -99,9 +100,9 @@ def annotation(where: System | None, grade: Grade, text: str, at: str = "") -> s
     """The command that annotates the run; empty if the CI system has none. at: ``file:line``."""
     file, line = _place(at) if at else ("", "")
     if where == "github":
-        place = f"file={_property(file)}," if file else ""
+        place = f"file={escaped_property(safe(file))}," if file else ""
         place += f"line={line}," if line else ""
-        return f"::{grade} {place}title={_TITLE}::{_data(safe(text))}"
+        return f"::{grade} {place}title={_TITLE}::{escaped(safe(text))}"
     if where == "azure":
         path = _azure(file).replace(";", "%3B").replace("]", "%5D")
         place = f";sourcepath={path}" if file else ""
@@ -112,10 +113,6 @@ def annotation(where: System | None, grade: Grade, text: str, at: str = "") -> s
 
 def _azure(text: str) -> str:
     return safe(text).replace("%", "%AZP25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _data(safe(text)).replace(":", "%3A").replace(",", "%2C")
 
 
 def annotate(where: System | None, error: BundlerError) -> Iterator[str]:
@@ -133,10 +130,6 @@ def _place(at: str, environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
     top = environ.get("GITHUB_WORKSPACE") or environ.get("BUILD_SOURCESDIRECTORY")
     path = os.path.relpath(file, top) if top else file
     return (file if path.startswith(os.pardir) else path), line
-
-
-def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 # --- the summary of a step --------------------------------------------------------------------

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
+from bundler.cli import findings
+from bundler.cli.console import as_json
 from bundler.guard.verdict import GuardVerdict
 from bundler.version import SCHEMA_VERSION
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 _LEVELS = {"fail": "error", "warn": "warning"}
 _HELP = "The message of each result has the command that fixes it."
@@ -29,69 +24,29 @@ _RULES = {
 
 def formatted(verdict: GuardVerdict, form: str) -> str:
     """The verdict in a format other than text, ending in a newline."""
-    return _FORMATS[form](verdict)
+    if form == "json":
+        return _json(verdict)
+    found = [
+        findings.LocatedFinding(
+            it.rule, _LEVELS[it.grade], f"{it.what} {it.why} Fix: {it.fix}", it.where, it.rule
+        )
+        for it in verdict.findings
+    ]
+    if form == "github":
+        return findings.github(found)
+    return findings.sarif("guard", {name: (text, _HELP) for name, text in _RULES.items()}, found)
 
 
 def _json(verdict: GuardVerdict) -> str:
-    return _dumped(
-        {
-            "schemaVersion": SCHEMA_VERSION,
-            "moment": verdict.moment,
-            "failed": verdict.failed,
-            "directories": [_text(directory) for directory in verdict.directories],
-            "findings": [
-                {name: _text(value) for name, value in finding._asdict().items()}
-                for finding in verdict.findings
-            ],
-        }
-    )
-
-
-def _dumped(value: object) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-
-
-def _text(path: str) -> str:
-    """UTF-8 text; bytes of a path that are not UTF-8 become ``\\xNN``."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _github(verdict: GuardVerdict) -> str:
-    return "".join(
-        f"::{_LEVELS[finding.grade]} file={_property(finding.where)},"
-        f"title={_property(finding.rule)}::"
-        f"{_escaped(f'{finding.what} {finding.why} Fix: {finding.fix}')}\n"
-        for finding in verdict.findings
-    )
-
-
-def _escaped(text: str) -> str:
-    # https://docs.github.com/actions/reference/workflow-commands-for-github-actions
-    return _text(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _escaped(text).replace(":", "%3A").replace(",", "%2C")
-
-
-def _sarif(verdict: GuardVerdict) -> str:
-    from bundler.cli import sarif
-
-    rules = {name: (text, _HELP) for name, text in _RULES.items()}
-    results = [
-        sarif.result(
-            finding.rule,
-            _LEVELS[finding.grade],
-            _text(f"{finding.what} {finding.why} Fix: {finding.fix}"),
-            finding.where.encode("utf-8", "surrogateescape"),
-        )
-        for finding in verdict.findings
-    ]
-    return _dumped(sarif.log("guard", rules, results))
-
-
-_FORMATS: dict[str, Callable[[GuardVerdict], str]] = {
-    "json": _json,
-    "github": _github,
-    "sarif": _sarif,
-}
+    text = findings.printable
+    document = {
+        "schemaVersion": SCHEMA_VERSION,
+        "moment": verdict.moment,
+        "failed": verdict.failed,
+        "directories": [text(directory) for directory in verdict.directories],
+        "findings": [
+            {name: text(value) for name, value in finding._asdict().items()}
+            for finding in verdict.findings
+        ],
+    }
+    return as_json(document, indent=2, ensure_ascii=False) + "\n"

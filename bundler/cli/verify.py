@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -128,6 +127,7 @@ def verify(
     from bundler.cli.verify_formats import formatted
     from bundler.system.parallel import while_waiting
 
+    artifacts = tuple(dict.fromkeys(artifacts))
     if signature and (len(artifacts) > 1 or not signed_by):
         raise click.UsageError("--signature requires --signed-by and exactly one ARTIFACT.")
     policy = demands.policy()
@@ -194,20 +194,16 @@ def _report(
     from bundler.artifacts.verify import verify as check
     from bundler.cli.verify_formats import VerifyReport
     from bundler.errors import BundlerError
-    from bundler.workflows.policy import judge, subject_of
-    from bundler.workflows.signature import signer_of
+    from bundler.workflows.signature import judged
 
     verdict = None
     try:
         with open_artifact(name, connections) as artifact:
             verdict = check(artifact)
             verdict.raise_for_problems()
-            # The policy is only applied to intact artifacts.
-            breaches = judge(policy, subject_of(policy, artifact, verdict, time.time()))
-            signer = None
-            if signed_by is not None:
-                signer, unsigned = signer_of(artifact, verdict, signed_by, signature, name)
-                breaches += unsigned
+            breaches, signer = judged(
+                artifact, verdict, policy, allowed=signed_by, signature=signature, name=name
+            )
     except BundlerError as error:
         return VerifyReport(name, verdict, error=error)
     return VerifyReport(name, verdict, breaches, signer)

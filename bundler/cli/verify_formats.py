@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.artifacts.verify import Verdict, VerifiedDirectory
-from bundler.cli import documents, sarif
-from bundler.cli.console import as_json, hidden
+from bundler.cli import documents, findings
 from bundler.errors import BundlerError, Findings
 from bundler.project.layout import repository_of
 from bundler.system.wording import counted
@@ -62,11 +61,10 @@ class VerifyReport:
 
 def formatted(reports: Sequence[VerifyReport], form: str) -> str:
     """The reports in a format other than text; empty, or ending in a newline."""
-    return _FORMATS[form](reports)
-
-
-def _json(reports: Sequence[VerifyReport]) -> str:
-    return documents.as_text(documents.Verify, artifacts=[*map(_document, reports)])
+    if form == "json":
+        return documents.as_text(documents.Verify, artifacts=[*map(_document, reports)])
+    found = [finding for report in reports for finding in _placed(report)]
+    return findings.github(found) if form == "github" else findings.sarif("verify", RULES, found)
 
 
 def _document(report: VerifyReport) -> documents.Verified:
@@ -93,39 +91,7 @@ def _directory(found: VerifiedDirectory) -> documents.VerifiedDirectory:
     )
 
 
-def _dumped(value: object) -> str:
-    return as_json(value, indent=2, ensure_ascii=False) + "\n"
-
-
-def _github(reports: Sequence[VerifyReport]) -> str:
-    return "".join(
-        f"::error file={_property(file)},line={line},"
-        f"title={_property(f'state-bundler verify: {rule}')}::"
-        f"{_escaped(hidden(f'{report.name}: {what}'))}\n"
-        for report in reports
-        for rule, what, file, line in _placed(report)
-    )
-
-
-def _escaped(text: str) -> str:
-    # https://docs.github.com/actions/reference/workflow-commands-for-github-actions
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _escaped(text).replace(":", "%3A").replace(",", "%2C")
-
-
-def _sarif(reports: Sequence[VerifyReport]) -> str:
-    results = [
-        sarif.result(rule, "error", what, os.fsencode(file), line=line, name=report.name)
-        for report in reports
-        for rule, what, file, line in _placed(report)
-    ]
-    return _dumped(sarif.log("verify", RULES, results))
-
-
-def _placed(report: VerifyReport) -> Iterator[tuple[str, str, str, int]]:
+def _placed(report: VerifyReport) -> Iterator[findings.LocatedFinding]:
     """Each finding with a file and line: an artifact is none of the repository's.
 
     It is the file that configures the project here, and the line that names the key, if one does.
@@ -133,17 +99,10 @@ def _placed(report: VerifyReport) -> Iterator[tuple[str, str, str, int]]:
     here = Path.cwd()
     file = next((here / name for name in _PROJECT_FILES if (here / name).is_file()), None)
     lines = file.read_text("utf-8", "replace").splitlines() if file else []
-    top = repository_of(here) or here
-    shown = os.path.relpath(file, top) if file else report.name
+    shown = os.path.relpath(file, repository_of(here) or here) if file else report.name
     keys = {breach.what: breach.key for breach in report.breaches}
     for rule, what in report.findings():
         key = keys.get(what)
         named = (number for number, line in enumerate(lines, 1) if key and f'"{key}"' in line)
-        yield rule, what, shown, next(named, 1)
-
-
-_FORMATS: dict[str, Callable[[Sequence[VerifyReport]], str]] = {
-    "json": _json,
-    "github": _github,
-    "sarif": _sarif,
-}
+        title, line = f"state-bundler verify: {rule}", next(named, 1)
+        yield findings.LocatedFinding(rule, "error", what, shown, title, line, report.name)

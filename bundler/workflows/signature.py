@@ -16,6 +16,7 @@ import re
 import shlex
 import stat
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -28,7 +29,7 @@ from bundler.state.manifest import STATEMENT_TYPE, Model, canonical
 from bundler.state.tree import FileEntry, dir_hash, hash_stream
 from bundler.system import process
 from bundler.system.atomic import io_errors, save
-from bundler.workflows.policy import Breach
+from bundler.workflows.policy import Breach, Policy, judge, subject_of
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.ociread import OciImage
@@ -183,6 +184,26 @@ def sign(message: bytes, key: Path, destination: Path) -> None:
             )
         with io_errors(destination):
             save(destination, made.read_bytes())
+
+
+def judged(
+    artifact: Artifact,
+    verdict: Verdict,
+    policy: Policy,
+    *,
+    allowed: Path | None,
+    signature: Path | None,
+    name: str,
+) -> tuple[tuple[Breach, ...], str | None]:
+    """What a valid artifact violates of the policy, and its signer if `allowed` names some.
+
+    signature, name: see `signer_of`.
+    """
+    breaches = judge(policy, subject_of(policy, artifact, verdict, time.time()))
+    if allowed is None:
+        return breaches, None
+    signer, unsigned = signer_of(artifact, verdict, allowed, signature, name)
+    return (*breaches, *unsigned), signer
 
 
 def signer_of(

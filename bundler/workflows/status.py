@@ -6,7 +6,6 @@ States on disk are compared with their manifest, so that an altered state never 
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +17,7 @@ from bundler.errors import BundlerError, Findings, VerificationFailed
 from bundler.state.artifact import Artifact
 from bundler.state.manifest import KeyRefresh, ManagementType, Manifest, RunRecord, parse
 from bundler.system.parallel import while_waiting
+from bundler.system.wording import counted
 
 if TYPE_CHECKING:
     from bundler.artifacts.diff import Difference
@@ -178,24 +178,22 @@ def _judged(holder: Holder, artifact: Artifact, verdict: Verdict, demands: Deman
     keys, mismatch = _compared(artifact.name, holder.keys, verdict)
     if mismatch is not None:
         return msgspec.structs.replace(holder, keys=keys, failure=mismatch)
-    from bundler.workflows.policy import Policy, entries_of, judge, subject_of
-    from bundler.workflows.signature import signer_of
+    from bundler.workflows.policy import Policy, entries_of
+    from bundler.workflows.signature import judged
 
     policy = demands.policy or Policy()
-    breaches = judge(policy, subject_of(policy, artifact, verdict, time.time()))
-    signer = None
-    if demands.signed_by is not None:
-        signer, unsigned = signer_of(artifact, verdict, demands.signed_by, None, holder.name)
-        breaches += unsigned
+    breaches, signer = judged(
+        artifact, verdict, policy, allowed=demands.signed_by, signature=None, name=holder.name
+    )
     if demands.history and artifact.kind not in _ELSEWHERE:
-        counted = entries_of(artifact, verdict)
+        entries = entries_of(artifact, verdict)
         keys = tuple(
-            msgspec.structs.replace(key, entries=counted.get((key.directory, key.key)))
+            msgspec.structs.replace(key, entries=entries.get((key.directory, key.key)))
             for key in keys
         )
     failure = None
     if breaches:
-        count = f"{len(breaches)} finding{'s' * (len(breaches) != 1)}"
+        count = counted(len(breaches), "finding")
         failure = Findings(f"{artifact.name} is intact, but violates the policy: {count}.")
     return msgspec.structs.replace(
         holder, keys=keys, verified=True, breaches=breaches, signer=signer, failure=failure

@@ -75,7 +75,8 @@ def update(
     with _update_of(name, new, before, listener, connections) as found:
         current = _current(found.old, found.there, prepared.bundles)
         if current is not None:
-            return EmbedResult(current.name, changed=False, verdict=_intact(current))
+            unchanged = found.present if current is found.old else found.name
+            return EmbedResult(unchanged, changed=False, verdict=_intact(current))
         record = renewed(found.old.run_record(), prepared)
         request = prepared.request(listener, record=record, every_byte=every_byte)
         listener.phase(f"Embedding the state in {found.name}")
@@ -85,10 +86,11 @@ def update(
 
 
 class _Update(msgspec.Struct, frozen=True):
-    """old: the artifact. there: what has the new name now, if that is another one. name: the new
-    one. compared: what a load is compared with."""
+    """old: the artifact; present: its name, with its tag. there: what has the new name now, if that
+    is another one. name: the new one. compared: what a load is compared with."""
 
     old: Artifact
+    present: str
     there: Artifact | None
     destination: Destination
     name: str
@@ -143,7 +145,7 @@ def _of_pex(path: Path, before: PexArtifact | None) -> Iterator[_Update]:
         pex = before
         if pex is None or not pex.is_still(path):
             pex = stack.enter_context(open_pex(path))
-        yield _Update(pex, None, PexDestination(pex, target), str(path), str(target))
+        yield _Update(pex, str(path), None, PexDestination(pex, target), str(path), str(target))
 
 
 @contextmanager
@@ -161,7 +163,8 @@ def _in_layout(name: ArtifactName, new: _NewTag) -> Iterator[_Update]:
         found = find(store, str(target.tag))
         there = None if found is None else OciImage(store, found, str(target))
         destination = LayoutDestination(name.path, str(target.tag), (BaseImage(store, entry),))
-        yield _Update(old, there, destination, str(target))
+        present = str(name) if name.tag or not entry.tag else f"{name}:{entry.tag}"
+        yield _Update(old, present, there, destination, str(target))
 
 
 @contextmanager
@@ -178,7 +181,8 @@ def _in_engine(name: ArtifactName, new: _NewTag) -> Iterator[_Update]:
         with suppress(UsageError):  # the engine has no image with that name
             there = stack.enter_context(open_image(target))
         destination = EngineDestination(old.engine, name.image, (target,))
-        yield _Update(old, there, destination, target, name.image)
+        present = name.image if name.tag or name.digest else name.tagged(LATEST).image
+        yield _Update(old, present, there, destination, target, name.image)
 
 
 @contextmanager
@@ -196,7 +200,7 @@ def _in_registry(
         there = None if found is None else OciImage(repository, found, str(target), registry.KIND)
         base = registry.BaseImage(repository, entry)
         destination = registry.RegistryDestination(repository, (target,), (base,))
-        yield _Update(old, there, destination, str(target))
+        yield _Update(old, str(reference), there, destination, str(target))
 
 
 def require_engine(name: ArtifactName) -> None:

@@ -92,6 +92,24 @@ def test_one_of_several_directories(tmp_path: Path, make: Make) -> None:
     assert fetched == {"A": "2026-02-02T00:00:00Z", "B": "2026-01-01T00:00:00Z"}
 
 
+def test_the_result_is_named_with_its_tag_whether_anything_changed_or_not(tmp_path: Path) -> None:
+    old, new = (
+        make_bundle(tmp_path / content, {"A": {"state": content.encode()}}, place=ONE)
+        for content in ("old", "new")
+    )
+    record = record_of(new, fetched="2026-02-02T00:00:00Z")
+    prepared = Prepared((), Refreshed((new,), record.refresh, ()))
+    maker = LayoutMaker(tmp_path / "base")
+    maker.tag(
+        maker.manifest([layer({"app/src/one/defs/__init__.py": b""})], {"WorkingDir": "/app"})
+    )
+    first = record_of(old, fetched="2026-01-01T00:00:00Z")
+    embed_layout(maker.path, [old], first, tmp_path / "layout", tag="1.4")
+    name = ArtifactName.parse(f"oci:{tmp_path}/layout")
+    made = [update(name, None, in_place=True, prepared=prepared, listener=SILENT) for _ in range(2)]
+    assert [(it.name, it.changed) for it in made] == [(f"{name}:1.4", True), (f"{name}:1.4", False)]
+
+
 def test_a_renewed_record_keeps_the_build_and_says_everything_once() -> None:
     def directory(path: str, fetched: str) -> DirectoryRefresh:
         return DirectoryRefresh(path, (KeyRefresh("A", fetched=fetched),))

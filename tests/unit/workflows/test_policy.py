@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundler.artifacts.verify import Verdict, verify
+from bundler.cli.commands import cli
+from bundler.cli.run import run
 from bundler.cli.verify_formats import VerifyReport, formatted
 from bundler.errors import Findings, VerificationFailed
 from bundler.state.directory import DirectoryArtifact
@@ -232,6 +234,14 @@ def test_json_has_a_version_and_says_what_is_wrong(directory: Path) -> None:
     assert old["breaches"][0]["rule"] == "require"
     assert (bad["verified"], bad["passed"]) == (False, False)
     assert "Shop/state" in bad["problems"][0]
+
+
+def test_an_artifact_that_is_named_twice_is_verified_once(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(cli, ["verify", str(directory), str(directory), "--format", "json"]) == 0
+    (verified,) = json.loads(capsys.readouterr().out)["artifacts"]
+    assert verified["name"] == str(directory)
 
 
 def test_github_gets_one_command_a_finding_and_no_other(directory: Path) -> None:
