@@ -10,7 +10,7 @@ import click
 
 from bundler.cli.build_bake import build_bake
 from bundler.cli.build_docker import build_docker, places_of, refuse_relative
-from bundler.cli.build_options import BuildArguments, LoadArguments, build_options, load_options
+from bundler.cli.build_options import BuildArguments, build_options, state_build_options
 from bundler.cli.build_wheel import allowed_files, build_wheel
 from bundler.cli.help import Grouped
 from bundler.cli.options import FILE, PATH, format_option, image_path_option, narrator
@@ -82,7 +82,6 @@ def build() -> None:
 )
 @format_option
 @build_options
-@load_options
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="-- [PEX ARGUMENTS]...")
 def build_pex(
     *,
@@ -91,7 +90,6 @@ def build_pex(
     arguments: tuple[str, ...],
     style: str,
     building: BuildArguments,
-    loading: LoadArguments,
 ) -> None:
     """Build a PEX with pex and its own arguments, with the state embedded.
 
@@ -117,7 +115,7 @@ def build_pex(
         refuse_below(parsed.sources, allowed_files(projects))
         refuse_old(find_pex(projects[0].interpreter.path, pex_command))
 
-    prepared = loading.add_to(building.prepare(listener, check=check), by_default=True)
+    prepared = building.prepare(listener, check=check)
     command = find_pex(prepared.projects[0].interpreter.path, pex_command)
     allowed = allowed_files(prepared.projects)
     with building_pex(command, parsed, prepared.request(listener), allowed) as built:
@@ -136,7 +134,7 @@ def build_pex(
 @click.option("-o", "--output", metavar="LAYOUT[:TAG]", required=True, help="The image to write.")
 @image_path_option
 @format_option
-@build_options
+@state_build_options
 def build_oci(
     base: str | None, output: str, image_path: str | None, style: str, building: BuildArguments
 ) -> None:

@@ -15,7 +15,7 @@ from bundler.cli.build_docker import (
     refuse_relative,
     wanted_places,
 )
-from bundler.cli.build_options import BuildArguments, LoadArguments, build_options, load_options
+from bundler.cli.build_options import BuildArguments, build_options
 from bundler.cli.options import every_byte_option, format_option, narrator
 from bundler.cli.outcome import show_verdicts
 
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 @every_byte_option
 @format_option
 @build_options
-@load_options
 @click.pass_context
 def build_bake(
     ctx: click.Context,
@@ -50,7 +49,6 @@ def build_bake(
     every_byte: bool,
     style: str,
     building: BuildArguments,
-    loading: LoadArguments,
 ) -> None:
     """Build images with docker buildx bake and its own arguments, with the state as the top layer.
 
@@ -84,7 +82,7 @@ def build_bake(
             wanted = wanted_places(arguments, projects)
             foresee(arguments, engine, wanted, listener, found.inline(name))
 
-    prepared = loading.add_to(building.prepare(listener, check=check), by_default=True)
+    prepared = building.prepare(listener, check=check)
     listener.phase("Building the images")
     listener.hands_over(silent=False)
     places = places_of(prepared, None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bundler.cli.build_options import BuildArguments, LoadArguments, build_options, load_options
+from bundler.cli.build_options import BuildArguments, build_options
 from bundler.cli.help import Grouped
 from bundler.cli.options import every_byte_option, format_option, image_path_option, narrator
 from bundler.cli.outcome import show_verdict
@@ -63,7 +63,6 @@ def takes_value(command: click.Command) -> dict[str, bool]:
 @every_byte_option
 @format_option
 @build_options
-@load_options
 @click.pass_context
 def build_docker(
     ctx: click.Context,
@@ -73,7 +72,6 @@ def build_docker(
     every_byte: bool,
     style: str,
     building: BuildArguments,
-    loading: LoadArguments,
 ) -> None:
     """Build an image with docker and its own arguments, with the state as the top layer.
 
@@ -113,7 +111,6 @@ def build_docker(
 
     start = _start(arguments, listener)
     prepared = building.prepare(listener, start=start, check=check)
-    prepared = loading.add_to(prepared, by_default=True)
     listener.phase("Building the image")
     listener.hands_over(silent=quiet)
     request = prepared.request(

@@ -28,6 +28,88 @@ if TYPE_CHECKING:
     from bundler.workflows.pipeline import Prepared
 
 
+class LoadArguments(NamedTuple):
+    """Whether and how the code location is loaded inside the finished artifact."""
+
+    load_check: bool | None
+    load_module: tuple[str, ...]
+    min_definitions: int | None
+
+    def add_to(self, prepared: Prepared, *, by_default: bool) -> Prepared:
+        """Adds the load check that the options ask for.
+
+        by_default: also adds one without options, if the module to load is known.
+        """
+        import msgspec
+
+        from bundler.errors import UsageError
+
+        named = bool(self.load_module) or self.min_definitions is not None
+        if self.load_check is False and named:
+            raise click.UsageError("--no-load-check excludes --load-module and --min-definitions.")
+        is_required = bool(self.load_check) or named
+        if self.load_check is False or not (is_required or by_default):
+            said = "--no-load-check was given" if by_default else prepared.not_loaded
+            return msgspec.structs.replace(prepared, not_loaded=said)
+        try:
+            return self._added_to(prepared, is_required=is_required)
+        except UsageError:
+            if is_required:
+                raise
+            said = "the module to load is unknown; name it with --load-module"
+            return msgspec.structs.replace(prepared, not_loaded=said)
+
+    def _added_to(self, prepared: Prepared, *, is_required: bool) -> Prepared:
+        import msgspec
+
+        from bundler.refresh.surroundings import surroundings_of
+        from bundler.workflows import loadcheck
+
+        environ: dict[str, str] = {}
+        for project in prepared.projects:
+            environ.update(surroundings_of(project, named=(), excluded=()).environment)
+        check = loadcheck.LoadCheck(
+            loadcheck.targets_of(prepared.projects, self.load_module),
+            self._least(prepared, is_required=is_required),
+            loadcheck.environment_of(prepared.refreshed.record, environ),
+            compares=is_required and self.min_definitions is None,
+            is_required=is_required,
+            may_be_absent=not (is_required or any(it.dagster for it in prepared.projects)),
+        )
+        return msgspec.structs.replace(prepared, load_check=check)
+
+    def _least(self, prepared: Prepared, *, is_required: bool) -> int:
+        """Importing a module of components makes no definitions, and a location needs none."""
+        if self.min_definitions is not None:
+            return self.min_definitions
+        has_dagster = any(project.dagster is not None for project in prepared.projects)
+        return int(is_required or (has_dagster and bool(prepared.bundles)))
+
+
+_load_options = taken_as(
+    "loading",
+    LoadArguments,
+    click.option(
+        "--load-check/--no-load-check",
+        default=None,
+        help="Load the code location in the finished artifact, without network access. `build` "
+        "does so if it can run the artifact here; with --load-check the load is required, and "
+        "must find at least as many definitions as in the current artifact of that name.",
+    ),
+    click.option(
+        "--load-module",
+        multiple=True,
+        metavar="MODULE[:NAME]",
+        help="What --load-check loads. Default: the module a code server would load.",
+    ),
+    click.option(
+        "--min-definitions",
+        type=click.IntRange(0),
+        help="Minimum number of definitions.  [1, or as many as the older artifact has]",
+    ),
+)
+
+
 class BuildArguments(NamedTuple):
     """Options of every command that embeds state in an artifact."""
 
@@ -41,6 +123,7 @@ class BuildArguments(NamedTuple):
     no_guard: bool
     environment: str | None
     quiet: bool
+    loading: LoadArguments | None = None
 
     def prepare(
         self,
@@ -48,11 +131,14 @@ class BuildArguments(NamedTuple):
         start: Path | None = None,
         replaces: Sequence[str] = (),
         check: Callable[[Sequence[Project]], None] = lambda _: None,
+        *,
+        loads: bool = True,
     ) -> Prepared:
         """Checks git and refreshes, or uses the states of `state_from` or `plan`.
 
         replaces: the artifacts that get the new states. check: raises if no build of these projects
-        can succeed, before anything is refreshed.
+        can succeed, before anything is refreshed. loads: whether the result is loaded unless the
+        options say otherwise; what a plan describes is.
         """
         from bundler.workflows.pipeline import prepare, with_baseline
 
@@ -72,7 +158,7 @@ class BuildArguments(NamedTuple):
                 f"{option} takes all states and refreshes none: drop --refresh, --key, "
                 "--embed-versioned."
             )
-        return prepare(
+        prepared = prepare(
             projects,
             options,
             guarded=not self.no_guard,
@@ -84,6 +170,9 @@ class BuildArguments(NamedTuple):
             held=click.get_current_context().with_resource(ExitStack()),
             listener=listener,
         )
+        if self.loading is None:
+            return prepared
+        return self.loading.add_to(prepared, by_default=loads or bool(prepared.expected))
 
 
 def with_stored(
@@ -153,86 +242,5 @@ _own_build_options = taken_as(
     click.option("--environment", help="Environment to name in the run record, such as staging."),
     quiet_option,
 )
-build_options = together(project_options, refresh_options, _own_build_options)
-
-
-class LoadArguments(NamedTuple):
-    """Whether and how the code location is loaded inside the finished artifact."""
-
-    load_check: bool | None
-    load_module: tuple[str, ...]
-    min_definitions: int | None
-
-    def add_to(self, prepared: Prepared, *, by_default: bool = False) -> Prepared:
-        """Adds the load check that the options ask for.
-
-        by_default: also adds one without options, if the module to load is known.
-        """
-        import msgspec
-
-        from bundler.errors import UsageError
-
-        named = bool(self.load_module) or self.min_definitions is not None
-        if self.load_check is False and named:
-            raise click.UsageError("--no-load-check excludes --load-module and --min-definitions.")
-        is_required = bool(self.load_check) or named
-        if self.load_check is False or not (is_required or by_default):
-            said = "--no-load-check was given" if by_default else prepared.not_loaded
-            return msgspec.structs.replace(prepared, not_loaded=said)
-        try:
-            return self._added_to(prepared, is_required=is_required)
-        except UsageError:
-            if is_required:
-                raise
-            said = "the module to load is unknown; name it with --load-module"
-            return msgspec.structs.replace(prepared, not_loaded=said)
-
-    def _added_to(self, prepared: Prepared, *, is_required: bool) -> Prepared:
-        import msgspec
-
-        from bundler.refresh.surroundings import surroundings_of
-        from bundler.workflows import loadcheck
-
-        environ: dict[str, str] = {}
-        for project in prepared.projects:
-            environ.update(surroundings_of(project, named=(), excluded=()).environment)
-        check = loadcheck.LoadCheck(
-            loadcheck.targets_of(prepared.projects, self.load_module),
-            self._least(prepared, is_required=is_required),
-            loadcheck.environment_of(prepared.refreshed.record, environ),
-            compares=is_required and self.min_definitions is None,
-            is_required=is_required,
-            may_be_absent=not (is_required or any(it.dagster for it in prepared.projects)),
-        )
-        return msgspec.structs.replace(prepared, load_check=check)
-
-    def _least(self, prepared: Prepared, *, is_required: bool) -> int:
-        """Importing a module of components makes no definitions, and a location needs none."""
-        if self.min_definitions is not None:
-            return self.min_definitions
-        has_dagster = any(project.dagster is not None for project in prepared.projects)
-        return int(is_required or (has_dagster and bool(prepared.bundles)))
-
-
-load_options = taken_as(
-    "loading",
-    LoadArguments,
-    click.option(
-        "--load-check/--no-load-check",
-        default=None,
-        help="Load the code location in the finished artifact, without network access. `build` "
-        "does so if it can run the artifact here; with --load-check the load is required, and "
-        "must find at least as many definitions as in the current artifact of that name.",
-    ),
-    click.option(
-        "--load-module",
-        multiple=True,
-        metavar="MODULE[:NAME]",
-        help="What --load-check loads. Default: the module a code server would load.",
-    ),
-    click.option(
-        "--min-definitions",
-        type=click.IntRange(0),
-        help="Minimum number of definitions.  [1, or as many as the older artifact has]",
-    ),
-)
+state_build_options = together(project_options, refresh_options, _own_build_options)
+build_options = together(project_options, refresh_options, _load_options, _own_build_options)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bundler.cli.build_options import BuildArguments, LoadArguments, build_options, load_options
+from bundler.cli.build_options import BuildArguments, build_options
 from bundler.cli.help import Grouped
 from bundler.cli.options import format_option, narrator
 from bundler.cli.outcome import show_verdict
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 )
 @format_option
 @build_options
-@load_options
-def build_wheel(output: Path, style: str, building: BuildArguments, loading: LoadArguments) -> None:
+def build_wheel(output: Path, style: str, building: BuildArguments) -> None:
     """Build the project's wheel with its own backend, with the state embedded.
 
     \b
@@ -51,7 +50,7 @@ def build_wheel(output: Path, style: str, building: BuildArguments, loading: Loa
         refuse_fifos_of_project(projects[0].root, "the build backend", listener)
 
     listener = narrator(quiet=building.quiet)
-    prepared = loading.add_to(building.prepare(listener, check=check), by_default=True)
+    prepared = building.prepare(listener, check=check)
     project = prepared.projects[0]
     python, request = project.interpreter.path, prepared.request(listener)
     allowed = allowed_files([project])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from bundler.cli.console import Console, safe
@@ -36,17 +36,21 @@ def conclusion(found: DefinitionsDifference) -> str:
     return f"Definitions: {', '.join([*parts, f'{found.unchanged} unchanged'])}."
 
 
-def show(console: Console, found: DefinitionsDifference, most: int, option: str) -> None:
-    """Prints the changes by kind. option: the one that shows more than `most` of each."""
+def show(console: Console, found: DefinitionsDifference, most: int) -> None:
+    """Prints the changes by kind, at most so many lines of each."""
     for kind in found.kinds():
         console.line(console.styled(kind, "bold"))
-        lines = list(_lines_of(found, kind))
-        for line in lines[:most]:
-            colour = _COLOURS.get(line[:1], "dim")
-            console.line(f"  {console.styled(line, colour)}")
-        if len(lines) > most:
-            console.line(f"  … and {len(lines) - most} more; {option} shows them")
+        show_lines(console, list(_lines_of(found, kind)), most)
     console.line(conclusion(found))
+
+
+def show_lines(console: Console, lines: Sequence[str], most: int) -> None:
+    """Prints lines that begin with a sign, in its colour."""
+    for line in lines[:most]:
+        colour = _COLOURS.get(line.lstrip()[:1], "dim")
+        console.line(f"  {console.styled(line, colour)}")
+    if len(lines) > most:
+        console.line(f"  … and {len(lines) - most} more; --all-changes shows them")
 
 
 def markdown(found: DefinitionsDifference, most: int) -> Iterator[str]:
@@ -55,13 +59,18 @@ def markdown(found: DefinitionsDifference, most: int) -> Iterator[str]:
         yield f"**Definitions unchanged**: {found.unchanged} are the same."
         return
     for kind in found.kinds():
-        lines = [line.replace("`", "'") for line in _lines_of(found, kind)]
-        yield f"<details><summary>{kind} ({_signed(found, kind)})</summary>"
-        yield from ("", "````diff", *lines[:most])
-        if len(lines) > most:
-            yield f"… and {len(lines) - most} more"
-        yield from ("````", "", "</details>", "")
+        yield from folded(f"{kind} ({_signed(found, kind)})", list(_lines_of(found, kind)), most)
     yield conclusion(found)
+
+
+def folded(title: str, lines: Sequence[str], most: int) -> Iterator[str]:
+    """Lines that begin with a sign, in Markdown below a title that unfolds them."""
+    yield f"<details><summary>{title}</summary>"
+    # A fence of four backticks, since the content may contain one of three.
+    yield from ("", "````diff", *(line.replace("`", "'") for line in lines[:most]))
+    if len(lines) > most:
+        yield f"… and {len(lines) - most} more"
+    yield from ("````", "", "</details>", "")
 
 
 def _signed(found: DefinitionsDifference, kind: str) -> str:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from bundler.state.jsondiff import JsonChange
 
 _SIGNS = {"added": "+", "removed": "-", "renamed": "~", "changed": "~", "reordered": "~"}
-_COLOURS = {"+": "green", "-": "red", "~": "yellow"}
 MOST_LINES = 40
 
 diff_format_option = one_of_formats("json", "markdown")
@@ -109,7 +108,7 @@ def diff(
     else:
         as_text(found, most)
         if definitions is not None:
-            shown.show(Console(sys.stdout), definitions, most, "--all-changes")
+            shown.show(Console(sys.stdout), definitions, most)
     ctx.exit(1 if found.differs or (definitions is not None and definitions.changes) else 0)
 
 
@@ -151,17 +150,12 @@ def _print_json(found: Difference, definitions: DefinitionsDifference | None) ->
 # --- text -----------------------------------------------------------------------------------
 
 
-def as_text(found: Difference, most: int, option: str = "--all-changes") -> None:
-    """Prints the changes by key. option: the one that shows more than `most` of each."""
+def as_text(found: Difference, most: int) -> None:
+    """Prints the changes by key, at most so many lines of each."""
     console = Console(sys.stdout)
     for key in found.keys:
         console.line(f"{console.styled(safe(key.key), 'bold')}  {safe(_headline(key))}")
-        lines = list(_lines(key))
-        for line in lines[:most]:
-            colour = _COLOURS.get(line.lstrip()[:1], "dim")
-            console.line(f"  {console.styled(safe(line), colour)}")
-        if len(lines) > most:
-            console.line(f"  … and {len(lines) - most} more; {option} shows them")
+        shown.show_lines(console, [*map(safe, _lines(key))], most)
     console.line(_conclusion(found))
 
 
@@ -254,14 +248,8 @@ def as_markdown(found: Difference, most: int) -> Iterator[str]:
         yield f"| `{_cell(key.key)}` | {_cell(_headline(key))} |"
     yield ""
     for key in found.keys:
-        lines = list(_lines(key))
-        if lines:
-            yield f"<details><summary>{as_html(key.key)}</summary>"
-            # A fence of four backticks, since the content may contain one of three.
-            yield from ("", "````diff", *(safe(line).replace("`", "'") for line in lines[:most]))
-            if len(lines) > most:
-                yield f"… and {len(lines) - most} more"
-            yield from ("````", "", "</details>", "")
+        if lines := [*map(safe, _lines(key))]:
+            yield from shown.folded(as_html(key.key), lines, most)
     yield _conclusion(found)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from bundler.cli.build_options import BuildArguments, LoadArguments, build_options, load_options
+from bundler.cli.build_options import BuildArguments, build_options
 from bundler.cli.help import Grouped
 from bundler.cli.options import every_byte_option, format_option, image_path_option, narrator
 from bundler.cli.outcome import show_outcome
@@ -25,7 +25,6 @@ from bundler.cli.outcome import show_outcome
 @every_byte_option
 @format_option
 @build_options
-@load_options
 def embed(
     *,
     sources: tuple[str, ...],
@@ -34,7 +33,6 @@ def embed(
     every_byte: bool,
     style: str,
     building: BuildArguments,
-    loading: LoadArguments,
 ) -> None:
     """Refresh, and add the state to images built by any tool. Nothing is built or run.
 
@@ -58,8 +56,7 @@ def embed(
     for source in sources:
         require_engine(ArtifactName.parse(source).without_asking())
     listener = narrator(quiet=building.quiet or style == "json")
-    prepared = building.prepare(listener)
-    prepared = loading.add_to(prepared, by_default=bool(prepared.expected))
+    prepared = building.prepare(listener, loads=False)
     if not prepared.bundles:
         raise click.UsageError("There is no state to embed. Select its project with --project.")
     places = places_of(prepared, image_path)

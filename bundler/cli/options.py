@@ -49,7 +49,7 @@ def taken_as(
     def decorate(command: Any) -> Any:
         @wraps(command)
         def call(*args: Any, **given: Any) -> Any:
-            values = {name: given.pop(name) for name in group._fields}
+            values = {name: given.pop(name) for name in group._fields if name in given}
             return command(*args, **given, **{parameter: group(**values)})
 
         return together(*options)(call)

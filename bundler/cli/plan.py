@@ -105,9 +105,9 @@ def _text(made: Plan, most: int) -> None:
         console.line(console.styled(line, "yellow"))
     for change in made.changes:
         console.line(console.styled(f"Compared with {change.baseline.name}:", "bold"))
-        as_text(change.states, most, "--all-changes")
+        as_text(change.states, most)
         if change.definitions is not None:
-            shown.show(console, change.definitions, most, "--all-changes")
+            shown.show(console, change.definitions, most)
         for refusal in _refusals(change):
             console.line(console.styled(f"Needs approval: {refusal}", "red"))
 

@@ -8,7 +8,7 @@ from functools import partial
 import click
 
 from bundler.cli import completion
-from bundler.cli.build_options import BuildArguments, LoadArguments, build_options, load_options
+from bundler.cli.build_options import BuildArguments, build_options
 from bundler.cli.help import Grouped
 from bundler.cli.options import every_byte_option, format_option, narrator
 from bundler.cli.outcome import attempted, shown_at_the_end
@@ -23,7 +23,6 @@ from bundler.cli.outcome import attempted, shown_at_the_end
 @every_byte_option
 @format_option
 @build_options
-@load_options
 def update(
     *,
     artifacts: tuple[str, ...],
@@ -32,7 +31,6 @@ def update(
     every_byte: bool,
     style: str,
     building: BuildArguments,
-    loading: LoadArguments,
 ) -> None:
     """Refresh once, and replace the state in each ARTIFACT without a build.
 
@@ -68,8 +66,7 @@ def update(
                 pass
         connections = stack.enter_context(shared_connections(names))
         listener = narrator(quiet=building.quiet or style == "json")
-        prepared = building.prepare(listener, replaces=artifacts)
-        prepared = loading.add_to(prepared, by_default=bool(prepared.expected))
+        prepared = building.prepare(listener, replaces=artifacts, loads=False)
         outcomes = stack.enter_context(shown_at_the_end(len(names), style))
         for name in names:
             outcome = attempted(
