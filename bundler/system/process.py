@@ -311,12 +311,12 @@ def _fork(
     code = Bug.exit_code
     try:
         os.setsid()
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.close(nothing)
         os.dup2(output[0], 1)
         os.dup2(output[1], 2)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.environ.clear()
         os.environ.update(env)
         os.chdir(cwd)
