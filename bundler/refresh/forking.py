@@ -37,6 +37,8 @@ _OF_FOLDERS = {
     "PYTHONPYCACHEPREFIX",
     "PYTHONUSERBASE",
 }
+# Where no project is: what leads there, the start of the interpreter took from its directory.
+_NO_PROJECT = "/dev"
 _GRACE_SECONDS = 0.3  # for one that still imports
 _KILLED = b"-9\n"
 _ANSWERS = 2  # the pid and the exit code
@@ -252,7 +254,7 @@ def _start_server(start: Start) -> tuple[subprocess.Popen[bytes], socket.socket]
         try:
             process = subprocess.Popen(
                 [start.python, START, start.kind, str(theirs.fileno())],
-                cwd="/",
+                cwd=_NO_PROJECT,
                 env=dict(start.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

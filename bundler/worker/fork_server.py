@@ -57,6 +57,10 @@ class ForkServer:
 
         What raises here raises again in the new interpreter, which reports it.
         """
+        # What a `.pth` file has put in the path may depend on this folder, which has no modules.
+        here = f"{os.getcwd()}/"
+        if any(f"{entry}/".startswith(here) for entry in sys.path):
+            return
         if not _CUSTOM.isdisjoint(sys.modules):
             return
         try:

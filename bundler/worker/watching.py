@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
+_MAX_LINKS = 60
+_MAX_TEXT = 2000
+
 
 def tell_environment(root: str, report: Callable[..., None]) -> None:
     """From now on, reports which environment variables the project's own code reads by name.
@@ -53,6 +56,81 @@ def _asks(frame: FrameType | None, root: str) -> bool:
         frame = frame.f_back
     file = frame.f_code.co_filename if frame is not None else ""
     return file.startswith(root) and "site-packages" not in file[len(root) :]
+
+
+# --- exceptions -------------------------------------------------------------------------------
+
+
+def describe(error: BaseException) -> list[dict[str, Any]]:
+    """The chain of exceptions behind one, outermost first, as plain values.
+
+    Follows causes, contexts (including hidden ones), exceptions inside ``args`` and ``reason``, and
+    groups. The text of an exception may contain credentials: the parent decides what to show.
+    """
+    links: list[dict[str, Any]] = []
+    pending: list[Any] = [error]
+    seen: set[int] = set()
+    while pending and len(links) < _MAX_LINKS:
+        link = pending.pop(0)
+        if not isinstance(link, BaseException) or id(link) in seen:
+            continue
+        seen.add(id(link))
+        links.append(_describe_one(link))
+        pending += [link.__cause__, link.__context__, getattr(link, "reason", None)]
+        pending += [*link.args, *getattr(link, "exceptions", ())]
+    return links
+
+
+def _describe_one(error: BaseException) -> dict[str, Any]:
+    kind = type(error)
+    number = getattr(error, "errno", None)
+    return {
+        "type": f"{kind.__module__}.{kind.__qualname__}",
+        "bases": [f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__[1:-1]],
+        "errno": number if isinstance(number, int) else None,
+        "status": _status(error),
+        "text": _text(error),
+        "where": _where(error),
+        "wire": getattr(error, "_state_bundler_wire", None),
+        "retry_after": _retry_after(error),
+    }
+
+
+def _retry_after(error: BaseException) -> str | None:
+    for holder in (error, getattr(error, "response", None)):
+        headers: Any = getattr(holder, "headers", None)
+        if hasattr(headers, "get"):
+            value = headers.get("Retry-After")
+            return value if isinstance(value, str) else None
+    return None
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)[:_MAX_TEXT]
+    except Exception:  # noqa: BLE001  # a foreign __str__ may raise anything
+        return ""
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status in an exception of a client library."""
+    for holder in (getattr(error, "response", None), error):
+        for name in ("status_code", "status", "code"):
+            value = getattr(holder, name, None)
+            if isinstance(value, int) and 100 <= value < 600:  # noqa: PLR2004
+                return value
+    return None
+
+
+def _where(error: BaseException) -> str:
+    """The file, line and function that raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return ""
+    code = trace.tb_frame.f_code
+    return f"{code.co_filename}:{trace.tb_lineno} in {code.co_name}"
 
 
 def print_traceback(error: BaseException) -> None:

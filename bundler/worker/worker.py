@@ -38,14 +38,12 @@ from contextlib import suppress
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import FrameType, ModuleType
+    from types import ModuleType
     from typing import Any
 
 _HERE = os.path.dirname(__file__)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_MAX_LINKS = 60
-_MAX_TEXT = 2000
 _MOST_ROUNDS = 20
 # Requests that succeed without the real credentials, or only to get them.
 _LOGIN = re.compile(r"(?i)token|oauth|login|signin|sign_in|authoriz|well-known|metadata|169\.254\.")
@@ -93,84 +91,6 @@ class Lines:
                 line = line[os.write(self._descriptor, line) :]
 
 
-def describe(error: BaseException) -> list[dict[str, Any]]:
-    """The chain of exceptions behind one, outermost first, as plain values.
-
-    Follows causes, contexts (including hidden ones), exceptions inside ``args`` and ``reason``, and
-    groups. The text of an exception may contain credentials: the parent decides what to show.
-    """
-    links: list[dict[str, Any]] = []
-    pending: list[Any] = [error]
-    seen: set[int] = set()
-    while pending and len(links) < _MAX_LINKS:
-        link = pending.pop(0)
-        if not isinstance(link, BaseException) or id(link) in seen:
-            continue
-        seen.add(id(link))
-        links.append(_describe_one(link))
-        pending += [link.__cause__, link.__context__, getattr(link, "reason", None)]
-        pending += [*link.args, *getattr(link, "exceptions", ())]
-    return links
-
-
-def _describe_one(error: BaseException) -> dict[str, Any]:
-    kind = type(error)
-    number = getattr(error, "errno", None)
-    return {
-        "type": f"{kind.__module__}.{kind.__qualname__}",
-        "bases": [f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__[1:-1]],
-        "errno": number if isinstance(number, int) else None,
-        "status": _status(error),
-        "text": _text(error),
-        "where": _where(error),
-        "wire": getattr(error, "_state_bundler_wire", None),
-        "retry_after": _retry_after(error),
-    }
-
-
-def _retry_after(error: BaseException) -> str | None:
-    for holder in (error, getattr(error, "response", None)):
-        headers = getattr(holder, "headers", None)
-        if headers is not None and hasattr(headers, "get"):
-            value = headers.get("Retry-After")
-            return value if isinstance(value, str) else None
-    return None
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)[:_MAX_TEXT]
-    except Exception:  # noqa: BLE001  # a foreign __str__ may raise anything
-        return ""
-
-
-def _status(error: BaseException) -> int | None:
-    """The HTTP status in an exception of a client library."""
-    response = getattr(error, "response", None)
-    for holder, name in (
-        (response, "status_code"),
-        (response, "status"),
-        (error, "status_code"),
-        (error, "status"),
-        (error, "code"),
-    ):
-        value = getattr(holder, name, None)
-        if isinstance(value, int) and not isinstance(value, bool) and 100 <= value < 600:  # noqa: PLR2004
-            return value
-    return None
-
-
-def _where(error: BaseException) -> str:
-    """The file, line and function that raised."""
-    trace = error.__traceback__
-    if trace is None:
-        return ""
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    code = trace.tb_frame.f_code
-    return f"{code.co_filename}:{trace.tb_lineno} in {code.co_name}"
-
-
 class Worker:
     """Reads commands until there are no more."""
 
@@ -195,10 +115,10 @@ class Worker:
         self._events = events
         self._say = Lines(events)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
-        signal.signal(signal.SIGTERM, _leave)
+        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
-        signal.signal(signal.SIGCHLD, _nothing)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # it only has to wake the loop
         signal.set_wakeup_fd(wake_write)
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         import select
@@ -242,7 +162,7 @@ class Worker:
             if inputs is not None:
                 found["inputs"] = inputs.report()
         except BaseException as error:  # noqa: BLE001  # whatever the project's code raises is reported
-            self._say("load-failed", chain=describe(error))
+            self._say("load-failed", chain=self._watching.describe(error))
             return
         self._helpers = set(_children())
         # Children would copy the pages that a garbage collection touches. None before it either: it
@@ -311,7 +231,7 @@ class Worker:
                 _, self._components = self._source.load(load)
             if self._recorder is not None:
                 tell = _until_answered(report) if command["rehearsal"] else report
-                self._recorder.record(tell, describe)
+                self._recorder.record(tell, self._watching.describe)
                 self._watching.tell_environment(command["root"], report)
                 self._copying.filter_copies(
                     os.path.dirname(command["state_path"]),
@@ -321,7 +241,7 @@ class Worker:
                 )
             self._write(command)
         except BaseException as error:  # noqa: BLE001  # SystemExit too: a component must not end us
-            report("raised", chain=describe(error))
+            report("raised", chain=self._watching.describe(error))
             self._watching.print_traceback(error)
         else:
             report("returned")
@@ -409,19 +329,15 @@ def _project_here(command: dict[str, Any]) -> str:
 
 
 def _kill_group(leader: int) -> None:
-    try:
+    with suppress(OSError):
         os.killpg(leader, signal.SIGKILL)
-    except OSError:
-        return
 
 
 def _kill(child: int) -> None:
     _kill_group(child)
-    try:
+    with suppress(OSError):
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    except OSError:
-        return
 
 
 def _kill_all(pids: Iterable[int]) -> None:
@@ -471,18 +387,8 @@ def _redirect(log: str) -> None:
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with suppress(OSError, ValueError):
             stream.flush()
-        except (OSError, ValueError):
-            continue
-
-
-def _nothing(_number: int, _frame: FrameType | None) -> None:
-    """SIGCHLD only has to wake the loop."""
-
-
-def _leave(number: int, _frame: FrameType | None) -> None:
-    os._exit(128 + number)
 
 
 def main(arguments: list[str]) -> None:

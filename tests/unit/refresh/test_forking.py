@@ -20,7 +20,7 @@ from bundler.errors import BundlerError, Several
 from bundler.listener import Listener
 from bundler.project.options import KeyOptions, RefreshOptions
 from bundler.project.projects import open_project
-from bundler.refresh import discovery
+from bundler.refresh import discovery, forking
 from bundler.refresh.forking import ForkedWorker, ForkServers, Start
 from bundler.refresh.run import refresh
 from bundler.worker.fork_server import ForkServer
@@ -227,6 +227,18 @@ def test_a_server_whose_start_is_customized_starts_interpreters(
     assert all(f'"{tmp_path}/site", "{_ROOT}"' in str(state) for state in states)
 
 
+def test_a_path_that_depends_on_the_folder_is_that_of_the_project(
+    tmp_path: Path, same: Callable[..., tuple[object, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    (site / "here.pth").write_text("import os, sys; sys.path.append(os.getcwd() + '/lib')\n")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "venv/bin/python"))
+    _, *states = same([_make(tmp_path / name) for name in ("north", "south")], forked=2)
+    for name, state in zip(("north", "south"), states, strict=True):
+        assert f'"{tmp_path / name}/lib"' in str(state)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "shared"),
     [
@@ -309,6 +321,7 @@ def test_a_server_that_has_imported_a_thread_does_not_fork(
         "import threading\nend = threading.Event()\nthreading.Thread(target=end.wait).start()\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(forking._NO_PROJECT)
     monkeypatch.setattr("gc.freeze", lambda: None)
     server = ForkServer(socket.socket().detach(), [], lambda _: None)
     server.import_shared("threads")

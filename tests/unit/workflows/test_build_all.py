@@ -382,4 +382,5 @@ def test_a_signal_before_the_fork_has_its_session_ends_only_the_fork(
     finally:
         signal.signal(signal.SIGTERM, before)
     assert logged.process.wait() == 143
+    logged.end()
     assert "SystemExit: 143" in (tmp_path / "log").read_text()
