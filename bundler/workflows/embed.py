@@ -9,10 +9,8 @@ image goes by mounting its blobs. Nothing that was there before is touched until
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -172,20 +170,12 @@ def _opened(name: ArtifactName, listener: Listener) -> Iterator[BaseImage]:
         with oci.source(name.path, name.tag) as source:
             yield source
     else:
-        with _fetched(name.image) as source:
+        # It has to be fetched completely to go elsewhere.
+        from bundler.artifacts.image.engine.full_image_transfer import saved
+        from bundler.artifacts.image.engine.opening import open_image
+
+        with open_image(name.image) as found, saved(found.engine, str(found.digest)) as source:
             yield source
-
-
-@contextmanager
-def _fetched(name: str) -> Iterator[BaseImage]:
-    """An image of the engine, as a layout: it has to be sent completely to go elsewhere."""
-    from bundler.artifacts.image.engine.full_image_transfer import fetch
-    from bundler.artifacts.image.engine.opening import open_image
-    from bundler.artifacts.image.ociread import choose
-
-    with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder, open_image(name) as found:
-        layout = fetch(found.engine, str(found.digest), Path(folder))
-        yield BaseImage(layout, choose(layout, None))
 
 
 def _compare_commits(source: BaseImage, record: RunRecord, listener: Listener) -> None:

@@ -18,13 +18,13 @@ import pytest
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import engine as dockers
 from bundler.artifacts.image import registry
-from bundler.artifacts.image.blobs import descriptor, descriptors, images_of, read_json
+from bundler.artifacts.image.blobs import copy, descriptor, images_of, read_json
 from bundler.artifacts.image.engine import full_image_transfer
 from bundler.artifacts.image.engine.arguments import parse
-from bundler.artifacts.image.engine.full_image_transfer import fetch, keep_only, pieces_of
+from bundler.artifacts.image.engine.full_image_transfer import pieces_of, publish_only, saved
 from bundler.artifacts.image.engine.loading import load
 from bundler.artifacts.image.image import LABEL_LAYER
-from bundler.artifacts.image.layout import write_archive
+from bundler.artifacts.image.layout import LayoutFolder, write_archive
 from bundler.artifacts.image.ociread import LoadedImage, open_layout
 from bundler.artifacts.verify import verify
 from bundler.errors import ChildFailed, ToolFailed, UsageError
@@ -141,7 +141,7 @@ def test_the_several_names_of_a_whole_image(project: Project) -> None:
 
 
 @pytest.mark.containerd
-@pytest.mark.parametrize("way", ["fetch", "_send_new_blobs"])
+@pytest.mark.parametrize("way", ["saved", "_new_blobs"])
 def test_only_what_is_new_is_sent_or_else_all_of_it(
     way: str, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,19 +234,17 @@ def test_a_layer_that_is_not_what_its_digest_says_is_refused(
     """containerd answers with 200 and says so in the stream; the name must not stay."""
     build(project)
     engine = project.docker(1, "").connect()
-    layout = fetch(engine, project.inspect()["Id"], tmp_path)
-    (entry,) = descriptors(layout.index()["manifests"], "")
-    (platform,) = images_of(layout, entry)
+    layout = LayoutFolder.create(tmp_path / "layout")
+    with saved(engine, project.inspect()["Id"]) as source:
+        copy(source.store, layout, source.entry)
+    (platform,) = images_of(layout, source.entry)
     manifest = read_json(layout, platform)
     config = read_json(layout, descriptor(manifest["config"], ""))
     config["rootfs"]["diff_ids"][-1] = f"sha256:{'0' * 64}"
     digest, size = layout.add_json(config)
     manifest["config"].update(digest=digest, size=size)
     digest, size = layout.add_json(manifest)
-    layout.publish(
-        {"schemaVersion": 2, "manifests": [{**platform.raw, "digest": digest, "size": size}]}
-    )
-    keep_only(layout, digest, "docker.io/sbt/worse:1")
+    publish_only(layout, {**platform.raw, "digest": digest, "size": size}, "docker.io/sbt/worse:1")
     write_archive(layout.path, tmp_path / "worse.tar")
     with pytest.raises(ToolFailed, match="rejected the image"):
         load(engine, pieces_of(tmp_path / "worse.tar"))

@@ -9,8 +9,9 @@ import pytest
 
 from bundler.artifacts.image import engine as dockers
 from bundler.artifacts.image import ociread
-from bundler.artifacts.image.blobs import descriptor
-from bundler.artifacts.image.engine.full_image_transfer import fetch, keep_only
+from bundler.artifacts.image.blobs import copy, descriptor
+from bundler.artifacts.image.engine.full_image_transfer import publish_only, saved
+from bundler.artifacts.image.layout import LayoutFolder
 from bundler.artifacts.image.ociread import LoadedImage
 from bundler.artifacts.open import open_artifact
 from bundler.artifacts.verify import verify
@@ -63,15 +64,19 @@ def test_an_image_as_a_whole_becomes_a_layout_with_its_state(
     project.build()
     bundle = project.new_state()
     engine = project.docker().connect()
-    layout = fetch(engine, project.inspect()["Id"], tmp_path)
+    layout = LayoutFolder.create(tmp_path / "layout")
+    with saved(engine, project.inspect()["Id"]) as source:
+        copy(source.store, layout, source.entry)
+        layout.publish({"schemaVersion": 2, "manifests": [source.entry.raw]})
     made = embed_layout(layout.path, [bundle], make_record(bundle), layout.path, tag="made")
-    name = keep_only(layout, made.digest, "sbt/name:1")
+    entry = next(it for it in layout.index()["manifests"] if it["digest"] == made.digest)
+    publish_only(layout, entry, "sbt/name:1")
 
     with ociread.open_layout(layout.path) as artifact:
         assert verify(artifact).all_problems == ()
         assert artifact.config_digest == made.config_digest
     (entry,) = layout.index()["manifests"]
-    assert entry["annotations"]["io.containerd.image.name"] == name
+    assert entry["annotations"]["io.containerd.image.name"] == "sbt/name:1"
     assert made.paths == (f"/app/src/{PLACE}",)
     expected = project.inspect()["RootFS"]["Layers"]
     assert (

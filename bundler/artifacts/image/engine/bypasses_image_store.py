@@ -153,7 +153,7 @@ def _in_layout(
     build: BuildRequest, engine: Engine, request: EmbedRequest, folder: Path
 ) -> Iterator[Artifact]:
     from bundler.artifacts.image import oci
-    from bundler.artifacts.image.engine.full_image_transfer import keep_only
+    from bundler.artifacts.image.engine.full_image_transfer import publish_only
     from bundler.artifacts.image.layout import LayoutFolder
 
     arguments = build.arguments
@@ -167,7 +167,8 @@ def _in_layout(
         code.unlink()
         yield made
     layout = LayoutFolder(path)
-    keep_only(layout, str(made.digest), _whole_name(next(iter(arguments.tags), _TAG)))
+    (entry,) = layout.index()["manifests"]
+    publish_only(layout, entry, _whole_name(next(iter(arguments.tags), _TAG)))
     for fields in map(fields_of, arguments.outputs):
         if fields["type"] == "oci":
             outputs.write_layout(layout.path, fields)

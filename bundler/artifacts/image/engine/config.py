@@ -30,7 +30,7 @@ def config_of(inspected: Mapping[str, Any], history: Sequence[Mapping[str, Any]]
     inspected: the answer to ``/images/ID/json``. history: to ``/images/ID/history``, newest first.
     Raises `ToolFailed` if the two contradict each other.
     """
-    layers = list((inspected.get("RootFS") or {}).get("Layers") or [])
+    settings = settings_of(inspected)
     fields = {
         "architecture": inspected.get("Architecture"),
         "variant": inspected.get("Variant"),
@@ -39,12 +39,11 @@ def config_of(inspected: Mapping[str, Any], history: Sequence[Mapping[str, Any]]
         "author": inspected.get("Author"),
         "created": inspected.get("Created"),
         "docker_version": inspected.get("DockerVersion"),
-        "config": inspected.get("Config") or {},
     }
     return {
         **{name: value for name, value in fields.items() if value not in (None, "")},
-        "rootfs": {"type": "layers", "diff_ids": layers},
-        "history": history_of(history, len(layers)),
+        **settings,
+        "history": history_of(history, len(settings["rootfs"]["diff_ids"])),
     }
 
 
@@ -87,13 +86,10 @@ def _likelihood(entry: Mapping[str, Any]) -> int:
 
 
 def _line(entry: Mapping[str, Any], makes_layer: bool) -> Json:
-    line: Json = {}
-    if entry.get("Created"):
-        line["created"] = rfc3339(int(entry["Created"]))
-    if entry.get("CreatedBy"):
-        line["created_by"] = entry["CreatedBy"]
-    if entry.get("Comment"):
-        line["comment"] = entry["Comment"]
-    if not makes_layer:
-        line["empty_layer"] = True
-    return line
+    line = {
+        "created": rfc3339(int(entry["Created"])) if entry.get("Created") else None,
+        "created_by": entry.get("CreatedBy"),
+        "comment": entry.get("Comment"),
+        "empty_layer": not makes_layer,
+    }
+    return {name: value for name, value in line.items() if value}

@@ -14,14 +14,13 @@ container.
 
 from __future__ import annotations
 
-import io
 import os
 import posixpath
 import shlex
 import socket
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,12 +30,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 import msgspec
 
 from bundler.artifacts.image.engine.contexts import UNIX, local_socket
+from bundler.artifacts.image.readable import Readable
 from bundler.errors import ToolFailed
 from bundler.system import process
 
 if TYPE_CHECKING:
     import requests
-    from _typeshed import WriteableBuffer
     from docker import APIClient
 
 # The versions of the API that we use.
@@ -44,7 +43,6 @@ _OLDEST, _NEWEST = (1, 41), (1, 44)
 _PODMAN_HEADER = "libpod-api-version"
 _HINT = "Is the engine running? Run `docker version` to find out."
 _BROKEN = "The Docker engine closed the connection."
-_BUFFER_BYTES = 256 * 1024
 # No program is ever run in a container; an image without a command needs a placeholder.
 _NEVER_RUN = ["state-bundler-reads-only"]
 _READING = {"io.state-bundler.reading": "true"}
@@ -261,70 +259,52 @@ class Engine:
             return None
         return response.headers.get("X-Docker-Container-Path-Stat", "")
 
-    @contextmanager
-    def image_archive(self, name: str) -> Iterator[BinaryIO]:
+    def image_archive(self, name: str) -> AbstractContextManager[BinaryIO]:
         """The image as ``docker save`` writes it."""
-        with self._asking() as client:
-            client.get_image(name)
-        with self._received_body() as body:
-            yield body
+        return self._answer(lambda client: client.get_image(name))
 
-    @contextmanager
-    def archive(self, container: str, path: str) -> Iterator[BinaryIO]:
+    def archive(self, container: str, path: str) -> AbstractContextManager[BinaryIO]:
         """A file, or a directory with its contents, as a tar stream; named after it."""
-        with self._asking() as client:
-            client.get_archive(container, path)
-        with self._received_body() as body:
-            yield body
+        return self._answer(lambda client: client.get_archive(container, path))
 
     def put_archive(self, container: str, path: str, stream: BinaryIO) -> None:
         """Extracts a tar stream into a directory of a container."""
         with self._asking() as client:
             client.put_archive(container, path, stream)
 
-    @contextmanager
-    def export(self, container: str) -> Iterator[BinaryIO]:
+    def export(self, container: str) -> AbstractContextManager[BinaryIO]:
         """All files of a container as a tar stream."""
-        with self._asking() as client:
-            client.export(container)
-        with self._received_body() as body:
-            yield body
+        return self._answer(lambda client: client.export(container))
 
     def load(self, archive: Iterable[bytes]) -> bytes:
         """Sends an archive of images. Returns the engine's report, which also contains its
         errors."""
-        with self._asking() as client:
-            client.load_image(archive, quiet=True)
-        with self._received_body() as body:
-            return body.read()
+        with self._answer(lambda client: client.load_image(archive, quiet=True)) as report:
+            return report.read()
 
     @contextmanager
-    def _received_body(self) -> Iterator[BinaryIO]:
-        """The answer to the SDK's last request in this thread."""
+    def _answer(self, ask: Callable[[APIClient], object]) -> Iterator[BinaryIO]:
+        """The body of the answer to the last request that `ask` sends."""
+        with self._asking() as client:
+            ask(client)
         with self._received.response as response:
-            yield io.BufferedReader(_Body(response.raw), _BUFFER_BYTES)
+            yield _body_of(response)
 
 
-class _Body(io.RawIOBase):
-    """The body of an answer. A broken connection is an error, not the end of the body."""
+def _body_of(response: requests.Response) -> BinaryIO:
+    """A broken connection is an error, not the end of the body."""
 
-    def __init__(self, raw: Any) -> None:
-        super().__init__()
-        self._raw = raw
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
+    def fill(buffer: memoryview) -> int:
         import urllib3
 
-        view = memoryview(buffer)
         try:
-            data = self._raw.read(len(view))
+            data = response.raw.read(len(buffer))
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise ToolFailed(_BROKEN, hint=_HINT) from error
-        view[: len(data)] = data
+        buffer[: len(data)] = data
         return len(data)
+
+    return Readable(fill).buffered()
 
 
 def preload() -> None:
@@ -366,7 +346,7 @@ class NotInEngine(ToolFailed):
 
 def _refuse(response: requests.Response) -> NoReturn:
     with response:
-        said = io.BufferedReader(_Body(response.raw)).read()
+        said = _body_of(response).read()
     with suppress(msgspec.DecodeError, KeyError, TypeError):
         said = str(msgspec.json.decode(said)["message"]).encode()
     text = said.decode(errors="replace").strip() or response.reason

@@ -12,7 +12,7 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bundler.artifacts import reference
 from bundler.artifacts.embedding import EmbedRequest
@@ -22,15 +22,13 @@ from bundler.artifacts.image.engine.connection import Engine, NotInEngine
 from bundler.artifacts.image.engine.files import ContainerFiles, reading
 from bundler.artifacts.image.engine.interpreter import imported_from
 from bundler.artifacts.image.engine.loading import archive_of, load
+from bundler.artifacts.image.engine.opening import EngineImage
 from bundler.artifacts.image.image import Json
 from bundler.artifacts.image.layer import Layer, Placed, Written, parents_of
 from bundler.errors import BundlerError, ConfigurationError, ToolFailed, VerificationFailed
 from bundler.state.bundle import Bundle, is_at
 from bundler.state.manifest import EVERY_BYTE, LAYER_DIGEST, RunRecord
 from bundler.system.times import reproducible_now
-
-if TYPE_CHECKING:
-    from bundler.artifacts.image.engine.opening import EngineImage
 
 # A temporary name, for stores that drop images without one.
 TEMPORARY = "state-bundler.invalid/embed:"
@@ -93,7 +91,7 @@ class EngineDestination:
         """
         base = load_image(self.engine, self.base)
         if not request.bundles:
-            with self._base(base.identity) as found:
+            with EngineImage(self.engine, base.identity) as found:
                 yield found
             self._name(base.identity)
             return
@@ -113,11 +111,6 @@ class EngineDestination:
             with suppress(BundlerError):
                 discard(self.engine, sent.name)
             raise
-
-    def _base(self, identity: str) -> EngineImage:
-        from bundler.artifacts.image.engine.opening import EngineImage
-
-        return EngineImage(self.engine, identity)
 
     def _name(self, identity: str) -> None:
         for name in self.names:
@@ -143,8 +136,6 @@ class EngineDestination:
 
 def _made(engine: Engine, made: _Sent, *, is_sealed: bool) -> EngineImage:
     """The finished image in the engine. Raises `ToolFailed` if it is not the expected one."""
-    from bundler.artifacts.image.engine.opening import EngineImage
-
     try:
         inspected = engine.image(made.name)
     except NotInEngine as error:

@@ -133,12 +133,9 @@ class ContainerFiles:
 
     def _stat(self, path: str) -> _Stat | None:
         if path not in self._stats:
-            self._stats[path] = self._ask(path)
+            encoded = self.engine.path_stat(self._identity, path)
+            self._stats[path] = _parse_stat(encoded) if encoded is not None else None
         return self._stats[path]
-
-    def _ask(self, path: str) -> _Stat | None:
-        encoded = self.engine.path_stat(self._identity, path)
-        return _parse_stat(encoded) if encoded is not None else None
 
 
 def _parse_stat(encoded: str) -> _Stat:

@@ -7,28 +7,32 @@ blobs. That takes 0.2 s instead of half a minute for an image of 1 GB, so it is 
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
-import tarfile
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
-from functools import partial
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import image
 from bundler.artifacts.image.add_layer import Appended, BaseImage, append
-from bundler.artifacts.image.blobs import BlobStore, Descriptor, descriptor, images_of, manifests_of
+from bundler.artifacts.image.archive import Archive
+from bundler.artifacts.image.blobs import (
+    BlobStore,
+    Descriptor,
+    descriptor,
+    descriptors,
+    images_of,
+    manifests_of,
+)
 from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.artifacts.image.engine.loading import load
 from bundler.artifacts.image.image import Json
 from bundler.artifacts.image.layer import Layer
 from bundler.artifacts.image.layout import LayoutFolder, write_archive
 from bundler.artifacts.image.ociread import LoadedImage, choose
-from bundler.errors import ToolFailed, VerificationFailed
+from bundler.errors import ToolFailed
 from bundler.state.manifest import RunRecord
 from bundler.system import process
 
@@ -41,29 +45,26 @@ def send_whole(
 ) -> tuple[str, list[str]]:
     """Returns the new image's temporary name (these engines drop unnamed images), and the
     digests of its layers."""
-    if not engine.is_podman:  # it only accepts a whole image
-        with suppress(_Unfit, ToolFailed):
-            return _send_new_blobs(engine, image_id, layer, record, name_prefix)
-    with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
-        layout = fetch(engine, image_id, Path(folder))
-        source = BaseImage(layout, choose(layout, None))
-        made = append(_request(layer, record), layout, [source])
-        return _load(engine, layout, made, name_prefix)
-
-
-def _request(layer: Layer, record: RunRecord) -> EmbedRequest:
     places = {item.bundle.place: item.path for item in layer.placed}
-    return EmbedRequest(tuple(item.bundle for item in layer.placed), record, places)
+    request = EmbedRequest(tuple(item.bundle for item in layer.placed), record, places)
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
+        folder = Path(name)
+        if not engine.is_podman:  # it only accepts a whole image
+            with suppress(ToolFailed):
+                new = _new_blobs(engine.docker, image_id, request, layer, folder)
+                return _load(engine, *new, name_prefix)
+        layout = LayoutFolder.create(folder / "whole")
+        with saved(engine, image_id) as source:
+            made = append(request, layout, [source])
+        return _load(engine, layout, made, name_prefix)
 
 
 def _load(
     engine: Engine, layout: LayoutFolder, made: Appended, name_prefix: str
 ) -> tuple[str, list[str]]:
     """Loads the layout's image; returns the same as `send_whole`."""
-    digest = made.entry["digest"]
-    name = f"{name_prefix}{digest.removeprefix('sha256:')[:32]}"
-    layout.publish({**layout.index(), "manifests": [made.entry]})
-    keep_only(layout, digest, name)
+    name = f"{name_prefix}{made.entry['digest'].removeprefix('sha256:')[:32]}"
+    publish_only(layout, made.entry, name)
     archive = layout.path.with_name("image.tar")
     write_archive(layout.path, archive)
     try:
@@ -76,10 +77,6 @@ def _load(
     return name, image.diff_ids(LoadedImage(layout, first).config)
 
 
-class _Unfit(Exception):
-    """The image cannot be completed by new blobs alone."""
-
-
 class _Addition(LayoutFolder):
     """A layout of only the new blobs: the store already has the others."""
 
@@ -87,17 +84,16 @@ class _Addition(LayoutFolder):
         """Does nothing: the blob is in the store."""
 
 
-def _send_new_blobs(
-    engine: Engine, image_id: str, layer: Layer, record: RunRecord, name_prefix: str
-) -> tuple[str, list[str]]:
-    with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
-        base = _documents(engine.docker, image_id, Path(folder, "base"))
-        entry = choose(base, None)
-        if len(list(images_of(base, entry))) != 1:  # each platform has different paths
-            raise _Unfit
-        layout = _Addition(LayoutFolder.create(Path(folder, "new")).path)
-        made = append(_request(layer, record), layout, [BaseImage(base, entry)], layer=layer)
-        return _load(engine, layout, made, name_prefix)
+def _new_blobs(
+    docker: Docker, image_id: str, request: EmbedRequest, layer: Layer, folder: Path
+) -> tuple[LayoutFolder, Appended]:
+    """A layout with only what the store does not have."""
+    base = _documents(docker, image_id, folder / "base")
+    entry = choose(base, None)
+    if len(list(images_of(base, entry))) != 1:
+        raise ToolFailed("Each platform has different paths.")
+    layout = _Addition(LayoutFolder.create(folder / "new").path)
+    return layout, append(request, layout, [BaseImage(base, entry)], layer=layer)
 
 
 def _documents(docker: Docker, image_id: str, folder: Path) -> LayoutFolder:
@@ -111,9 +107,9 @@ def _documents(docker: Docker, image_id: str, folder: Path) -> LayoutFolder:
     def ask(digest: str) -> Json:
         argv = docker.argv("buildx", "history", "inspect", "attachment", "", digest)
         raw = process.check(argv, env=docker.environment)
-        if f"sha256:{hashlib.sha256(raw).hexdigest()}" != digest:
+        if image.digest_of(raw) != digest:
             raise ToolFailed(f"buildx returned something other than {digest}.")
-        layout.add(partial(_write, raw), partial(str, digest))
+        layout.add(lambda stream: stream.write(raw), lambda: digest)
         top.setdefault("size", len(raw))
         return image.load(raw, digest)
 
@@ -127,99 +123,23 @@ def _documents(docker: Docker, image_id: str, folder: Path) -> LayoutFolder:
     return layout
 
 
-def _write(raw: bytes, stream: BinaryIO) -> None:
-    stream.write(raw)
+@contextmanager
+def saved(engine: Engine, image_id: str) -> Iterator[BaseImage]:
+    """The whole image, in a temporary file: in the engine's own format, or as an OCI layout."""
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
+        path = Path(folder, "image.tar")
+        with engine.image_archive(image_id) as response, path.open("wb") as stream:
+            shutil.copyfileobj(response, stream, _CHUNK_BYTES)
+        with closing(Archive(path)) as archive:
+            entry, *_ = descriptors(archive.index().get("manifests"), archive.name)
+            yield BaseImage(archive, entry)
 
 
-def fetch(engine: Engine, image_id: str, folder: Path) -> LayoutFolder:
-    """The image as a layout; newer engines export one, older ones their own kind of archive."""
-    archive = folder / "fetched.tar"
-    with (
-        engine.image_archive(image_id) as response,
-        archive.open("wb") as stream,
-    ):
-        shutil.copyfileobj(response, stream, _CHUNK_BYTES)
-    with tarfile.open(archive, "r:") as opened:
-        names = set(opened.getnames())
-        if "index.json" in names:
-            layout = folder / "layout"
-            _unpack(opened, layout)
-            return LayoutFolder(layout)
-        return _converted(opened, folder / "layout")
-
-
-def _unpack(archive: tarfile.TarFile, folder: Path) -> None:
-    for member in archive:
-        if member.isreg() and ".." not in Path(member.name).parts:
-            target = folder / member.name.lstrip("/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as stream:
-                shutil.copyfileobj(cast("BinaryIO", archive.extractfile(member)), stream)
-
-
-def _converted(archive: tarfile.TarFile, folder: Path) -> LayoutFolder:
-    """A docker archive as an OCI layout."""
-    layout = LayoutFolder.create(folder)
-    listing = image.load(b'{"images":' + _bytes_of(archive, "manifest.json") + b"}", "The list")
-    try:
-        entry: dict[str, Any] = listing["images"][0]
-        config = _bytes_of(archive, entry["Config"])
-        layers = [_add_layer(layout, archive, name) for name in entry["Layers"]]
-    except (KeyError, IndexError, TypeError) as error:
-        raise ToolFailed("The engine's archive of the image cannot be read.") from error
-    digest = f"sha256:{hashlib.sha256(config).hexdigest()}"
-    layout.add(lambda stream: stream.write(config), lambda: digest)
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": image.OCI_MANIFEST,
-        "config": {"mediaType": image.OCI_CONFIG, "digest": digest, "size": len(config)},
-        "layers": layers,
-    }
-    manifest_digest, size = layout.add_json(manifest)
-    top = {"mediaType": image.OCI_MANIFEST, "digest": manifest_digest, "size": size}
-    layout.publish({"schemaVersion": 2, "mediaType": image.OCI_INDEX, "manifests": [top]})
-    return layout
-
-
-def _bytes_of(archive: tarfile.TarFile, name: str) -> bytes:
-    stream = archive.extractfile(archive.getmember(name))
-    if stream is None:
-        raise VerificationFailed(f"The engine's archive is missing {name}.")
-    with stream:
-        return stream.read()
-
-
-def _add_layer(layout: LayoutFolder, archive: tarfile.TarFile, name: str) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    size = 0
-
-    def write(stream: BinaryIO) -> None:
-        nonlocal size
-        source = cast("BinaryIO", archive.extractfile(archive.getmember(name)))
-        with source:
-            while chunk := source.read(_CHUNK_BYTES):
-                digest.update(chunk)
-                size += len(chunk)
-                stream.write(chunk)
-
-    layout.add(write, lambda: f"sha256:{digest.hexdigest()}")
-    return {
-        "mediaType": image.OCI_LAYER,
-        "digest": f"sha256:{digest.hexdigest()}",
-        "size": size,
-    }
-
-
-def keep_only(layout: LayoutFolder, digest: str, name: str) -> str:
-    """Keeps one image in the index, under the name that it will have in the engine."""
-    index = layout.index()
-    entries = [entry for entry in index["manifests"] if entry["digest"] == digest]
-    annotations = {**(entries[0].get("annotations") or {}), _NAME: name}
-    layout.publish({**index, "manifests": [{**entries[0], "annotations": annotations}]})
-    for left_over in ("manifest.json", "repositories"):
-        if (layout.path / left_over).exists():
-            os.unlink(layout.path / left_over)
-    return name
+def publish_only(layout: LayoutFolder, entry: Json, name: str) -> None:
+    """Makes an image the only one of a layout, with the name that it will have in the engine."""
+    annotations = {**(entry.get("annotations") or {}), _NAME: name}
+    only = {**entry, "annotations": annotations}
+    layout.publish({**layout.index(), "manifests": [only]})
 
 
 def pieces_of(path: Path) -> Iterator[bytes]:

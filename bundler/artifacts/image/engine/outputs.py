@@ -154,11 +154,15 @@ def _layout(engine: Engine, image_id: str, fields: Mapping[str, str], name: str)
     """Writes the image as an OCI archive, or as a layout's folder with ``tar=false``."""
     import tempfile
 
-    from bundler.artifacts.image.engine.full_image_transfer import fetch, keep_only
+    from bundler.artifacts.image.blobs import copy
+    from bundler.artifacts.image.engine.full_image_transfer import publish_only, saved
+    from bundler.artifacts.image.layout import LayoutFolder
 
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
-        layout = fetch(engine, image_id, Path(folder))
-        keep_only(layout, layout.index()["manifests"][0]["digest"], name)
+        layout = LayoutFolder.create(Path(folder))
+        with saved(engine, image_id) as source:
+            copy(source.store, layout, source.entry)
+            publish_only(layout, source.entry.raw, name)
         write_layout(layout.path, fields)
 
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, BinaryIO
+from typing import IO, BinaryIO
 
 import msgspec
 
 from bundler.artifacts.image.layer import END, Layer, LayerEntry
+from bundler.artifacts.image.readable import Readable
 from bundler.state.artifact import Member
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 _SPOOLED_BYTES = 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
@@ -57,7 +54,16 @@ class Remade:
             spool = tempfile.SpooledTemporaryFile(_SPOOLED_BYTES)  # noqa: SIM115  # the stack does
             self._early[path] = self._stack.enter_context(spool)
             take = spool.write
-        return io.BufferedReader(_Taken(member.open(), take), _CHUNK_BYTES)
+        stream = member.open()
+
+        def fill(buffer: memoryview) -> int:
+            data = stream.read(len(buffer))
+            buffer[: len(data)] = data
+            if data:
+                take(data)
+            return len(data)
+
+        return Readable(fill).buffered()
 
     def _take(self, data: bytes) -> None:
         """Records bytes of the expected file."""
@@ -90,23 +96,3 @@ class Remade:
         entry = self._awaited
         if entry is not None and entry.content is not None:
             self._digest.update(bytes(entry.padded_size - entry.content.size))
-
-
-class _Taken(io.RawIOBase):
-    """Passes on what it reads."""
-
-    def __init__(self, stream: BinaryIO, take: Callable[[bytes], object]) -> None:
-        super().__init__()
-        self._stream = stream
-        self._take = take
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        view = memoryview(buffer).cast("B")
-        data = self._stream.read(len(view))
-        view[: len(data)] = data
-        if data:
-            self._take(data)
-        return len(data)
