@@ -70,38 +70,26 @@ def _rename() -> None:
     Renamed.theirs = {"docker": "docker build", "bake": "docker buildx bake"}
 
 
-def _help(words: list[str]) -> list[str]:
-    """The option of ours that shows the help that these words ask for; none if they do not."""
-    if "--help-all" in words:
-        return ["--help-all"]
-    return ["--help"] if {"--help", "-h"} & {*words} else []
-
-
 def _ours(rest: list[str]) -> list[str]:
-    """``build …`` and ``buildx build …`` as our own command takes them; the rest as it is."""
-    if rest[:1] == ["bake"]:
-        return _bake(rest[1:])
-    command = [word for word in ("buildx", "build") if word in rest[:2]]
-    if rest[: len(command)] != command or command[-1:] != ["build"]:
+    """``build …``, ``buildx build …`` and ``bake …`` as our own command takes them; the rest as it
+    is."""
+    words = rest[1:] if rest[:1] == ["buildx"] and rest[1:2] == ["build"] else rest
+    if words[:1] not in (["build"], ["bake"]):
         return rest
+    from importlib import import_module
+
     from bundler.artifacts.image.engine.arguments import split_own
-    from bundler.cli.build_docker import build_docker, takes_value
-
-    ours, theirs = split_own(rest[len(command) :], takes_value(build_docker), _PREFIX)
-    if asked := _help([*ours, *theirs]):
-        ours, theirs = asked, []
-    return ["build", "docker", *ours, "--", *theirs]
-
-
-def _bake(rest: list[str]) -> list[str]:
-    from bundler.artifacts.image.engine.arguments import split_own
-    from bundler.cli.build_bake import build_bake
     from bundler.cli.build_docker import takes_value
 
-    ours, theirs = split_own(rest, takes_value(build_bake), _PREFIX)
-    if asked := _help([*ours, *theirs]):
-        ours, theirs = asked, []
-    return ["build", "bake", *ours, "--", *theirs]
+    name = "bake" if words[0] == "bake" else "docker"
+    command = getattr(import_module(f"bundler.cli.build_{name}"), f"build_{name}")
+    ours, theirs = split_own(words[1:], takes_value(command), _PREFIX)
+    given = {*ours, *theirs}
+    if "--help-all" in given:
+        ours, theirs = ["--help-all"], []
+    elif given & {"--help", "-h"}:
+        ours, theirs = ["--help"], []
+    return ["build", name, *ours, "--", *theirs]
 
 
 def _end_with_docker() -> None:

@@ -139,23 +139,21 @@ def resolve(docker: Docker, words: Sequence[str]) -> Baking:
     version = process.run(docker.argv("buildx", "version"), env=docker.environment)
     if version.exit_code:
         raise ToolFailed("bake requires buildx.", hint="Install the docker-buildx plugin.")
-    metadata_file, rest = _taken(words, "--metadata-file")
+    metadata_file, rest = _split(words, "--metadata-file")
     argv = docker.argv("buildx", "bake", *rest, "--print")
-    files = {*_given(words, "-f"), *_given(words, "--file")}
-    is_piped = f"-f{STDIN}" in words or files & {STDIN, f"-f={STDIN}", f"--file={STDIN}"}
+    is_piped = f"-f{STDIN}" in words or STDIN in _split(words, "-f", "--file")[0][1::2]
     stdin = sys.stdin.buffer.read() if is_piped else None
     done = process.run(argv, env=docker.environment, stdin=stdin)
     if done.exit_code:
         said = done.stderr.decode(errors="replace").strip().splitlines() or [""]
         raise ToolFailed(f"docker buildx bake: {said[-1]}")
     resolved = msgspec.json.decode(done.stdout)
-    running = [word for name in _RUNNING for word in _given(words, name)]
     return Baking(
         docker,
         resolved,
         _targets_of(["default"], resolved),
-        tuple(running),
-        metadata_file,
+        tuple(_split(words, *_RUNNING)[0]),
+        next(iter(metadata_file[-1:]), None),
         asks_leave=_number(version.stdout) >= _ASKS_LEAVE_SINCE,
     )
 
@@ -180,28 +178,19 @@ def _members(name: str, groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
         yield from _members(member, {key: value for key, value in groups.items() if key != name})
 
 
-def _taken(words: Sequence[str], option: str) -> tuple[str | None, list[str]]:
-    """An option's value, and the remaining words."""
-    rest, value = [], None
+def _split(words: Sequence[str], *options: str) -> tuple[list[str], list[str]]:
+    """These options, each with its value as the next word, and the remaining words."""
+    found: list[str] = []
+    rest: list[str] = []
     left = list(words)
     while left:
+        name, equals, value = left[0].partition("=")
         word = left.pop(0)
-        name, equals, text = word.partition("=")
-        if name != option:
+        if name not in options:
             rest.append(word)
-        else:
-            value = text if equals else (left.pop(0) if left else None)
-    return value, rest
-
-
-def _given(words: Sequence[str], option: str) -> list[str]:
-    """Every occurrence of an option, with its value."""
-    found, left = [], list(words)
-    while left:
-        word = left.pop(0)
-        if word.partition("=")[0] == option:
-            found += [word] if "=" in word or not left else [word, left.pop(0)]
-    return found
+        elif equals or left:
+            found += [name, value if equals else left.pop(0)]
+    return found, rest
 
 
 def preflight(baking: Baking, chosen: Sequence[str], projects: Sequence[Project] = ()) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from bundler import git
 from bundler.artifacts.image.engine.dockerfile import context_paths
@@ -219,29 +221,20 @@ def find(
     search = _Search(top, rules, names, inside)
     search.ask_git("")
     search.visit("", "")
-    return LeftOut(
-        tuple(search.found["credentials"]),
-        tuple(search.found["ignored"]),
-        tuple(search.artifacts),
-        tuple(search.named),
-        tuple(search.copied),
-        tuple(search.problems),
-        ignore_file=ignore_file,
-    )
+    found: dict[str, Any] = {name: tuple(values) for name, values in search.found.items()}
+    return LeftOut(**found, ignore_file=ignore_file)
 
 
 @dataclass
 class _Search:
+    """found: what `LeftOut` has, by the names of its fields."""
+
     root: Path
     rules: Sequence[DockerIgnoreRule]
     names: Names
     states: set[str]
     ignored: set[str] = field(default_factory=set)
-    artifacts: list[str] = field(default_factory=list)
-    named: list[tuple[str, str]] = field(default_factory=list)
-    copied: list[tuple[str, str]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    found: dict[str, list[str]] = field(default_factory=lambda: {"credentials": [], "ignored": []})
+    found: defaultdict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
 
     def visit(self, folder: str, reason: str) -> None:
         """reason: why the folder itself would be left out, if nothing in it were named."""
@@ -264,15 +257,15 @@ class _Search:
         name = self.names.of_path(path, credentials=reason == "credentials") if reason else None
         if name is not None and reason == "credentials":
             if name.ships:
-                self.named.append((path, name.where))
+                self.found["named"].append((path, name.where))
         elif reason and name is None and not (is_folder and self.names.may_be_below(path)):
             self.found[reason].append(path)
             if reason == "ignored" and (where := self.names.copying(path)):
-                self.copied.append((path, where))
+                self.found["copied"].append((path, where))
         elif is_folder:
             self.visit(path, "" if name is not None else reason)
         elif not reason and not self._is_named(path):
-            self.artifacts.append(path)
+            self.found["artifacts"].append(path)
 
     def _is_named(self, path: str) -> bool:
         above = (path, *map(str, Path(path).parents))
@@ -292,7 +285,7 @@ class _Search:
                     f"{folder}/{path}" if folder else path for path in git.ignored_below(place)
                 }
         except (ToolFailed, OSError, ValueError) as error:
-            self.problems.append(
+            self.found["problems"].append(
                 f"git cannot list what it ignores in {place}, so only credentials are excluded "
                 f"from the build context there: {error}"
             )
