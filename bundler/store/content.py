@@ -9,6 +9,7 @@ never accepted.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import uuid
 from collections import deque
@@ -17,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from bundler.errors import VerificationFailed
 from bundler.state.tree import FileEntry
@@ -35,8 +36,6 @@ _READ_BYTES = 4 * 1024 * 1024
 # Concurrent parts, over all files together: with the chunk's size, this bounds the memory.
 PARTS_AT_ONCE = 8
 _FILES_AT_ONCE = 4
-# Gaps of up to this size between two wanted files of a pack are read, not skipped.
-_GAP_BYTES = 64 * 1024
 _T = TypeVar("_T")
 
 
@@ -48,44 +47,38 @@ class StoredPlace:
     offset: int
 
 
-class Incoming(Protocol):
+@dataclass(frozen=True)
+class Incoming:
     """A file to upload: its expected digest, and its bytes.
 
     chunks: raises `VerificationFailed` before its end if the bytes differ.
     """
 
-    @property
-    def sha256(self) -> str: ...
-
-    @property
-    def size(self) -> int: ...
-
-    def chunks(self) -> Iterator[Buffer]: ...
-
-
-@dataclass(frozen=True)
-class Upload:
-    """A file of this machine to upload."""
-
-    path: Path
     sha256: str
     size: int
+    chunks: Callable[[], Iterator[Buffer]]
 
-    def chunks(self) -> Iterator[Buffer]:
-        """Yields the last chunk only if all of them are as expected."""
-        digest, size = hashlib.sha256(), 0
-        with io_errors(self.path), open(self.path, "rb", buffering=0) as stream:
-            while chunk := stream.read(_PIECE_BYTES):
-                digest.update(chunk)
-                size += len(chunk)
-                if size > self.size or (size == self.size and digest.hexdigest() != self.sha256):
-                    break
-                yield chunk
-        if size != self.size or digest.hexdigest() != self.sha256:
-            raise VerificationFailed(
-                f"{self.path} changed between hashing and upload.",
-                hint="Something still writes to the state: stop it, then try again.",
-            )
+
+def local_file(path: Path, sha256: str, size: int) -> Incoming:
+    """A file of this machine to upload."""
+    return Incoming(sha256, size, partial(_chunks, path, sha256, size))
+
+
+def _chunks(path: Path, sha256: str, expected: int) -> Iterator[Buffer]:
+    """Yields the last chunk only if all of them are as expected."""
+    digest, size = hashlib.sha256(), 0
+    with io_errors(path), open(path, "rb", buffering=0) as stream:
+        while chunk := stream.read(_PIECE_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
+            if size > expected or (size == expected and digest.hexdigest() != sha256):
+                break
+            yield chunk
+    if size != expected or digest.hexdigest() != sha256:
+        raise VerificationFailed(
+            f"{path} changed between hashing and upload.",
+            hint="Something still writes to the state: stop it, then try again.",
+        )
 
 
 def object_name(sha256: str) -> str:
@@ -105,23 +98,19 @@ def upload(objects: Objects, files: Iterable[Incoming]) -> dict[str, StoredPlace
         *(partial(_upload_large, objects, file) for file in large),
         *(partial(_upload_pack, objects, pack) for pack in _packs(small)),
     ]
-    places: dict[str, StoredPlace] = {}
-    for found in in_parallel(jobs, _FILES_AT_ONCE):
-        places.update(found)
-    return places
+    found = in_parallel(jobs, _FILES_AT_ONCE)
+    return {sha256: place for places in found for sha256, place in places.items()}
 
 
-def in_parallel(jobs: Sequence[Callable[[], _T]], at_once: int) -> Iterator[_T]:
+def in_parallel(jobs: Sequence[Callable[[], _T]], at_once: int) -> list[_T]:
     """The jobs' results; after a failure no further job is started, and the first failure is
     raised."""
     if len(jobs) == 1:
-        yield jobs[0]()
-        return
-    with ThreadPoolExecutor(max(1, min(at_once, len(jobs)))) as pool:
+        return [jobs[0]()]
+    with ThreadPoolExecutor(at_once) as pool:
         futures = [pool.submit(job) for job in jobs]
         try:
-            for future in futures:
-                yield future.result()
+            return [future.result() for future in futures]
         finally:
             for future in futures:
                 future.cancel()
@@ -190,6 +179,11 @@ def pieces(version: Version) -> Iterator[tuple[FileEntry, Piece]]:
         )
 
 
+def places(versions: Iterable[Version]) -> dict[str, Piece]:
+    """The files of versions by their sha256."""
+    return {piece.sha256: piece for version in versions for _, piece in pieces(version)}
+
+
 def download(objects: Objects, files: Iterable[tuple[Piece, Path]]) -> None:
     """Downloads files to paths that do not exist yet; creates their folders.
 
@@ -214,8 +208,7 @@ def download(objects: Objects, files: Iterable[tuple[Piece, Path]]) -> None:
             *(partial(one_large, *item) for item in large),
             *(partial(_download_span, objects, span) for span in spans),
         ]
-        for _ in in_parallel(jobs, _FILES_AT_ONCE):
-            pass
+        in_parallel(jobs, _FILES_AT_ONCE)
 
 
 def read_parts(
@@ -318,23 +311,15 @@ def _check(piece: Piece, sha256: str, size: int) -> None:
 
 
 def _spans(files: Sequence[_Wanted]) -> Iterator[list[_Wanted]]:
-    """Groups of files that are close to each other in one object, to be read together."""
-    span: list[_Wanted] = []
-    begin = end = 0
-    for piece, path in sorted(files, key=lambda item: (item[0].place.name, item[0].place.offset)):
-        near = (
-            span
-            and span[0][0].place.name == piece.place.name
-            and piece.place.offset <= end + _GAP_BYTES
-            and piece.end - begin <= _PACK_BYTES
-        )
-        if not near:
-            if span:
+    """Groups of files in one object that are read together, with what is between them."""
+    ordered = sorted(files, key=lambda item: (item[0].place.name, item[0].place.offset))
+    for _, group in itertools.groupby(ordered, lambda item: item[0].place.name):
+        span: list[_Wanted] = []
+        for item in group:
+            if span and item[0].end - span[0][0].place.offset > _PACK_BYTES:
                 yield span
-            span, begin, end = [], piece.place.offset, piece.place.offset
-        span.append((piece, path))
-        end = max(end, piece.end)
-    if span:
+                span = []
+            span.append(item)
         yield span
 
 
@@ -346,15 +331,8 @@ def _download_span(objects: Objects, span: Sequence[_Wanted]) -> None:
         data = view[piece.place.offset - begin : piece.end - begin]
         _check(piece, hashlib.sha256(data).hexdigest(), len(data))
         if path is not None:
-            _write(path, [data])
-
-
-def _write(path: Path, chunks: Iterable[Buffer]) -> None:
-    with io_errors(path), open(path, "xb", buffering=0) as stream:
-        for chunk in chunks:
-            left = memoryview(chunk).cast("B")
-            while left:
-                left = left[stream.write(left) :]
+            with io_errors(path), open(path, "xb", buffering=0) as stream:
+                _write_at(stream.fileno(), data, 0)
 
 
 def _write_at(descriptor: int, chunk: Buffer, offset: int) -> None:

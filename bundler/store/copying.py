@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from bundler.errors import VerificationFailed
 from bundler.store import content, pointer, records
-from bundler.store.content import Piece
+from bundler.store.content import Incoming, Piece
 from bundler.store.objects import Buffer, Objects
 from bundler.store.pointer import NOBODY, Author
 from bundler.store.pushing import relocated
-from bundler.store.records import Batch, Version
+from bundler.store.records import Batch
 from bundler.store.store import Store
 
 _WINDOW = 3
@@ -66,53 +67,35 @@ def _bring(source: Store, target: Store, wanted: Iterable[str]) -> tuple[tuple[s
     content."""
     ids = set(wanted)
     missing = source.known.find_all(ids - set(target.known.find_all(ids)))
-    pieces = {
-        piece.sha256: Transfer(source.objects, piece)
-        for version in missing.values()
-        for _, piece in content.pieces(version)
-    }
+    pieces = content.places(missing.values()).values()
     if missing:
         pointer.make(target.objects)
-    places = content.upload(target.objects, pieces.values())
-    batches: dict[str, list[Version]] = {}
-    for version in missing.values():
-        name = records.batch_name(version.version)
-        batches.setdefault(name, []).append(relocated(version, places))
-    for name, members in batches.items():
-        _add(target, name, members)
-    return tuple(missing), sum(piece.size for piece in pieces.values())
+    files = (
+        Incoming(piece.sha256, piece.size, partial(_chunks, source.objects, piece))
+        for piece in pieces
+    )
+    places = content.upload(target.objects, files)
+    moved = [relocated(version, places) for version in missing.values()]
+    for name, batch in records.batches(moved).items():
+        _add(target, name, batch)
+    return tuple(missing), sum(piece.size for piece in pieces)
 
 
-def _add(target: Store, name: str, members: Sequence[Version]) -> None:
+def _add(target: Store, name: str, wanted: Batch) -> None:
     """Adds versions to the object of their push, which may already contain others."""
-    batch = Batch(tuple(members))
+    batch = wanted
     while not target.objects.create(name, records.encode(batch)):
         stored = target.objects.get(name)
         if stored is None:
             continue
         there = records.read_batch(stored.data, name, target.url).versions
         ids = {version.version for version in there}
-        batch = Batch((*there, *(item for item in members if item.version not in ids)))
+        batch = Batch((*there, *(item for item in wanted.versions if item.version not in ids)))
         if target.objects.replace(name, records.encode(batch), stored.tag):
             break
     target.known.remember(name, batch)
 
 
-@dataclass(frozen=True)
-class Transfer:
-    """A file in one store that is copied to another."""
-
-    source: Objects
-    piece: Piece
-
-    @property
-    def sha256(self) -> str:
-        return self.piece.sha256
-
-    @property
-    def size(self) -> int:
-        return self.piece.size
-
-    def chunks(self) -> Iterator[Buffer]:
-        with ThreadPoolExecutor(_WINDOW) as parts:
-            yield from content.read_parts(self.source, self.piece, parts, _WINDOW)
+def _chunks(source: Objects, piece: Piece) -> Iterator[Buffer]:
+    with ThreadPoolExecutor(_WINDOW) as parts:
+        yield from content.read_parts(source, piece, parts, _WINDOW)

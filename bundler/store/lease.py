@@ -106,7 +106,7 @@ def lease(
     finally:
         stop.set()
         renewer.join()
-        _change(objects, lambda _, leases: _without(leases, mine.id))
+        _change(objects, lambda _, leases: tuple(it for it in leases if it.id != mine.id))
 
 
 def _acquire(objects: Objects, mine: _Lease, length: float, wait: float) -> float:
@@ -147,10 +147,6 @@ def _with(
                 f"{max(1, math.ceil(other.until - now))} s.",
             )
     return (*others, msgspec.structs.replace(mine, until=math.ceil(now + length)))
-
-
-def _without(leases: tuple[_Lease, ...], gone: str) -> tuple[_Lease, ...]:
-    return tuple(item for item in leases if item.id != gone)
 
 
 def _change(

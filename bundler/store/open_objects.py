@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bundler.errors import ConfigurationError
 from bundler.store.objects import SCHEMES, Objects, shown
+from bundler.system.installed import installed
 
 
 def open_objects(url: str, patience: float | None = None) -> Objects:
@@ -23,6 +24,11 @@ def open_objects(url: str, patience: float | None = None) -> Objects:
         from bundler.store.folder import Folder
 
         return Folder.of_url(url)
-    from bundler.store.remote import Bucket
-
+    try:
+        from bundler.store.remote import Bucket
+    except ImportError:
+        raise ConfigurationError(
+            f"{shown(url).rstrip('/')} requires obstore, which is not installed.",
+            hint=f"Install it: {installed().command('store')}",
+        ) from None
     return Bucket(url) if patience is None else Bucket(url, patience)

@@ -126,36 +126,30 @@ def _swap(
     return compete(swap, outrun, attempts=None, timeout=_PATIENCE_SECONDS)
 
 
-class _Outrun(Exception):
-    """Another writer was first."""
-
-
 def compete(write: Callable[[], _T | None], outrun: Locked, **limits: float | None) -> _T:
     """The result of `write`, which is repeated as long as another writer was first and it returns
     None.
 
     Raises `outrun` at the end.
     """
-    try:
-        for attempt in retries.attempts(
-            on=_Outrun,
-            wait_initial=_FIRST_PAUSE_SECONDS,
-            wait_max=_LONGEST_PAUSE_SECONDS,
-            wait_exp_base=1.5,
-            wait_jitter=_JITTER_SECONDS,
-            **limits,
-        ):
-            with attempt:
-                return _written(write())
-    except _Outrun as error:
-        raise outrun from error
+
+    def written() -> _T:
+        result = write()
+        if result is None:
+            raise outrun
+        return result
+
+    for attempt in retries.attempts(
+        on=lambda error: error is outrun,
+        wait_initial=_FIRST_PAUSE_SECONDS,
+        wait_max=_LONGEST_PAUSE_SECONDS,
+        wait_exp_base=1.5,
+        wait_jitter=_JITTER_SECONDS,
+        **limits,
+    ):
+        with attempt:
+            return written()
     raise AssertionError  # stamina ends with a result or the last exception
-
-
-def _written(result: _T | None) -> _T:
-    if result is None:
-        raise _Outrun
-    return result
 
 
 def _write(objects: Objects, wanted: Current, tag: str) -> bool:

@@ -41,6 +41,7 @@ _OURS = re.compile(
     r"content/[0-9a-f]{64}\.[0-9a-f]{8}|versions/[0-9a-f]{24}\.json"
     r"|shards/[^/]+/([0-9]+|joined)\.json|probe/[0-9a-f]{32}"
 )
+_SET = re.compile(r"sets/[0-9]{12}\.json")
 
 
 @dataclass(frozen=True)
@@ -152,17 +153,13 @@ def _dropped(current: Current, seen: Sequence[_Seen], rules: PruneRules) -> Iter
     since = time.time() - rules.older_than
     ranks: dict[str, int] = dict.fromkeys(current.keys, 1)  # the current one comes first
     for item in seen:
-        if item.version == _version_of(current, item.key):
+        entry = current.keys.get(item.key)
+        if entry is not None and entry.version == item.version:
             continue
         ranks[item.key] = ranks.get(item.key, 0) + 1
         young = rules.older_than > 0 and item.until > since
         if item.version not in stay and ranks[item.key] > rules.keep and not young:
             yield item.version
-
-
-def _version_of(current: Current, key: str) -> str | None:
-    entry = current.keys.get(key)
-    return entry.version if entry else None
 
 
 def _oldest(current: Current, seen: Sequence[_Seen], drop: frozenset[str]) -> int:
@@ -197,8 +194,9 @@ def _finish(store: Store, current: Current) -> Current:
     store.objects.delete(_only(found.values(), kept.values()))
     for name in sorted({records.batch_name(version) for version in retired}):
         _thin_out(store, name, retired)
-    old = [item.name for item in store.objects.list("sets") if _number(item.name) < current.oldest]
-    store.objects.delete(old)
+    # Their numbers have the same length: earlier as a text is earlier.
+    sets = [item.name for item in store.objects.list("sets") if _SET.fullmatch(item.name)]
+    store.objects.delete([name for name in sets if name < records.set_name(current.oldest)])
     return pointer.amend(
         store.objects,
         lambda now: msgspec.structs.replace(
@@ -231,12 +229,6 @@ def _leftovers(store: Store, versions: Mapping[str, Version]) -> Iterator[str]:
             is_ours = _OURS.fullmatch(item.name)
             if is_ours and item.name not in needed and item.modified < before:
                 yield item.name
-
-
-def _number(name: str) -> int:
-    digits = name.removeprefix("sets/").removesuffix(".json")
-    is_ours = digits.isdecimal() and records.set_name(int(digits)) == name
-    return int(digits) if is_ours else 2**53
 
 
 def referenced_by(artifact: Artifact) -> frozenset[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import msgspec
 from bundler.errors import InputOutputError, UsageError
 from bundler.state.manifest import KeyRefresh, State
 from bundler.store import content, pointer, records
-from bundler.store.content import StoredPlace, Upload
+from bundler.store.content import StoredPlace, local_file
 from bundler.store.pointer import Author
 from bundler.store.reading import Versions
 from bundler.store.records import Batch, Current, Entry, Version
@@ -93,10 +93,12 @@ class Push:
         entries = base.keys if base else {}
         changed = [new for new in self.states if _differs(new, entries)]
         before = [entries[new.state.key].version for new in changed if new.state.key in entries]
-        shared = _places(self.known.find_all(before)) if share else {}
+        pieces = content.places(self.known.find_all(before).values() if share else ())
+        shared = {sha256: piece.place for sha256, piece in pieces.items()}
         places = {**shared, **self._bring(changed, shared)}
         versions = _new_versions(changed, places, self.author)
-        self._write(versions)
+        for name, batch in records.batches(versions).items():
+            self._write(name, batch)
         names = {place.name for place in shared.values()}
         mine = frozenset(new.state.key for new in self.states)
         return Attempt(
@@ -112,7 +114,7 @@ class Push:
     ) -> Mapping[str, StoredPlace]:
         """Uploads the files that are neither shared nor uploaded by an earlier attempt."""
         missing = {
-            file.sha256: Upload(new.directory / file.path, file.sha256, file.size)
+            file.sha256: local_file(new.directory / file.path, file.sha256, file.size)
             for new in changed
             for file in new.state.files
             if file.sha256 not in shared and file.sha256 not in self._fresh
@@ -123,14 +125,7 @@ class Push:
         self.uploaded += sum(file.size for file in missing.values())
         return self._fresh
 
-    def _write(self, versions: Iterable[Version]) -> None:
-        batches: dict[str, list[Version]] = {}
-        for version in versions:
-            batches.setdefault(records.batch_name(version.version), []).append(version)
-        for name, members in batches.items():
-            self._write_batch(name, Batch(tuple(members)))
-
-    def _write_batch(self, name: str, batch: Batch) -> None:
+    def _write(self, name: str, batch: Batch) -> None:
         objects, raw = self.known.objects, records.encode(batch)
         if not objects.create(name, raw):
             stored = objects.get(name)
@@ -188,40 +183,28 @@ def _differs(new: NewState, entries: Mapping[str, Entry]) -> bool:
     return new.version is not None or entry is None or entry.semantic != new.state.digest.semantic
 
 
-def _places(versions: Mapping[str, Version]) -> dict[str, StoredPlace]:
-    return {
-        piece.sha256: piece.place
-        for version in versions.values()
-        for _, piece in content.pieces(version)
-    }
-
-
 def _new_versions(
     changed: Sequence[NewState], places: Mapping[str, StoredPlace], author: Author
 ) -> tuple[Version, ...]:
     push, made = records.new_push(), times.now()
     return tuple(
-        _new_version(new, new.version or records.version_id(push, number), places, author, made)
+        relocated(
+            Version(
+                version=new.version or records.version_id(push, number),
+                key=new.state.key,
+                state=new.state,
+                objects=(),
+                at=(),
+                made=made,
+                by=author.by,
+                commit=author.commit,
+                place=new.place,
+                refresh=new.refresh,
+            ),
+            places,
+        )
         for number, new in enumerate(changed)
     )
-
-
-def _new_version(
-    new: NewState, version: str, places: Mapping[str, StoredPlace], author: Author, made: str
-) -> Version:
-    bare = Version(
-        version=version,
-        key=new.state.key,
-        state=new.state,
-        objects=(),
-        at=(),
-        made=made,
-        by=author.by,
-        commit=author.commit,
-        place=new.place,
-        refresh=new.refresh,
-    )
-    return relocated(bare, places)
 
 
 def relocated(version: Version, places: Mapping[str, StoredPlace]) -> Version:

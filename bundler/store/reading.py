@@ -29,8 +29,7 @@ class Versions:
         """The versions that exist, read in parallel."""
         ids = list(wanted)
         names = sorted({records.batch_name(version) for version in ids})
-        for _ in content.in_parallel([partial(self._batch, name) for name in names], _AT_ONCE):
-            pass
+        content.in_parallel([partial(self._batch, name) for name in names], _AT_ONCE)
         found = ((version, self.find(version)) for version in ids)
         return {version: item for version, item in found if item is not None}
 

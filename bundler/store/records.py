@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import uuid
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import msgspec
@@ -173,6 +174,15 @@ def batch_name(version: str) -> str:
     return f"versions/{uuid.UUID(version).hex[:_PUSH_DIGITS]}.json"
 
 
+def batches(versions: Iterable[Version]) -> dict[str, Batch]:
+    """The versions by the object that holds them."""
+    found: dict[str, tuple[Version, ...]] = {}
+    for version in versions:
+        name = batch_name(version.version)
+        found[name] = (*found.get(name, ()), version)
+    return {name: Batch(members) for name, members in found.items()}
+
+
 def is_version(text: str) -> bool:
     """Whether a text is a version's UUID."""
     try:
@@ -221,12 +231,7 @@ def _problem(version: Version, name: str) -> str | None:
     return None
 
 
-def _warm_up() -> None:
-    """Prepares msgspec's decoders: it prepares a type at its first use, and crashes if two
-    threads do so concurrently."""
-    for model in (Format, Batch, Current, Change, Joined, Shard, KeyRefresh):
-        msgspec.json.Decoder(model)
-    parse(build(Contents(())).raw)
-
-
-_warm_up()
+# msgspec prepares a type at its first use, and crashes if two threads do so concurrently.
+for _model in (Format, Batch, Current, Change, Joined, Shard, KeyRefresh):
+    msgspec.json.Decoder(_model)
+parse(build(Contents(())).raw)

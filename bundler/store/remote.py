@@ -16,6 +16,10 @@ from functools import cached_property, partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+import obstore
+import obstore.store
+from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PreconditionError
+
 from bundler.errors import (
     BundlerError,
     ConfigurationError,
@@ -24,7 +28,6 @@ from bundler.errors import (
     Unavailable,
 )
 from bundler.store.objects import Buffer, Listed, StoredObject, shown
-from bundler.system.installed import installed
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -72,8 +75,6 @@ class Bucket:
         return self._store
 
     def get(self, name: str) -> StoredObject | None:
-        import obstore
-
         try:
             with self._errors(f"read {name}"):
                 result = obstore.get(self._store, name)
@@ -84,8 +85,6 @@ class Bucket:
         return StoredObject(data, _tag(meta), meta["last_modified"].timestamp())
 
     def read(self, name: str, start: int, length: int) -> Buffer:
-        import obstore
-
         with self._errors(f"read {name}"):
             return obstore.get_range(self._store, name, start=start, length=length)
 
@@ -98,9 +97,6 @@ class Bucket:
         return self._conditional(name, data, mode)
 
     def _conditional(self, name: str, data: bytes, mode: Any) -> bool:
-        import obstore
-        from obstore.exceptions import AlreadyExistsError, NotFoundError, PreconditionError
-
         try:
             with self._errors(f"write {name}"):
                 obstore.put(self._store, name, data, mode=mode)
@@ -111,8 +107,6 @@ class Bucket:
         return True
 
     def write(self, name: str, chunks: Iterable[Buffer], size: int) -> None:
-        import obstore
-
         source = _Source(chunks)
         try:
             with self._errors(f"write {name}"):
@@ -133,8 +127,6 @@ class Bucket:
             raise
 
     def delete(self, names: Sequence[str]) -> None:
-        import obstore
-
         for name in names:
             try:
                 with self._errors(f"delete {name}"):
@@ -143,8 +135,6 @@ class Bucket:
                 continue
 
     def list(self, prefix: str) -> Iterator[Listed]:
-        import obstore
-
         with self._errors(f"list {prefix}"):
             for batch in obstore.list(self._store, prefix):
                 for meta in batch:
@@ -153,8 +143,6 @@ class Bucket:
     @contextmanager
     def _errors(self, action: str) -> Iterator[None]:
         """Converts the library's errors into ours; their texts may contain credentials."""
-        from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
-
         try:
             yield
         except (AlreadyExistsError, PreconditionError):
@@ -236,15 +224,6 @@ def _no_bucket(url: str) -> ConfigurationError:
 
 
 def _open(url: str, where: str, patience: float, config: Any = None) -> ObjectStore:
-    try:
-        import obstore.store
-    except ImportError:
-        raise ConfigurationError(
-            f"{where} requires obstore, which is not installed.",
-            hint=f"Install it: {installed().command('store')}",
-        ) from None
-    from obstore.exceptions import BaseError
-
     try:
         store: ObjectStore = obstore.store.from_url(
             url,

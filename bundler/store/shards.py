@@ -12,6 +12,7 @@ import hashlib
 import re
 import shlex
 from collections.abc import Sequence
+from typing import TypeVar
 
 from bundler.errors import ConfigurationError, UsageError, VerificationFailed
 from bundler.state.manifest import decode_canonical
@@ -22,6 +23,7 @@ from bundler.store.pushing import GRACE_SECONDS, NewState, Push
 from bundler.store.records import Current, Joined, Shard
 from bundler.store.store import Store
 
+_Model = TypeVar("_Model", Shard, Joined)
 _RUN = re.compile(r"^[A-Za-z0-9._-]{1,100}$")
 _SHARD = re.compile(r"^([1-9][0-9]{0,5})/([1-9][0-9]{0,5})$")
 
@@ -75,8 +77,8 @@ def join(store: Store, run: str, count: int, author: Author = NOBODY) -> Current
     """
     too_old = server_time(store.objects) - GRACE_SECONDS / 2
     shards, missing = _all(store, run, count, too_old)
-    before = _joined(store, run, count, too_old)
-    if before is not None and _is_done(before, shards, missing):
+    before = _recent(store, _joined_name(run), Joined, too_old)
+    if before is not None and before.count == count and _is_done(before, shards, missing):
         _forget(store, run, count)
         return before
     if missing:
@@ -115,25 +117,22 @@ def _forget(store: Store, run: str, count: int) -> None:
     store.objects.delete([_name(run, index) for index in range(1, count + 1)])
 
 
-def _joined(store: Store, run: str, count: int, too_old: float) -> Joined | None:
-    name = _joined_name(run)
+def _recent(store: Store, name: str, kind: type[_Model], too_old: float) -> _Model | None:
+    """A record of a run; None if it is missing, or from an earlier run with the same ID."""
     stored = store.objects.get(name)
     if stored is None or stored.modified < too_old:
         return None
-    joined = decode_canonical(stored.data, Joined, f"{store.url}/{name}")
-    return joined if joined.count == count else None
+    return decode_canonical(stored.data, kind, f"{store.url}/{name}")
 
 
 def _all(store: Store, run: str, count: int, too_old: float) -> tuple[list[Shard], list[str]]:
     """What the shards have pushed, and the missing shards, as ``3/10``."""
     shards, missing = [], []
     for index in range(1, count + 1):
-        name = _name(run, index)
-        stored = store.objects.get(name)
-        if stored is None or stored.modified < too_old:
+        shard = _recent(store, _name(run, index), Shard, too_old)
+        if shard is None:
             missing.append(f"{index}/{count}")
             continue
-        shard = decode_canonical(stored.data, Shard, f"{store.url}/{name}")
         if (shard.index, shard.count) != (index, count):
             raise UsageError(
                 f"Run {run} consists of {shard.count} shards, not {count}.",

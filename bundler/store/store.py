@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,27 +62,30 @@ class Store:
         self, versions: Sequence[Version], action: Action, author: Author = NOBODY
     ) -> Current:
         """Makes versions that are already in the store the current ones of their keys."""
+        return self._change(action, author, versions)
+
+    def remove(self, keys: Iterable[str], author: Author = NOBODY) -> Current:
+        """Leaves keys without a current version; their old versions stay until they are pruned."""
+        return self._change("remove", author, gone=frozenset(keys))
+
+    def _change(
+        self,
+        action: Action,
+        author: Author,
+        versions: Iterable[Version] = (),
+        gone: Collection[str] = (),
+    ) -> Current:
+        """Makes versions current, and leaves some keys without one."""
 
         def decide(now: Current | None) -> Current | None:
-            keys = dict(now.keys) if now else {}
+            before = now.keys if now else {}
+            keys = {key: entry for key, entry in before.items() if key not in gone}
             for version in versions:
                 _refuse_retired(now, version.version)
                 keys[version.key] = entry_of(version)
             return with_keys(now, keys)
 
         return pointer.advance(self.objects, action, author, decide)
-
-    def remove(self, keys: Iterable[str], author: Author = NOBODY) -> Current:
-        """Leaves keys without a current version; their old versions stay until they are pruned."""
-        gone = frozenset(keys)
-
-        def decide(now: Current | None) -> Current | None:
-            if now is None:
-                return None
-            left = {key: entry for key, entry in now.keys.items() if key not in gone}
-            return with_keys(now, left)
-
-        return pointer.advance(self.objects, "remove", author, decide)
 
     def label(self, key: str, label: str | None, author: Author = NOBODY) -> Current:
         """Records Dagster's note for a key whose state is elsewhere, instead of a version.
@@ -169,7 +172,8 @@ class Store:
         """The number of a set, and the version that each key had in it.
 
         moment: a set's number, or an RFC 3339 time, which means the set that was current then.
-        Raises `UsageError` for anything older than the oldest set that is kept.
+        Raises `UsageError` for anything older than the oldest set that is kept, unless it is the
+        one before that and its versions are still there.
         """
         current = self.require_current()
         passed: list[Change] = []
@@ -177,6 +181,11 @@ class Store:
             passed.append(change)
             if (change.number <= moment) if isinstance(moment, int) else (change.made <= moment):
                 return change.number, pointer.keys_at(current, passed, change.number)
+        # The oldest set says what it replaced; all of that may be pinned, for example.
+        before = pointer.keys_at(current, passed, current.oldest - 1)
+        is_next = isinstance(moment, int) and 0 < moment == current.oldest - 1
+        if is_next and len(self.known.find_all(before.values())) == len(before):
+            return current.oldest - 1, before
         raise UsageError(
             f"{self.url} has no set from {moment}; its oldest set is number {current.oldest}.",
             hint=f"List the sets: {self.command('list --sets')}",
@@ -202,17 +211,8 @@ class Store:
             )
         have = {key: entry.version for key, entry in current.keys.items()}
         wanted = {key: then[key] for key in (keys or then) if have.get(key) != then[key]}
-        found = self.all_of(wanted)
-        gone = frozenset() if keys else frozenset(have) - frozenset(then)
-
-        def decide(now: Current | None) -> Current | None:
-            entries = {k: v for k, v in (now.keys if now else {}).items() if k not in gone}
-            for version in found.values():
-                _refuse_retired(now, version.version)
-                entries[version.key] = entry_of(version)
-            return with_keys(now, entries)
-
-        return pointer.advance(self.objects, "rollback", author, decide)
+        gone = () if keys else have.keys() - then.keys()
+        return self._change("rollback", author, self.all_of(wanted).values(), gone)
 
     # --- pins ---------------------------------------------------------------------------------
 

@@ -152,6 +152,25 @@ def test_prune_leaves_shared_content_and_young_versions(
     assert len(list(store.history())) == 1
 
 
+@pytest.mark.parametrize("pinned", [True, False])
+def test_a_rollback_after_a_prune_needs_the_versions_and_not_the_set(
+    store: Store, states: Make, tmp_path: Path, pinned: bool
+) -> None:
+    before = store.push(states(A=b"1", B=b"1")).versions["A"]
+    store.push(states(A=b"2"))
+    if pinned:
+        store.pin(before)
+    prune.prune(store, prune.PruneRules(keep=1))
+    assert store.require_current().oldest == 2
+    if pinned:
+        assert store.rollback().number == 3
+    else:
+        with pytest.raises(UsageError, match="has no set from 1"):
+            store.rollback()
+    kept = b"1" if pinned else b"2"
+    assert contents(store, tmp_path) == {"A": {"state": kept}, "B": {"state": b"1"}}
+
+
 def test_bit_rot_is_found_and_never_pulled(store: Store, states: Make, tmp_path: Path) -> None:
     store.push(states(A=b"small", B=os.urandom(2 * MEBIBYTE)))
     for key, version in store.currents().items():
