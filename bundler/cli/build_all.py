@@ -29,7 +29,6 @@ _SHARED = (
     "bundler.refresh.outcome.classify",
     "bundler.refresh.run",
     "bundler.refresh.scanning",
-    "bundler.refresh.sources.command",
     "bundler.refresh.sources.component",
     "bundler.refresh.sources.dagster",
     "bundler.workflows.pipeline",

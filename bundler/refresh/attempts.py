@@ -17,21 +17,22 @@ import msgspec
 from bundler.errors import BadData, BundlerError, CredentialsRefused, Unavailable
 from bundler.listener import KeyProgress, Listener
 from bundler.project.options import DEFAULT_ATTEMPTS, DEFAULT_TIMEOUT_SECONDS, KeyOptions
-from bundler.refresh import vendor_exceptions
+from bundler.refresh import vendors
 from bundler.refresh.checks import LEFT_OUT, Baseline, CheckedState, check
 from bundler.refresh.discovery import LoadedSource
 from bundler.refresh.model import Component
-from bundler.refresh.outcome.exchanges import CopiedDirectory, Report, read
+from bundler.refresh.outcome.exchanges import Report, read
 from bundler.refresh.secrets import Secrets
 from bundler.refresh.validation import validate
-from bundler.refresh.vendors import kind_of
 from bundler.refresh.watching import watched
 from bundler.refresh.workers import Write
+from bundler.state.manifest import KeyRefresh
 from bundler.system.atomic import io_errors
 from bundler.system.retries import attempts
+from bundler.system.times import reproducible_now
 
 if TYPE_CHECKING:
-    from bundler.refresh.outcome.classify import Failure
+    from bundler.refresh.outcome.findings import Failure
 
 # Waits between attempts: from the first to the longest, doubled each time, plus jitter.
 _FIRST_WAIT_SECONDS = 0.2
@@ -79,6 +80,17 @@ class Fetched(msgspec.Struct, frozen=True):
     seconds: float
     notes: tuple[str, ...] = ()
 
+    def refresh_of(self, key: str) -> KeyRefresh:
+        """How the state of this key was made, for the run record."""
+        now = reproducible_now()
+        return KeyRefresh(
+            key,
+            attempts=self.attempts,
+            fetched=now,
+            confirmed=now,
+            environment_variables=self.environment,
+        )
+
 
 class KeyFailedError(Exception):
     """A key could not be refreshed. Contains what to report.
@@ -103,10 +115,9 @@ class KeyFailedError(Exception):
 class _AttemptFailedError(Exception):
     """One failed attempt; the retry decides what follows."""
 
-    def __init__(self, failure: Failure, write: Write, attempt: int) -> None:
+    def __init__(self, failure: Failure, attempt: _Attempt) -> None:
         super().__init__(failure.error.what)
         self.failure = failure
-        self.write = write
         self.attempt = attempt
 
 
@@ -125,49 +136,13 @@ async def fetch(job: KeyJob, scratch: Path, listener: Listener) -> Fetched:
     try:
         async for attempt in retrying:
             with attempt:
-                return await _fetch_once(job, scratch, attempt.num, began, listener)
+                number = attempt.num
+                listener.key(KeyProgress(job.component.key, "fetching", number))
+                return await _Attempt.of(job, scratch, number).run(began, listener)
     except _AttemptFailedError as failed:
         error = _telling(failed.failure, earlier)
-        seen = failed.failure.seen
-        raise _failed(job, error, failed.write, failed.attempt, seen=seen) from failed
+        raise failed.attempt.failed(error, seen=failed.failure.seen) from failed
     raise AssertionError  # stamina ends with a result or the last exception
-
-
-async def _fetch_once(
-    job: KeyJob, scratch: Path, attempt: int, began: float, listener: Listener
-) -> Fetched:
-    listener.key(KeyProgress(job.component.key, "fetching", attempt))
-    write = _write(job, scratch, attempt)
-    if write.previous_path is not None:
-        await asyncio.to_thread(_copy_previous, job, write.previous_path)
-    async with watched(job.component.key, attempt, write.state_path.parent, listener):
-        failure = await _attempt(job, write, began + job.timeout)
-    if failure is not None:
-        raise _AttemptFailedError(failure, write, attempt)
-    report = _report(job, write)
-    checked = await _check(job, write, attempt, report)
-    normal = kind_of(job.component).expected
-    names = {*job.component.environment_variables, *report.environment}
-    return Fetched(
-        checked=checked,
-        environment=tuple(sorted(names)),
-        skew=_skew(report),
-        attempts=attempt,
-        seconds=time.monotonic() - began,
-        notes=tuple(vendor_exceptions.notes(report.expected, normal, job.options.allow_http)),
-    )
-
-
-def _skew(report: Report) -> float:
-    """Seconds by which a server's clock differs from ours, according to its last answer."""
-    if report.last is None or not report.last.date:
-        return 0.0
-    try:
-        from email.utils import parsedate_to_datetime
-
-        return parsedate_to_datetime(report.last.date).timestamp() - time.time()
-    except ValueError:
-        return 0.0
 
 
 def _telling(failure: Failure, earlier: Sequence[Failure]) -> BundlerError:
@@ -189,19 +164,172 @@ def _next(
     """Whether there is another attempt; a number is how many seconds to wait for it."""
     if not isinstance(error, _AttemptFailedError):
         return False
-    failure, attempt = error.failure, error.attempt
-    if (
-        attempt >= job.attempts
-        or failure.retry == "no"
-        or (failure.retry == "once" and attempt > 1)
-    ):
+    failure, number = error.failure, error.attempt.number
+    most = {"no": 1, "once": 2, "yes": job.attempts}[failure.retry]
+    if number >= min(most, job.attempts):
         return False
     if time.monotonic() + max(failure.wait or 0.0, _FIRST_WAIT_SECONDS) >= deadline:
         return False
     earlier.append(failure)
     key = job.component.key
-    listener.key(KeyProgress(key, "retrying", attempt, detail=failure.error.problem))
+    listener.key(KeyProgress(key, "retrying", number, detail=failure.error.problem))
     return failure.wait or True
+
+
+class _Attempt(msgspec.Struct, frozen=True):
+    """One call of the component. number: from 1."""
+
+    job: KeyJob
+    write: Write
+    number: int
+
+    @classmethod
+    def of(cls, job: KeyJob, scratch: Path, number: int) -> _Attempt:
+        key = job.component.key
+        directory = job.directory(key)
+        # On the same disk, so that a program can rename it. Its path has the same prefix as the
+        # staged state's: no state may contain either.
+        previous = directory.with_name(f"{directory.name}@previous") / "state"
+        name = f"{directory.name[:100]}-{id(job)}-{number}"
+        write = Write(
+            key=key,
+            root=job.source.source.project.root,
+            state_path=directory / "state",
+            report=scratch / f"{name}.report",
+            log=scratch / f"{name}.log",
+            leave_out=(*LEFT_OUT, *job.options.exclude),
+            keep=job.options.include,
+            previous_path=previous if job.source.source.starts_from_previous(key) else None,
+        )
+        return cls(job, write, number)
+
+    @property
+    def secrets(self) -> Secrets:
+        return self.job.source.surroundings.secrets
+
+    async def run(self, began: float, listener: Listener) -> Fetched:
+        """Raises `_AttemptFailedError`, or `KeyFailedError` for a state that may not be
+        published."""
+        job, write = self.job, self.write
+        if write.previous_path is not None:
+            await asyncio.to_thread(_copy_previous, job, write.previous_path)
+        async with watched(job.component.key, self.number, write.state_path.parent, listener):
+            failure = await self._call(began + job.timeout)
+        if failure is not None:
+            raise _AttemptFailedError(failure, self)
+        report = self._report()
+        checked = await self._check(report)
+        normal = vendors.kind_of(job.component).expected
+        names = {*job.component.environment_variables, *report.environment}
+        return Fetched(
+            checked=checked,
+            environment=tuple(sorted(names)),
+            skew=_skew(report),
+            attempts=self.number,
+            seconds=time.monotonic() - began,
+            notes=tuple(vendors.notes(report.expected, normal, job.options.allow_http)),
+        )
+
+    async def _call(self, deadline: float) -> Failure | None:
+        """None if it succeeded."""
+        job, write = self.job, self.write
+        late: float | None = None
+        status = 0
+        try:
+            remaining = deadline - time.monotonic()
+            status = await asyncio.wait_for(job.source.worker.write(write), remaining)
+        except (asyncio.TimeoutError, TimeoutError):
+            late = job.timeout
+        by_exit = job.source.source.judged_by == "exit" and late is None and os.WIFEXITED(status)
+        if by_exit and not read(write.report).raised:  # else the program could not be started
+            if status == 0:
+                return None
+            from bundler.refresh.outcome.classify import of_command
+
+            output = "\n".join(_tail(write.log, self.secrets))
+            code = os.WEXITSTATUS(status)
+            return of_command(job.component, code, output, secrets=self.secrets)
+        from bundler.refresh.outcome.classify import failure_of
+
+        report = self._report()
+        return failure_of(
+            job.component,
+            report,
+            secrets=self.secrets,
+            deadline=late,
+            signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
+        ) or self._lost(report)
+
+    def _report(self) -> Report:
+        """What happened, compared with what may fail: by configuration, or for this kind."""
+        kind = vendors.kind_of(self.job.component)
+        normal = tuple(one.pattern for one in kind.expected)
+        report = read(self.write.report, (*self.job.options.allow_http, *normal))
+        return report if kind.whole_pages else msgspec.structs.replace(report, unfollowed=())
+
+    def _lost(self, report: Report) -> Failure | None:
+        """A failed request that would be normal if the last state did not have its subject."""
+        job = self.job
+        if job.baseline is None:
+            return None
+        before = job.baseline.directory / "state"
+        normal = vendors.kind_of(job.component).expected
+        with io_errors(before):
+            exchange = vendors.lost(report.expected, normal, job.options.allow_http, before)
+        if exchange is None:
+            return None
+        from bundler.refresh.outcome.classify import of_exchange
+        from bundler.refresh.outcome.findings import Wording
+
+        wording = Wording(job.component, self.secrets, report.environment)
+        though = ", although the last state has it"
+        return wording.partial(of_exchange(exchange), exchange, though)
+
+    async def _check(self, report: Report) -> CheckedState:
+        try:
+            return await asyncio.to_thread(self._judge, report)
+        except BundlerError as error:
+            raise self.failed(error) from error
+        except RecursionError as error:  # a program that loads it would fail the same way
+            key = self.job.component.key
+            told = BadData.of_key(
+                key, "the state is nested too deeply.", hint="Check what the API returns."
+            )
+            raise self.failed(told) from error
+
+    def _judge(self, report: Report) -> CheckedState:
+        job, write = self.job, self.write
+        # A state that has shrunk may be judged later: by its definitions
+        # (`bundler.refresh.removals`), or by the reader of the plan.
+        counts = job.options.limits_assets and job.source.source.kind == "dagster"
+        checked = check(
+            job.component,
+            write.state_path.parent,
+            job.options,
+            secrets=self.secrets,
+            baseline=job.baseline,
+            copies=report.copies,
+            written_at=job.source.worker.written_at(write),
+            counts_definitions=counts or job.is_planned,
+        )
+        validate(
+            job.component.key,
+            write.state_path,
+            job.options,
+            root=write.root,
+            environment=job.source.surroundings.environment,
+            secrets=self.secrets,
+        )
+        return checked
+
+    def failed(self, error: BundlerError, *, seen: bool = False) -> KeyFailedError:
+        """seen: whether the reason was seen on the wire; a traceback would hide it."""
+        after = f", after {self.number} attempts." if self.number > 1 else "."
+        problem = error.problem.rstrip(".") + after
+        again = type(error).of_key(self.job.component.key, problem, hint=error.hint)
+        quiet = seen or isinstance(error, (Unavailable, CredentialsRefused))
+        output = tuple(_tail(self.write.log, self.secrets, None))
+        return KeyFailedError(again, self.number, () if quiet else output[-_LOG_LINES:], output)
 
 
 def _copy_previous(job: KeyJob, path: Path) -> None:
@@ -214,133 +342,16 @@ def _copy_previous(job: KeyJob, path: Path) -> None:
             shutil.copytree(job.baseline.directory, path.parent, copy_function=shutil.copyfile)
 
 
-def _write(job: KeyJob, scratch: Path, attempt: int) -> Write:
-    key = job.component.key
-    directory = job.directory(key)
-    # On the same disk, so that a program can rename it. Its path has the same prefix as the staged
-    # state's: no state may contain either.
-    previous = directory.with_name(f"{directory.name}@previous") / "state"
-    name = f"{directory.name[:100]}-{id(job)}-{attempt}"
-    return Write(
-        key=key,
-        root=job.source.source.project.root,
-        state_path=directory / "state",
-        report=scratch / f"{name}.report",
-        log=scratch / f"{name}.log",
-        leave_out=(*LEFT_OUT, *job.options.exclude),
-        keep=job.options.include,
-        previous_path=previous if job.source.source.starts_from_previous(key) else None,
-    )
-
-
-async def _attempt(job: KeyJob, write: Write, deadline: float) -> Failure | None:
-    """One call of the component. None if it succeeded."""
-    late: float | None = None
-    status = 0
+def _skew(report: Report) -> float:
+    """Seconds by which a server's clock differs from ours, according to its last answer."""
+    if report.last is None or not report.last.date:
+        return 0.0
     try:
-        status = await asyncio.wait_for(job.source.worker.write(write), deadline - time.monotonic())
-    except (asyncio.TimeoutError, TimeoutError):
-        late = job.timeout
-    secrets = job.source.surroundings.secrets
-    by_exit = job.source.source.judged_by == "exit"
-    if by_exit and late is None and os.WIFEXITED(status):
-        report = read(write.report)
-        if not report.raised:  # else the program could not be started
-            if status == 0:
-                return None
-            from bundler.refresh.outcome.classify import of_command
+        from email.utils import parsedate_to_datetime
 
-            output = "\n".join(_tail(write.log, secrets))
-            return of_command(job.component, os.WEXITSTATUS(status), output, secrets=secrets)
-    report = _report(job, write)
-    from bundler.refresh.outcome.classify import failure_of
-
-    return failure_of(
-        job.component,
-        report,
-        secrets=secrets,
-        deadline=late,
-        signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
-    ) or _lost(job, report, secrets)
-
-
-def _report(job: KeyJob, write: Write) -> Report:
-    """What happened in an attempt, compared with what may fail: by configuration, or for this
-    kind."""
-    kind = kind_of(job.component)
-    normal = tuple(one.pattern for one in kind.expected)
-    report = read(write.report, (*job.options.allow_http, *normal))
-    return report if kind.whole_pages else msgspec.structs.replace(report, unfollowed=())
-
-
-def _lost(job: KeyJob, report: Report, secrets: Secrets) -> Failure | None:
-    """A failed request that would be normal if the last state did not have its subject."""
-    if job.baseline is None:
-        return None
-    before = job.baseline.directory / "state"
-    normal = kind_of(job.component).expected
-    with io_errors(before):
-        exchange = vendor_exceptions.lost(report.expected, normal, job.options.allow_http, before)
-    though = ", although the last state has it"
-    if exchange is None:
-        return None
-    from bundler.refresh.outcome.classify import partial as partial_failure
-
-    return partial_failure(job.component, exchange, secrets, report.environment, though)
-
-
-async def _check(job: KeyJob, write: Write, attempt: int, report: Report) -> CheckedState:
-    try:
-        return await asyncio.to_thread(_judge, job, write, report.copies)
-    except BundlerError as error:
-        raise _failed(job, error, write, attempt) from error
-    except RecursionError as error:  # a program that loads it would fail the same way
-        key = job.component.key
-        told = BadData.of_key(
-            key, "the state is nested too deeply.", hint="Check what the API returns."
-        )
-        raise _failed(job, told, write, attempt) from error
-
-
-def _is_judged_later(job: KeyJob) -> bool:
-    """Whether a state that has shrunk is judged later: by its definitions
-    (`bundler.refresh.removals`), or by the reader of the plan."""
-    counts = job.options.limits_assets and job.source.source.kind == "dagster"
-    return counts or job.is_planned
-
-
-def _judge(job: KeyJob, write: Write, copies: Sequence[CopiedDirectory]) -> CheckedState:
-    surroundings = job.source.surroundings
-    checked = check(
-        job.component,
-        write.state_path.parent,
-        job.options,
-        secrets=surroundings.secrets,
-        baseline=job.baseline,
-        copies=copies,
-        written_at=job.source.worker.written_at(write),
-        counts_definitions=_is_judged_later(job),
-    )
-    validate(
-        job.component.key,
-        write.state_path,
-        job.options,
-        root=write.root,
-        environment=surroundings.environment,
-        secrets=surroundings.secrets,
-    )
-    return checked
-
-
-def _failed(
-    job: KeyJob, error: BundlerError, write: Write, attempts: int, *, seen: bool = False
-) -> KeyFailedError:
-    problem = error.problem.rstrip(".") + (f", after {attempts} attempts." if attempts > 1 else ".")
-    again = type(error).of_key(job.component.key, problem, hint=error.hint)
-    # What was seen on the wire is sufficient; a traceback would hide it.
-    quiet = seen or isinstance(error, (Unavailable, CredentialsRefused))
-    output = tuple(_tail(write.log, job.source.surroundings.secrets, None))
-    return KeyFailedError(again, attempts, () if quiet else output[-_LOG_LINES:], output)
+        return parsedate_to_datetime(report.last.date).timestamp() - time.time()
+    except ValueError:
+        return 0.0
 
 
 def _tail(log: Path, secrets: Secrets, most: int | None = _LOG_LINES) -> list[str]:

@@ -7,7 +7,6 @@ smaller than before; it satisfies the project's own schema or command.
 
 from __future__ import annotations
 
-import itertools
 import os
 import shlex
 import shutil
@@ -109,12 +108,9 @@ def check(
     not refused here. Raises `BadData`, `CredentialsRefused`, `ConfigurationError` or
     `InputOutputError` naming key and file.
     """
-    key = component.key
-    kind = kind_of(component)
-    left_out = (
-        *(path for copy in copies for path in copy.left_out),
-        *_tidy(key, directory, options),
-    )
+    key, kind = component.key, kind_of(component)
+    left_out = [path for copy in copies for path in copy.left_out]
+    left_out += _tidy(key, directory, options)
     if kind.relocated:
         relocate(directory, [copy.source for copy in copies])
     try:
@@ -122,46 +118,33 @@ def check(
     except BadData as error:
         raise BadData.of_key(key, error.what, hint=error.hint) from error
     _refuse_nothing(key, tree, directory)
-    _refuse_secrets(
-        key,
-        tree,
-        directory,
-        options,
-        secrets=secrets,
-        written_at=written_at or str(directory),
-    )
+    place = written_at or str(directory)
+    _refuse_secrets(key, tree, directory, options, secrets=secrets, written_at=place)
+    writable = (*kind.writable, *options.writable)
+    if kind.relocated:
+        writable += dbt_projects.target_directories(tree)
     state = state_of(
         key,
         sanitize_key(key),
         tree,
         semantic=semantic_digest(directory, tree, kind, options),
-        writable=_writable(
-            (
-                *kind.writable,
-                *(dbt_projects.target_directories(tree) if kind.relocated else ()),
-                *options.writable,
-            ),
-            tree,
-        ),
+        writable=_writable(writable, tree),
     )
-    shrunk = None
+    shrunk, warnings = None, []
     try:
-        warnings = _refuse_loss(
-            directory, state, options, baseline, volatile=_volatile(kind, options)
-        )
+        new = _NewState(state, directory / _STATE, options, _volatile(kind, options))
+        warnings += new.refuse_loss(baseline)
     except _ShrunkError as error:
         if not counts_definitions:
             raise
-        shrunk, warnings = error, ()
+        shrunk = error
     databases = [file.path for file in tree.files if _any_match(file.path, _DATABASES)]
+    warnings += [f"{key}: the state contains the database {path}." for path in databases]
+    warnings += [f"{key}: {text}." for text in dbt_projects.warnings(copies)]
     return CheckedState(
         state,
-        left_out,
-        (
-            *warnings,
-            *(f"{key}: the state contains the database {path}." for path in databases),
-            *(f"{key}: {text}." for text in dbt_projects.warnings(copies)),
-        ),
+        tuple(left_out),
+        tuple(warnings),
         tuple(path for copy in copies for path in copy.ignored),
         sum(copy.ignored_count for copy in copies),
         shrunk,
@@ -170,17 +153,11 @@ def check(
 
 def _writable(patterns: tuple[str, ...], tree: StateTree) -> tuple[str, ...]:
     """The matching directories of the tree, without those inside another."""
-    directories = {
-        parent.as_posix()
-        for file in tree.files
-        for parent in PurePosixPath(file.path).parents
-        if parent.name
-    }
+    parents = {parent for file in tree.files for parent in PurePosixPath(file.path).parents}
     found: list[str] = []
-    for path in sorted(directories, key=len):
-        if any(path.startswith(f"{outer}/") for outer in found):
-            continue
-        if any(fnmatchcase(path, pattern) for pattern in patterns):
+    for path in sorted((str(parent) for parent in parents if parent.name), key=len):
+        inside = any(path.startswith(f"{outer}/") for outer in found)
+        if not inside and any(fnmatchcase(path, pattern) for pattern in patterns):
             found.append(path)
     return tuple(sorted(found))
 
@@ -316,38 +293,10 @@ def shrunk(
     compared = msgspec.structs.replace(options, min_entries=None)
     volatile = _volatile(kind_of(component), options)
     try:
-        _refuse_loss(new.directory, new.state, compared, baseline, volatile=volatile)
+        _NewState(new.state, new.directory / _STATE, compared, volatile).refuse_loss(baseline)
     except BadData as error:
         return error
     return None
-
-
-def _refuse_loss(
-    directory: Path,
-    state: State,
-    options: KeyOptions,
-    baseline: Baseline | None,
-    *,
-    volatile: Volatile,
-) -> tuple[str, ...]:
-    """Returns warnings: what is smaller than before, but not small enough to be refused."""
-    key, file = state.key, directory / _STATE
-    with io_errors(file):
-        empty = state.size == 0 or is_empty(file, volatile)
-    if empty and not options.allow_empty:
-        raise BadData.of_key(
-            key,
-            "the state is empty.",
-            hint="Check what the API returns. If an empty state is expected: --allow-empty "
-            f"{shlex.quote(key)}.",
-        )
-    if options.min_entries is not None:
-        _refuse_few(key, file, volatile, len(state.files), options.min_entries)
-    if baseline is None or _means_the_same(state, baseline):
-        return ()
-    if empty and options.allow_empty:
-        return ()
-    return tuple(_refuse_shrunk(state, file, options, baseline, volatile=volatile))
 
 
 def _means_the_same(state: State, baseline: Baseline) -> bool:
@@ -357,91 +306,110 @@ def _means_the_same(state: State, baseline: Baseline) -> bool:
     return now.dir_hash == before.dir_hash or now.semantic == before.semantic
 
 
-def _refuse_few(key: str, file: Path, volatile: Volatile, files: int, least: int) -> None:
-    try:
-        size = size_of(file, volatile)
-    except TooLargeToCountError as error:
-        raise BadData.of_key(
-            key,
-            "the state is too large to count its entries, which min-entries requires.",
-            hint="Use `json-schema` or `validate` instead of `min-entries` for this key.",
-        ) from error
-    entries = files if size is None else size.entries
-    if entries < least:
-        raise BadData.of_key(
-            key,
-            f"the state has {counted(entries, 'entry', 'entries')}, "
-            f"fewer than min-entries = {least}.",
-            hint="Check what the API returns.",
-        )
-
-
 class _ShrunkError(BadData):
     """The state is much smaller than it was."""
 
 
-def _refuse_shrunk(
-    state: State, file: Path, options: KeyOptions, baseline: Baseline, *, volatile: Volatile
-) -> Iterator[str]:
-    key = state.key
-    share = DEFAULT_SHRINK if options.shrink is None else options.shrink
-    paths = (baseline.directory / _STATE, file)
-    documents = _documents(*paths, volatile)
-    counts = _counts(documents, paths, volatile, (baseline.state.size, state.size))
-    lost = next(_lost(documents, counts, share), "")
-    if lost:
-        hint = (
-            f"Check what the API returns. If this is expected: --allow-shrink {shlex.quote(key)}."
-        )
-        raise _ShrunkError.of_key(key, f"{lost}.", hint=hint)
-    if share:
-        for less in itertools.islice(_lost(documents, counts, _SHARE_WITHOUT_A_WORD), 1):
-            yield f"{key}: {less}. To change the limits, set `shrink` or `min-entries`."
+class _NewState(msgspec.Struct, frozen=True):
+    """A state whose contents are counted. file: its main file."""
 
+    state: State
+    file: Path
+    options: KeyOptions
+    volatile: Volatile
 
-def _documents(before: Path, now: Path, volatile: Volatile) -> tuple[Any, Any] | None:
-    one, other = read_document(before), read_document(now)
-    if one is None or other is None:
-        return None
-    for document in (one[0], other[0]):
-        volatile.drop(document)
-    return one[0], other[0]
+    def refuse_loss(self, baseline: Baseline | None) -> list[str]:
+        """Returns warnings: what is smaller than before, but not small enough to be refused."""
+        key, options = self.state.key, self.options
+        with io_errors(self.file):
+            empty = self.state.size == 0 or is_empty(self.file, self.volatile)
+        if empty and not options.allow_empty:
+            raise BadData.of_key(
+                key,
+                "the state is empty.",
+                hint="Check what the API returns. If an empty state is expected: --allow-empty "
+                f"{shlex.quote(key)}.",
+            )
+        if options.min_entries is not None:
+            self._refuse_few(options.min_entries)
+        if baseline is None or empty or _means_the_same(self.state, baseline):
+            return []
+        return self._refuse_shrunk(baseline)
 
+    def _refuse_few(self, least: int) -> None:
+        key = self.state.key
+        try:
+            size = size_of(self.file, self.volatile)
+        except TooLargeToCountError as error:
+            raise BadData.of_key(
+                key,
+                "the state is too large to count its entries, which min-entries requires.",
+                hint="Use `json-schema` or `validate` instead of `min-entries` for this key.",
+            ) from error
+        entries = len(self.state.files) if size is None else size.entries
+        if entries < least:
+            raise BadData.of_key(
+                key,
+                f"the state has {counted(entries, 'entry', 'entries')}, "
+                f"fewer than min-entries = {least}.",
+                hint="Check what the API returns.",
+            )
 
-def _counts(
-    documents: tuple[Any, Any] | None,
-    paths: tuple[Path, Path],
-    volatile: Volatile,
-    sizes: tuple[int, int],
-) -> list[tuple[str, int, int]]:
-    """What is compared of the two states: a unit, and how many each has."""
-    if documents is not None:
-        before, now = documents
+    def _refuse_shrunk(self, baseline: Baseline) -> list[str]:
+        key = self.state.key
+        share = DEFAULT_SHRINK if self.options.shrink is None else self.options.shrink
+        documents = self._documents(baseline.directory / _STATE)
+        counts = self._counts(documents, baseline)
+        if lost := _first_loss(documents, counts, share):
+            option = f"--allow-shrink {shlex.quote(key)}"
+            hint = f"Check what the API returns. If this is expected: {option}."
+            raise _ShrunkError.of_key(key, f"{lost}.", hint=hint)
+        if share and (less := _first_loss(documents, counts, _SHARE_WITHOUT_A_WORD)):
+            return [f"{key}: {less}. To change the limits, set `shrink` or `min-entries`."]
+        return []
+
+    def _documents(self, before: Path) -> tuple[Any, Any] | None:
+        one, other = read_document(before), read_document(self.file)
+        if one is None or other is None:
+            return None
+        for document in (one[0], other[0]):
+            self.volatile.drop(document)
+        return one[0], other[0]
+
+    def _counts(
+        self, documents: tuple[Any, Any] | None, baseline: Baseline
+    ) -> list[tuple[str, int, int]]:
+        """What is compared of the two states: a unit, and how many each has."""
+        if documents is not None:
+            before, now = documents
+            return [
+                ("entries", count_entries(before), count_entries(now)),
+                ("values", count_values(before), count_values(now)),
+            ]
+        sizes = (baseline.state.size, self.state.size)
+        try:
+            one = size_of(baseline.directory / _STATE, self.volatile)
+            other = size_of(self.file, self.volatile)
+        except TooLargeToCountError:
+            return [("bytes (one is too large to count its entries)", *sizes)]
+        if one is None or other is None:
+            return [("bytes", *sizes)]
         return [
-            ("entries", count_entries(before), count_entries(now)),
-            ("values", count_values(before), count_values(now)),
+            ("entries", one.entries, other.entries),
+            ("bytes without white space", one.length, other.length),
         ]
-    try:
-        one, other = (size_of(path, volatile) for path in paths)
-    except TooLargeToCountError:
-        return [("bytes (one is too large to count its entries)", *sizes)]
-    if one is None or other is None:
-        return [("bytes", *sizes)]
-    return [
-        ("entries", one.entries, other.entries),
-        ("bytes without white space", one.length, other.length),
-    ]
 
 
-def _lost(
+def _first_loss(
     documents: tuple[Any, Any] | None, counts: list[tuple[str, int, int]], share: float
-) -> Iterator[str]:
-    """What has shrunk below that share: the state, or a collection in it."""
+) -> str:
+    """What has shrunk below that share: the state, or a collection in it; empty if nothing."""
     for unit, held, holds in counts:
         if holds < held * share:
-            yield f"the state has shrunk from {held} to {holds} {unit}"
+            return f"the state has shrunk from {held} to {holds} {unit}"
     for loss in losses(*documents, share) if documents else ():
-        yield f"`{loss.name}` in the state has shrunk from {loss.before} to {loss.now} entries"
+        return f"`{loss.name}` in the state has shrunk from {loss.before} to {loss.now} entries"
+    return ""
 
 
 # --- the semantic digest ----------------------------------------------------------------------

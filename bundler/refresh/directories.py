@@ -7,14 +7,12 @@ before `bundler.state.statedir.publish_together`, which publishes the whole set.
 from __future__ import annotations
 
 import asyncio
-import functools
 import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -27,7 +25,6 @@ from bundler.refresh.attempts import Fetched, KeyFailedError, KeyJob
 from bundler.refresh.checks import Baseline
 from bundler.refresh.discovery import LoadedSource
 from bundler.refresh.model import Component
-from bundler.refresh.removals import Removal, counterparts, counts_assets, vanished
 from bundler.refresh.reporting import tell_fetched
 from bundler.refresh.shared_keys import unique
 from bundler.refresh.vendors import kind_of
@@ -48,13 +45,8 @@ from bundler.state.manifest import (
 from bundler.state.statedir import Publication, Ready, Staging, StateDir, check_keys, sanitize_key
 from bundler.state.tree import scan
 from bundler.system.atomic import io_errors
-from bundler.system.times import reproducible_now
 from bundler.system.wording import counted
 from bundler.version import __version__
-
-if TYPE_CHECKING:
-    from bundler.project.projects import Project
-    from bundler.state.definitions import Definitions
 
 LOCAL: ManagementType = "LOCAL_FILESYSTEM"
 VERSIONED: ManagementType = "VERSIONED_STATE_STORAGE"
@@ -195,22 +187,27 @@ class Directory(msgspec.Struct):
 
         Raises `VerificationFailed` if that is not valid.
         """
-        without: list[str] = []
+        without = 0
         for component in self.local:
             key = component.key
-            mode = self.options.mode_of(key)
-            if not self.is_selected(component):
-                self._keep_unselected(key, without)
-            elif mode == "always" or (mode == "missing" and key not in self.baselines):
-                yield self.job(component, self.staging.key_directory, self.baselines.get(key))
+            if self.is_selected(component):
+                if self.fetches(key):
+                    yield self.job(component, self.staging.key_directory, self.baselines.get(key))
+                else:
+                    self._keep(key, listener)
+            elif key in self.baselines:  # without any message: the user has named other keys
+                self._use_baseline(key)
+                self.refreshes[key] = self.record[key]
             else:
-                self._keep(key, listener)
+                without += 1
         if without:
-            listener.note(
-                f"{counted(len(without), 'key')} without a valid state "
-                f"{'was' if len(without) == 1 else 'were'} not selected, and stay"
-                f"{'s' if len(without) == 1 else ''} without one."
-            )
+            keys = counted(without, "unselected key has", "unselected keys have")
+            listener.note(f"{keys} no valid state.")
+
+    def fetches(self, key: str) -> bool:
+        """Whether a selected key is fetched; otherwise it keeps its published state."""
+        mode = self.options.mode_of(key)
+        return mode == "always" or (mode == "missing" and key not in self.baselines)
 
     def is_selected(self, component: Component) -> bool:
         """Whether this key was asked for."""
@@ -223,18 +220,12 @@ class Directory(msgspec.Struct):
         self, component: Component, directory: Callable[[str], Path], baseline: Baseline | None
     ) -> KeyJob:
         """The job of fetching a key. directory: makes an empty key directory for it."""
-        source = next(item for item in self.sources if component in item.found.components)
-        options = self.options.of_key(component.key)
+        source, options = self.source_of(component), self.options.of_key(component.key)
         is_planned = self.published_in is not None
         return KeyJob(component, source, options, directory, baseline, is_planned)
 
-    def _keep_unselected(self, key: str, without: list[str]) -> None:
-        """Keeps a key's state without any message: the user has named other keys."""
-        if key in self.baselines:
-            self._use_baseline(key)
-            self.refreshes[key] = self.record[key]
-        else:
-            without.append(key)
+    def source_of(self, component: Component) -> LoadedSource:
+        return next(item for item in self.sources if component in item.found.components)
 
     def _keep(self, key: str, listener: Listener) -> None:
         if key not in self.baselines:
@@ -268,17 +259,13 @@ class Directory(msgspec.Struct):
         key, state = job.component.key, fetched.checked.state
         if fetched.checked.shrunk is not None:
             self.shrunk[key] = fetched.checked.shrunk
-        same = job.baseline is not None and (
-            job.baseline.state.digest.semantic == state.digest.semantic
-        )
+        before = job.baseline
+        same = before is not None and before.state.digest.semantic == state.digest.semantic
         self.states[key] = self._use_baseline(key) if same else state
-        self.refreshes[key] = KeyRefresh(
-            key=key,
-            attempts=fetched.attempts,
-            fetched=(self.record[key].fetched if same else None) or reproducible_now(),
-            confirmed=reproducible_now(),
-            environment_variables=fetched.environment,
-        )
+        refresh = fetched.refresh_of(key)
+        if same and (earlier := self.record[key].fetched):
+            refresh = msgspec.structs.replace(refresh, fetched=earlier)
+        self.refreshes[key] = refresh
         detail = "unchanged" if same else self._brief(job)
         tell_fetched(key, fetched, self.states[key], listener, detail=detail, changed=not same)
 
@@ -310,75 +297,25 @@ class Directory(msgspec.Struct):
         )
         return True
 
-    def dagster_project(self) -> Project | None:
-        """The project whose code location loads these states."""
-        found = (item.source for item in self.sources if item.source.kind == "dagster")
-        return next((source.project for source in found), None)
-
-    def changes_limited(self) -> bool:
-        """Whether a state changes whose removals `max-removed` limits."""
-        return any(
-            self.options.of_key(key).max_removed is not None
-            and self.baselines[old].state.digest.dir_hash != self.states[key].digest.dir_hash
-            for key, old in counterparts(self.baselines, self.states).items()
-        )
-
-    def vanished(self) -> tuple[Removal, ...]:
-        """Keys of the baseline that have no component any more, under no other name either."""
-        compared = counterparts(self.baselines, self.states).values()
-        gone = self.baselines.keys() - self.components.keys() - {*compared}
-        return vanished(gone if self.dagster_project() else (), self.options)
-
-    def refused_as_shrunk(self, before: Definitions) -> list[BadData]:
-        """States that have shrunk, unless their removed assets are limited and were counted.
-
-        before: what the states of the baseline define.
-        """
-        return [
-            error
-            for key, error in self.shrunk.items()
-            if not counts_assets(before, key, self.options)
-        ]
-
-    def before_and_after(self) -> tuple[dict[str, Path], dict[str, Path]]:
-        """The key directories of the baseline, and of what will be published."""
-        after = self.key_directories()
-        pairs = counterparts(self.baselines, after)
-        return {key: self.baselines[old].directory for key, old in pairs.items()}, after
-
-    def allow_removed(self, key: str, names: tuple[str, ...], listener: Listener) -> None:
-        """Records that a key lost more definitions than its limit, with approval."""
-        self.refreshes[key] = msgspec.structs.replace(self.refreshes[key], removed=names)
-        listener.warning(
-            f"{key}: --allow-removed lets {counted(len(names), 'definition')} be removed."
-        )
-
-    def allow_removed_keys(self, keys: tuple[str, ...], listener: Listener) -> None:
-        """Records that keys without a component are removed with approval, despite a limit."""
-        self.removed_keys = keys
-        for key in keys:
-            listener.warning(
-                f"{key} is removed with everything that it defines, because --allow-removed "
-                "allows it."
-            )
-
     def key_directories(self) -> dict[str, Path]:
         """The directory of each key's state that will be published."""
-        return {key: self._key_directory(state) for key, state in self.states.items()}
-
-    def _key_directory(self, state: State) -> Path:
-        if self._opened is not None and (self._opened.path / state.path).is_dir():
-            return self._opened.path / state.path
-        return self.statedir.path / state.path
+        staged = self._opened.path if self._opened is not None else None
+        return {
+            key: staged / state.path
+            if staged is not None and (staged / state.path).is_dir()
+            else self.statedir.path / state.path
+            for key, state in self.states.items()
+        }
 
     # --- publishing ---------------------------------------------------------------------------
 
     def ready(self) -> Ready:
         """Writes what was decided to disk, next to what is published."""
+        refresh, tool = self._refresh(), Tool("state-bundler", __version__)
         return self.staging.ready(
             tuple(self.states.values()),
             self._non_local(),
-            functools.partial(_record, self._refresh()),
+            lambda manifest: RunRecord(refresh=(refresh.of(manifest),), tool=tool),
         )
 
     async def settle(self, stack: AsyncExitStack, listener: Listener) -> Publication | None:
@@ -434,9 +371,11 @@ class Directory(msgspec.Struct):
         """
         stored = self.options.stored
         for component in self.components.values():
-            if stored is not None and component.management_type == VERSIONED:
+            if component.management_type != VERSIONED:
+                continue
+            if stored is not None:
                 await asyncio.to_thread(self._take_stored, component.key, stored, listener)
-            elif component.management_type == VERSIONED and self.is_selected(component):
+            elif self.is_selected(component):
                 listener.note(
                     f"{component.key} is {VERSIONED}: not embedded and not refreshed here."
                 )
@@ -469,67 +408,9 @@ class Directory(msgspec.Struct):
         )
 
 
-class Collected(msgspec.Struct, frozen=True):
-    """A state that was fetched without being published in a state directory.
-
-    place: of the state directory that its key belongs to. directory: its key directory.
-    """
-
-    place: str
-    component: Component
-    directory: Path
-    state: State
-    refresh: KeyRefresh
-
-
-class Collector(msgspec.Struct):
-    """Collects fetched states that are not published: of keys of some management types."""
-
-    folder: Path
-    of: Directory
-    types: tuple[ManagementType, ...]
-    collected: list[Collected] = msgspec.field(default_factory=list)
-
-    def jobs(self) -> Iterator[KeyJob]:
-        """The selected keys."""
-        for component in self.of.components.values():
-            if component.management_type in self.types and self.of.is_selected(component):
-                yield self.of.job(component, self._key_directory, None)
-
-    def _key_directory(self, key: str) -> Path:
-        target = self.folder / sanitize_key(key)
-        with io_errors(target):
-            shutil.rmtree(target, ignore_errors=True)
-            target.mkdir(parents=True)
-        return target
-
-    def take(self, job: KeyJob, fetched: Fetched, listener: Listener) -> None:
-        """Keeps a fetched state."""
-        key, state = job.component.key, fetched.checked.state
-        refresh = KeyRefresh(
-            key=key,
-            attempts=fetched.attempts,
-            fetched=reproducible_now(),
-            confirmed=reproducible_now(),
-            environment_variables=fetched.environment,
-        )
-        directory = self.folder / sanitize_key(key)
-        place = self.of.statedir.place
-        self.collected.append(Collected(place, job.component, directory, state, refresh))
-        tell_fetched(key, fetched, state, listener)
-
-    def take_stale(self, _job: KeyJob, _failed: KeyFailedError, _listener: Listener) -> bool:
-        """Does nothing: the storage keeps its latest version."""
-        return False
-
-
 def _verifies(baseline: Baseline) -> bool:
     """Whether a key directory still contains exactly what the manifest says."""
     try:
         return scan(baseline.directory).dir_hash == baseline.state.digest.dir_hash
     except BundlerError:
         return False
-
-
-def _record(record: DirectoryRefresh, manifest: Manifest) -> RunRecord:
-    return RunRecord(refresh=(record.of(manifest),), tool=Tool("state-bundler", __version__))

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from bundler.errors import BundlerError, Unavailable, raise_all
+from bundler.listener import Listener
+from bundler.project.options import RefreshOptions
+from bundler.refresh import forking
 from bundler.refresh.discovery_cache import CacheQuery
 from bundler.refresh.forking import Forks, Start
 from bundler.refresh.key_credentials import withheld
-from bundler.refresh.model import Found, Source, found_of
+from bundler.refresh.model import Found, Source, found_of, warnings_of
 from bundler.refresh.outcome.exchanges import links
+from bundler.refresh.scratch import scratch_folder
 from bundler.refresh.secret_values import named_files
 from bundler.refresh.sources import load_error, sources_of
 from bundler.refresh.surroundings import Surroundings, surroundings_of
 from bundler.refresh.workers import WorkerProcess, launch
 
 if TYPE_CHECKING:
-    from bundler.project.options import Inside
     from bundler.project.projects import Project
     from bundler.refresh.inside import Image
 
@@ -40,120 +44,112 @@ class LoadedSource(msgspec.Struct, frozen=True):
     surroundings: Surroundings
 
 
-def _start(
-    source: Source,
-    surroundings: Surroundings,
-    scratch: Path,
-    image: Image | None,
-    forks: Forks | None,
-) -> WorkerProcess:
-    """Starts a worker for this source, in an image or on this machine, without loading anything."""
-    if image is not None:
-        from bundler.refresh.inside import InsideWorker
-
-        output = scratch / f"inside-{id(source)}.log"
-        return InsideWorker(source, image, surroundings.environment, output)
-    how = launch(
-        _start_of(source, surroundings),
-        cwd=source.project.root,
-        output=scratch / "load.log",
-        forks=forks,
-    )
-    return WorkerProcess(how, str(source.python))
-
-
-def _start_of(source: Source, surroundings: Surroundings) -> Start:
-    return Start.of(source.python, source.kind, surroundings.environment)
-
-
-async def load_all(
+@asynccontextmanager
+async def loaded_sources(
     projects: Sequence[Project],
-    scratch: Path,
-    loaded: list[LoadedSource],
-    *,
-    named: Sequence[str] = (),
-    excluded: Sequence[str] = (),
-    inside: Inside | None = None,
+    options: RefreshOptions,
+    listener: Listener,
     keep: Keep | None = None,
-    forks: Forks | None = None,
-) -> None:
-    """Appends every source of the projects, with its worker running.
+) -> AsyncIterator[tuple[list[LoadedSource], Path]]:
+    """The sources with their workers, which end with the context, and a private scratch folder.
 
-    keep: receives each answer, with what it depends on in its event. forks: where workers can be
-    forked, which ends after them.
-
-    The caller closes the workers, also after an error. Raises one error for all that failed.
+    keep: receives each answer, with what it depends on in its event. Raises one error for all
+    sources that failed.
     """
-    image = None
-    if inside is not None:
-        from bundler.refresh.inside import Image
+    with scratch_folder() as scratch, forking.of_process() as forks:
+        # What a fork's parent has read would be missing in an answer that is kept.
+        loading = _Loading(scratch, keep, None if keep is not None else forks)
+        if options.inside is not None:
+            from bundler.refresh.inside import Image
 
-        image = await asyncio.to_thread(Image.find, inside)
-    queried = []
+            loading.image = await asyncio.to_thread(Image.find, options.inside)
+        try:
+            loaded = await loading.load_all(_queries(projects, options))
+            for warning in warnings_of([item.found for item in loaded], options.keys):
+                listener.warning(warning)
+            yield loaded, scratch
+        finally:
+            await asyncio.gather(*(worker.close() for worker in loading.workers))
+
+
+def _queries(
+    projects: Sequence[Project], options: RefreshOptions
+) -> Iterator[tuple[CacheQuery, Surroundings]]:
     for project in projects:
         config = project.config.refresh
         queries = [CacheQuery.of(source) for source in sources_of(project)]
         surroundings = surroundings_of(
             project,
-            named=(*named, *config.secrets),
-            excluded=(*excluded, *config.not_secrets),
+            named=(*options.secrets, *config.secrets),
+            excluded=(*options.not_secrets, *config.not_secrets),
         )
-        queried += [(query, surroundings) for query in queries]
-    if keep is not None:  # what a fork's parent has read would be missing in its answer
-        forks = None
-    if forks is not None:
-        forks.expect([_start_of(query.source, seen) for query, seen in queried])
-    order = {id(query.source): number for number, (query, _) in enumerate(queried)}
-    tasks = [
-        _load(query, seen, scratch, loaded, image=image, keep=keep, forks=forks)
-        for query, seen in queried
-    ]
-    results = await asyncio.gather(*tasks, return_exceptions=True)
-    failures = []
-    for result in results:
-        if isinstance(result, BundlerError):
-            failures.append(result)
-        elif isinstance(result, BaseException):
-            raise result
-    raise_all(failures)
-    # They finish in any order; the run record and the output keep that of the projects.
-    loaded.sort(key=lambda item: order[id(item.source)])
+        yield from ((query, surroundings) for query in queries)
 
 
-async def _load(
-    query: CacheQuery,
-    surroundings: Surroundings,
-    scratch: Path,
-    loaded: list[LoadedSource],
-    *,
-    image: Image | None,
-    keep: Keep | None,
-    forks: Forks | None,
-) -> None:
-    source = query.source
-    command = source.load
-    if keep is not None:
-        # What is withheld also depends on the files that variables name.
-        named = named_files(surroundings.environment, source.project.root)
-        command = {**command, "observed": (*query.files, *named)}
-    worker = _start(source, surroundings, scratch, image, forks)
-    try:
-        event = await asyncio.wait_for(worker.load(command), _LOAD_SECONDS)
-    except (asyncio.TimeoutError, TimeoutError) as error:
-        await worker.close()
-        raise Unavailable(
-            f"Loading the components of {source.project.name} took longer than {_LOAD_SECONDS:g} "
-            "s.",
-            hint="The project may be blocked during import; to find out, run `dg list components`.",
-        ) from error
-    except BaseException:
-        await worker.close()
-        raise
-    if event["event"] == "load-failed":
-        await worker.close()
-        name = image.inside.image if image is not None else None
-        raise load_error(source, links(event["chain"]), surroundings.secrets, name)
-    found = withheld(found_of(event), surroundings.secrets)
-    loaded.append(LoadedSource(source, found, worker, surroundings))
-    if keep is not None:
-        keep(query, event, found)
+class _Loading(msgspec.Struct):
+    """Where and how sources are loaded. image: None for this machine. workers: all started ones."""
+
+    scratch: Path
+    keep: Keep | None
+    forks: Forks | None
+    image: Image | None = None
+    workers: list[WorkerProcess] = msgspec.field(default_factory=list)
+
+    async def load_all(
+        self, queries: Iterable[tuple[CacheQuery, Surroundings]]
+    ) -> list[LoadedSource]:
+        queried = list(queries)
+        if self.forks is not None:
+            self.forks.expect([_start_of(query.source, seen) for query, seen in queried])
+        tasks = [self._load(query, seen) for query, seen in queried]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, BundlerError):
+                raise result
+        raise_all([result for result in results if isinstance(result, BundlerError)])
+        return [result for result in results if isinstance(result, LoadedSource)]
+
+    def _start(self, source: Source, surroundings: Surroundings) -> WorkerProcess:
+        """Starts a worker for this source, without loading anything."""
+        if self.image is not None:
+            from bundler.refresh.inside import InsideWorker
+
+            output = self.scratch / f"inside-{id(source)}.log"
+            return InsideWorker(source, self.image, surroundings.environment, output)
+        how = launch(
+            _start_of(source, surroundings),
+            cwd=source.project.root,
+            output=self.scratch / "load.log",
+            forks=self.forks,
+        )
+        return WorkerProcess(how, str(source.python))
+
+    async def _load(self, query: CacheQuery, surroundings: Surroundings) -> LoadedSource:
+        source = query.source
+        command = source.load
+        if self.keep is not None:
+            # What is withheld also depends on the files that variables name.
+            named = named_files(surroundings.environment, source.project.root)
+            command = {**command, "observed": (*query.files, *named)}
+        worker = self._start(source, surroundings)
+        self.workers.append(worker)
+        try:
+            event = await asyncio.wait_for(worker.load(command), _LOAD_SECONDS)
+        except (asyncio.TimeoutError, TimeoutError) as error:
+            raise Unavailable(
+                f"Loading the components of {source.project.name} took longer than "
+                f"{_LOAD_SECONDS:g} s.",
+                hint="The project may be blocked during import; to find out, run "
+                "`dg list components`.",
+            ) from error
+        if event["event"] == "load-failed":
+            name = self.image.inside.image if self.image is not None else None
+            raise load_error(source, links(event["chain"]), surroundings.secrets, name)
+        found = withheld(found_of(event), surroundings.secrets)
+        if self.keep is not None:
+            self.keep(query, event, found)
+        return LoadedSource(source, found, worker, surroundings)
+
+
+def _start_of(source: Source, surroundings: Surroundings) -> Start:
+    return Start.of(source.python, source.kind, surroundings.environment)

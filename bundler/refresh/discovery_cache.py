@@ -27,7 +27,7 @@ import msgspec
 
 from bundler.errors import InputOutputError
 from bundler.refresh import model
-from bundler.refresh.model import Found, Source, found_of
+from bundler.refresh.model import Found, Source, decoded, found_of
 from bundler.system import home
 from bundler.version import __version__
 from bundler.worker import inputs
@@ -214,12 +214,6 @@ def _is_ours(status: os.stat_result) -> bool:
     return status.st_uid == os.geteuid() and not stat.S_IMODE(status.st_mode) & 0o077
 
 
-def _decoded(kind: type, value: Any) -> Path:
-    if kind is not Path or not isinstance(value, str):
-        raise TypeError(f"{kind.__name__} is not kept.")
-    return Path(value)
-
-
 def _read(path: Path) -> CacheEntry | None:
     """None if there is no answer, or one that is damaged or not ours."""
     try:
@@ -228,7 +222,7 @@ def _read(path: Path) -> CacheEntry | None:
             if not stat.S_ISREG(status.st_mode) or not _is_ours(status):
                 return None
             data = stream.read(_MOST_BYTES + 1)
-        return msgspec.json.decode(zlib.decompress(data), type=CacheEntry, dec_hook=_decoded)
+        return msgspec.json.decode(zlib.decompress(data), type=CacheEntry, dec_hook=decoded)
     except (OSError, zlib.error, msgspec.DecodeError):
         return None
 

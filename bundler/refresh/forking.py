@@ -16,8 +16,9 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias
 
 import msgspec
 
@@ -106,21 +107,6 @@ class ForkedWorker:
         return [int(line) for line in self._said.split()]
 
 
-class Forks(Protocol):
-    """Where workers can be forked."""
-
-    def expect(self, starts: Sequence[Start]) -> None:
-        """Says which workers will be needed: a server for only one of a kind saves nothing."""
-
-    def fork(
-        self, start: Start, folder: Path, descriptors: tuple[int, int, int]
-    ) -> ForkedWorker | None:
-        """Returns a new worker, or None if it has to be started by itself.
-
-        folder: where it works. descriptors: of its commands, its events and its output.
-        """
-
-
 class ForkServers:
     """Interpreters to fork from, started once a second worker needs them."""
 
@@ -129,13 +115,16 @@ class ForkServers:
         self._servers: dict[Start, tuple[subprocess.Popen[bytes], socket.socket]] = {}
 
     def expect(self, starts: Sequence[Start]) -> None:
-        """See `Forks`."""
+        """Says which workers will be needed: a server for only one of a kind saves nothing."""
         self._needed.update(starts)
 
     def fork(
         self, start: Start, folder: Path, descriptors: tuple[int, int, int]
     ) -> ForkedWorker | None:
-        """See `Forks`."""
+        """Returns a new worker, or None if it has to be started by itself.
+
+        folder: where it works. descriptors: of its commands, its events and its output.
+        """
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _DESCRIPTORS_PER_WORKER
         if self._needed.total() > most:
             return None
@@ -209,7 +198,7 @@ class ParentForks:
     def fork(
         self, start: Start, folder: Path, descriptors: tuple[int, int, int]
     ) -> ForkedWorker | None:
-        """See `Forks`."""
+        """See `ForkServers`."""
         if not start.is_shareable:
             return None
         request = json.dumps([msgspec.to_builtins(start), str(folder)]).encode() + b"\n"
@@ -223,22 +212,22 @@ class ParentForks:
         return None
 
 
-class _OfProcess:
-    """parent: set in a forked process whose parent forks for it."""
-
-    parent: ParentForks | None = None
+# Where workers can be forked.
+Forks: TypeAlias = ForkServers | ParentForks
+# Set in a forked process whose parent forks for it.
+_parent: ContextVar[ParentForks | None] = ContextVar("parent", default=None)
 
 
 def ask_parent(connection: socket.socket) -> None:
     """From now on this process has its parent fork workers."""
-    _OfProcess.parent = ParentForks(connection)
+    _parent.set(ParentForks(connection))
 
 
 @contextmanager
 def of_process() -> Iterator[Forks]:
     """Where this process has workers forked."""
-    if _OfProcess.parent is not None:
-        yield _OfProcess.parent
+    if (parent := _parent.get()) is not None:
+        yield parent
         return
     servers = ForkServers()
     try:

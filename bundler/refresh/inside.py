@@ -15,6 +15,7 @@ The states are judged and published here, like all others.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import shutil
@@ -49,20 +50,9 @@ _FILES = (
 _MACHINE = frozenset(
     {
         *("PATH", "HOME", "PWD", "OLDPWD", "SHLVL", "_", "USER", "LOGNAME", "SHELL", "HOSTNAME"),
-        *(
-            "TERM",
-            "TMPDIR",
-            "TEMP",
-            "TMP",
-            "LANG",
-            "LANGUAGE",
-            "EDITOR",
-            "PAGER",
-            "DISPLAY",
-            "MAIL",
-        ),
+        *("TERM", "TMPDIR", "TEMP", "TMP", "LANG", "LANGUAGE", "EDITOR", "PAGER", "DISPLAY"),
         *("VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", "SSL_CERT_FILE", "SSL_CERT_DIR", "PS1", "MANPATH"),
-        *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "DAGSTER_HOME"),
+        *("MAIL", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "DAGSTER_HOME"),
     }
 )
 _MACHINE_PREFIXES = (
@@ -202,7 +192,8 @@ class InsideWorker(WorkerProcess):
             raise
         await asyncio.to_thread(self._copy_said, inside, write)
         if status == 0:
-            await asyncio.to_thread(self._copy_state, inside, write)
+            staged = (inside.state_path.parent, write.state_path.parent, write.key)
+            await asyncio.to_thread(self._copy_out, *staged)
         return status
 
     def _inside(self, write: Write) -> Write:
@@ -233,18 +224,17 @@ class InsideWorker(WorkerProcess):
             file.seek(0)
             self._container.put_archive(self._folder, file)
 
+    def _copy_out(self, directory: Path, target: Path, key: str) -> None:
+        with self._container.archive(str(directory)) as stream:
+            _unpack(stream, target, key)
+
     def _copy_said(self, inside: Write, write: Write) -> None:
         said = write.report.with_suffix(".said")
-        with self._container.archive(str(inside.report.parent)) as stream:
-            _unpack(stream, said, write.key)
+        self._copy_out(inside.report.parent, said, write.key)
         for name, path in (("report", write.report), ("log", write.log)):
             if (said / name).is_file() and not (said / name).is_symlink():
                 os.replace(said / name, path)
         shutil.rmtree(said)
-
-    def _copy_state(self, inside: Write, write: Write) -> None:
-        with self._container.archive(str(inside.state_path.parent)) as stream:
-            _unpack(stream, write.state_path.parent, write.key)
 
     async def close(self) -> None:
         self._hang_up()
@@ -327,7 +317,9 @@ def _unpack_one(
             here.mkdir()  # fails if a link with that name would lead elsewhere
         made.add(path)
     elif info.isreg():
-        _write(archive, info, here)
+        with open(here, "xb") as stream:
+            shutil.copyfileobj(archive.extractfile(info) or io.BytesIO(), stream, _BUFFER_BYTES)
+        here.chmod(stat.S_IMODE(info.mode) | 0o600)
     elif info.issym():
         os.symlink(info.linkname, here)
     elif info.isfifo():
@@ -339,12 +331,3 @@ def _unpack_one(
             f"{path} is {kind}, which a state must not contain.",
             hint="Make the component write regular files.",
         )
-
-
-def _write(archive: tarfile.TarFile, info: tarfile.TarInfo, path: Path) -> None:
-    source = archive.extractfile(info)
-    if source is None:
-        return
-    with open(path, "xb") as stream:
-        shutil.copyfileobj(source, stream, _BUFFER_BYTES)
-    path.chmod(stat.S_IMODE(info.mode) | 0o600)

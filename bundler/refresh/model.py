@@ -129,28 +129,11 @@ def warnings_of(found: Sequence[Found], selected: Sequence[str] = ()) -> Iterato
 
 def found_of(event: Mapping[str, Any]) -> Found:
     """The worker's ``found`` event as a value."""
-    return Found(
-        directory=Path(event["directory"]),
-        place=event["place"],
-        components=tuple(
-            Component(
-                key=told["key"],
-                management_type=told["management_type"],
-                kind=told["kind"],
-                refresh_if_dev=told["refresh_if_dev"],
-                location=told.get("location", ""),
-                line=told.get("line", 0),
-                warning=told.get("warning", ""),
-                ancestors=tuple(told.get("ancestors", ())),
-                made_of=told.get("made_of", ""),
-                key_variables=tuple(told.get("key_variables", ())),
-                environment_variables=tuple(told.get("environment_variables", ())),
-                unset_variables=tuple(told.get("unset_variables", ())),
-                defers_in=told.get("defers_in", ""),
-                unread=told.get("unread", ""),
-            )
-            for told in event["components"]
-        ),
-        version=event["version"],
-        warnings=tuple(event["warnings"]),
-    )
+    return msgspec.convert(event, Found, dec_hook=decoded)
+
+
+def decoded(kind: type, value: Any) -> Path:
+    """What msgspec does not know itself: a path. No worker and no cache may say anything else."""
+    if kind is not Path or not isinstance(value, str):
+        raise TypeError(f"{kind.__name__} is not kept.")
+    return Path(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -9,10 +10,11 @@ import msgspec
 
 from bundler.listener import Listener
 from bundler.project.options import RefreshOptions
-from bundler.refresh.declared import declared_at
 from bundler.refresh.directories import LOCAL, Directory
+from bundler.refresh.discovery import loaded_sources
 from bundler.refresh.model import Component
-from bundler.refresh.run import check_selection, directories_of, loaded_sources, run_to_end
+from bundler.refresh.reporting import declared_at
+from bundler.refresh.run import check_selection, directories_of, run_to_end
 from bundler.state.manifest import ManagementType
 
 if TYPE_CHECKING:
@@ -35,38 +37,30 @@ def preview(
     projects: Sequence[Project], options: RefreshOptions, listener: Listener
 ) -> tuple[PlannedKey, ...]:
     """What would happen to each key. Raises as a refresh does in its checks before fetching."""
-    return run_to_end(lambda _: _preview(projects, options, listener))
 
+    async def work(_: asyncio.Event) -> tuple[PlannedKey, ...]:
+        listener.phase("Finding components")
+        async with loaded_sources(projects, options, listener) as (loaded, _scratch):
+            directories = directories_of(loaded, options, listener)
+            check_selection(options, directories)
+            for directory in directories:
+                await directory.read_baselines(directory.statedir)
+            return tuple(key for directory in directories for key in _planned(directory))
 
-async def _preview(
-    projects: Sequence[Project], options: RefreshOptions, listener: Listener
-) -> tuple[PlannedKey, ...]:
-    listener.phase("Finding components")
-    async with loaded_sources(projects, options, listener) as (loaded, _):
-        directories = directories_of(loaded, options, listener)
-        check_selection(options, directories)
-        return tuple([key for directory in directories for key in await _keys(directory)])
-
-
-async def _keys(directory: Directory) -> list[PlannedKey]:
-    await directory.read_baselines(directory.statedir)
-    return list(_planned(directory))
+    return run_to_end(work)
 
 
 def _planned(directory: Directory) -> Iterator[PlannedKey]:
     for component in directory.components.values():
-        source = next(it for it in directory.sources if component in it.found.components)
         yield PlannedKey(
             component.key,
             component.management_type,
             _action(directory, component),
-            declared_at(source.source, component),
+            declared_at(directory.source_of(component).source, component),
         )
 
 
 def _action(directory: Directory, component: Component) -> Action:
     if component.management_type != LOCAL or not directory.is_selected(component):
         return "skip"
-    mode = directory.options.mode_of(component.key)
-    has_state = component.key in directory.baselines
-    return "fetch" if mode == "always" or (mode == "missing" and not has_state) else "keep"
+    return "fetch" if directory.fetches(component.key) else "keep"

@@ -29,11 +29,11 @@ import msgspec
 from bundler.errors import BundlerError, Unavailable
 from bundler.listener import SILENT
 from bundler.project.options import KeyOptions, RefreshOptions
-from bundler.refresh.discovery import LoadedSource
+from bundler.refresh.discovery import LoadedSource, loaded_sources
 from bundler.refresh.model import Component, Looked, Reached
 from bundler.refresh.outcome.classify import failure_of, of_command
 from bundler.refresh.outcome.exchanges import Report, read
-from bundler.refresh.run import loaded_sources, run_to_end
+from bundler.refresh.run import run_to_end
 from bundler.refresh.workers import Write
 from bundler.state.statedir import sanitize_key
 from bundler.system import process
@@ -67,13 +67,8 @@ async def _look(projects: Sequence[Project], seconds: float) -> Looked:
                 asks = not any(fnmatchcase(name, kind) for name in names for kind in _ASKS_NOBODY)
                 if asks and component.refused is None:
                     attempt = _Attempt(component, item, options.of_key(key), scratch, seconds)
-                    tasks.append(_in_turn(slots, attempt))
+                    tasks.append(attempt.run(slots))
         return Looked(found, tuple(await asyncio.gather(*tasks)))
-
-
-async def _in_turn(slots: asyncio.Semaphore, attempt: _Attempt) -> Reached:
-    async with slots:
-        return await attempt.run()
 
 
 @dataclass(frozen=True)
@@ -84,7 +79,11 @@ class _Attempt:
     scratch: Path
     seconds: float
 
-    async def run(self) -> Reached:
+    async def run(self, slots: asyncio.Semaphore) -> Reached:
+        async with slots:
+            return await self._run()
+
+    async def _run(self) -> Reached:
         began = time.monotonic()
         try:
             if self.options.reach:
@@ -144,9 +143,8 @@ class _Attempt:
             timeout=self.seconds,
         )
         output = (done.stderr or done.stdout).decode("utf-8", "replace")
-        failure = of_command(
-            _located(self.component, argv[0]), done.exit_code, output, secrets=secrets
-        )
+        program = msgspec.structs.replace(self.component, location=argv[0])
+        failure = of_command(program, done.exit_code, output, secrets=secrets)
         if failure is not None:
             raise failure.error
         return tuple(host for host, _ in _addresses(argv)) or (argv[0],)
@@ -158,10 +156,6 @@ class _Attempt:
         for host, secure in found:
             _connect(self.component.key, host, self.seconds, secure=secure)
         return tuple(host for host, _ in found)
-
-
-def _located(component: Component, program: str) -> Component:
-    return msgspec.structs.replace(component, location=program)
 
 
 def _hosts(report: Report) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bundler.refresh.dbt_projects import DECLARATION, PARSED
+from bundler.refresh.scanning import windows
 from bundler.system.atomic import io_errors
 from bundler.system.walking import walk
 
@@ -47,41 +48,25 @@ def _project_of(path: Path, directory: Path) -> Path:
 def _replace_all(path: Path, projects: Sequence[Path]) -> None:
     for project in projects:
         for old, new in _replacements(project, escaped=path.suffix == ".json"):
-            if _holds(path, old):
-                _replace(path, old, new)
+            with open(path, "rb") as stream:
+                found = any(old in window for _, window in windows(stream, len(old)))
+            if found:
+                beside = path.with_name(f"{path.name}.relocated")
+                with open(beside, "wb") as output:
+                    output.writelines(_replaced(path, old, new))
+                os.replace(beside, path)
 
 
 def _replacements(project: Path, *, escaped: bool) -> Iterator[tuple[bytes, bytes]]:
     for name in sorted({str(project), os.path.realpath(project)}):
-        if not escaped:  # msgpack prefixes strings with their length
+        if not escaped:
             old = os.fsencode(name)
-            yield old, _here(len(old))
+            # msgpack prefixes strings with their length, so "." is as long: "./././."
+            yield old, (b"./" * len(old))[: len(old)]
             continue
         for ascii_only in (True, False):
             old = json.dumps(name, ensure_ascii=ascii_only)[1:-1].encode("utf-8", "surrogateescape")
             yield from ((old + end, b"." + end) for end in (b'"', b"/"))
-
-
-def _here(length: int) -> bytes:
-    """``.`` in the same number of bytes: ``./././.``"""
-    return (b"./" * length)[:length]
-
-
-def _holds(path: Path, form: bytes) -> bool:
-    with open(path, "rb") as stream:
-        tail = b""
-        while chunk := stream.read(_CHUNK_BYTES):
-            if form in tail + chunk:
-                return True
-            tail = (tail + chunk)[1 - len(form) :]
-    return False
-
-
-def _replace(path: Path, old: bytes, new: bytes) -> None:
-    beside = path.with_name(f"{path.name}.relocated")
-    with open(beside, "wb") as output:
-        output.writelines(_replaced(path, old, new))
-    os.replace(beside, path)
 
 
 def _replaced(path: Path, old: bytes, new: bytes) -> Iterator[bytes]:

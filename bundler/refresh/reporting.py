@@ -1,22 +1,27 @@
-"""Reports of a refresh: warnings, each failure, the conclusion. Prints nothing."""
+"""Reports of a refresh: warnings, where keys are declared, the conclusion. Prints nothing."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from bundler.errors import BundlerError
 from bundler.listener import KeyProgress, Listener
-from bundler.refresh.attempts import Fetched, KeyFailedError, KeyJob
-from bundler.refresh.declared import declared_at
+from bundler.refresh.attempts import Fetched
+from bundler.refresh.model import Component, Source
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import State
+from bundler.system import home
+from bundler.system.atomic import save
 from bundler.system.wording import counted, nearest, size
 
 _MOST_KNOWN = 10
 _SHOWN_PATHS = 5
 _MOST_SKEW_SECONDS = 300.0
+_DECLARATION = re.compile(r"""\s*(?:key|component)\s*=\s*["'](.*)["']\s*(?:#.*)?$""")
+_ONLY_OWNER = 0o600
 
 
 def nearest_key(given: str, known: Collection[str]) -> str:
@@ -62,39 +67,6 @@ def _shortened(paths: Sequence[str], count: int) -> str:
     return ", ".join(paths[:_SHOWN_PATHS]) + (f" and {more} more" if more > 0 else "")
 
 
-def declare(failures: Sequence[BundlerError], jobs: Sequence[KeyJob]) -> None:
-    """Adds to each failure where its key is declared."""
-    by_key = {job.component.key: job for job in jobs}
-    for failure in failures:
-        if (job := by_key.get(failure.key or "")) is not None:
-            failure.where = declared_at(job.source.source, job.component)
-
-
-class Failing:
-    """Reports that a key has failed as soon as that is final; the caller reports why at the end.
-
-    Running keys continue, so that one run names everything that has to be fixed.
-    """
-
-    def __init__(self, keys: int, listener: Listener) -> None:
-        self.under_way = keys
-        self.outputs: dict[str, Sequence[str]] = {}
-        self._listener = listener
-        self._told_what_follows = False
-
-    def tell(self, key: str, failed: KeyFailedError) -> None:
-        others = self.under_way - 1
-        self.outputs[key] = failed.output
-        title = f"{failed.error.title} ({failed.error.exit_code})"
-        self._listener.key(KeyProgress(key, "failed", failed.attempts, detail=title))
-        for line in failed.log:
-            self._listener.note(f"{key} | {line}")
-        if others and not self._told_what_follows:
-            self._told_what_follows = True
-            keys = "other key continues" if others == 1 else f"{others} other keys continue"
-            self._listener.note(f"Nothing will be published. The {keys}, to find every failure.")
-
-
 def conclude(
     bundles: Sequence[Bundle], changed: Sequence[str], seconds: float, listener: Listener
 ) -> None:
@@ -113,3 +85,42 @@ def conclude(
 def _from_here(path: Path) -> str:
     shown = os.path.relpath(path)
     return str(path) if shown.startswith(os.pardir) else shown
+
+
+def declared_at(source: Source, component: Component) -> str:
+    """``file:line``, relative to the current directory if it is below; empty if unknown."""
+    if source.kind == "dagster":
+        file, line = source.project.root / component.location, component.line
+        if not component.location:
+            return ""
+    else:
+        file = source.project.config.file
+        line = _line_of(file, {component.key, component.location})
+    return f"{_from_here(file)}:{line}" if line else _from_here(file)
+
+
+def _line_of(file: Path, names: set[str]) -> int:
+    """The line of a configuration file that names a source's key or class; 0 if none does."""
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except (OSError, UnicodeError):
+        return 0
+    found = (
+        n for n, text in enumerate(lines, 1) if (it := _DECLARATION.match(text)) and it[1] in names
+    )
+    return next(found, 0)
+
+
+def write_failure_log(project: str, outputs: Mapping[str, Sequence[str]]) -> str:
+    """Writes the log and returns its path; empty if there is no output, or it cannot be written.
+
+    The project's next failure replaces it. outputs: lines without secrets, by key.
+    """
+    parts = ["".join(f"{it}\n" for it in (f"== {key}", *lines)) for key, lines in outputs.items()]
+    folder = home.logs() if any(outputs.values()) else None
+    if folder is not None:
+        path = folder / f"refresh-{re.sub(r'[^A-Za-z0-9._-]', '_', project)}.log"
+        with suppress(OSError):
+            save(path, "\n".join(parts).encode(), _ONLY_OWNER)
+            return str(path)
+    return ""

@@ -52,7 +52,7 @@ class Scanner:
         staged_at: the path of the staging area, which a hit reports as such.
         """
         with open(path, "rb") as stream:
-            for offset, window in _windows(stream, self._overlap):
+            for offset, window in windows(stream, self._overlap):
                 if staged_at in window:
                     return Hit("", 0)
                 found = self._in_window(window, key_material_allowed=key_material_allowed)
@@ -100,7 +100,7 @@ def _key_material(window: bytes, begins: Mapping[str, int]) -> Iterator[tuple[in
             yield before + position, what, None
 
 
-def _windows(stream: BinaryIO, overlap: int) -> Iterator[tuple[int, bytes]]:
+def windows(stream: BinaryIO, overlap: int) -> Iterator[tuple[int, bytes]]:
     """The whole stream in pieces with their offsets, each with the end of the previous one."""
     tail = b""
     offset = 0

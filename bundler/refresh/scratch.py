@@ -45,8 +45,8 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def _sweep(parent: Path) -> None:
-    with suppress(OSError):
-        for child in os.scandir(parent):
+    with suppress(OSError), os.scandir(parent) as children:
+        for child in children:
             if _NAME.fullmatch(child.name) and child.is_dir(follow_symlinks=False):
                 _remove_if_left(Path(child.path))
 

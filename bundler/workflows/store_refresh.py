@@ -17,7 +17,8 @@ from bundler.errors import ConfigurationError, Locked
 from bundler.listener import Listener
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project
-from bundler.refresh.directories import LOCAL, VERSIONED, Collected
+from bundler.refresh.collecting import Collected
+from bundler.refresh.directories import LOCAL, VERSIONED
 from bundler.refresh.run import Refreshed, fetch_into, refresh
 from bundler.store import shards
 from bundler.store.lease import POLL_SECONDS, Held, lease

@@ -239,7 +239,7 @@ def import_everything() -> None:
     for name in (
         *("artifacts.image.oci", "artifacts.python.pex.building", "artifacts.verify"),
         *("cli.build", "cli.refresh", "cli.run", "cli.verify", "refresh.run", "state.directory"),
-        *("refresh.sources.command", "setup.doctor", "setup.init", "store.store"),
+        *("refresh.sources.component", "setup.doctor", "setup.init", "store.store"),
         *("workflows.embed", "workflows.update"),
     ):
         __import__(f"bundler.{name}")

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import msgspec
@@ -43,13 +43,7 @@ from bundler.errors import (
     Unavailable,
 )
 from bundler.refresh.model import Component
-from bundler.refresh.outcome.clones import (
-    Retry,
-    clone_without_project,
-    is_cloned,
-    of_clone,
-    of_package,
-)
+from bundler.refresh.outcome.clones import clone_without_project, is_cloned, of_clone, of_package
 from bundler.refresh.outcome.exchanges import (
     _DBT_ENDED,
     _MAX_QUOTED,
@@ -58,17 +52,9 @@ from bundler.refresh.outcome.exchanges import (
     Report,
     quoted,
 )
-from bundler.refresh.outcome.faults import (
-    CERTIFICATE,
-    FAULT_HINTS,
-    PROXY_NAMES,
-    PROXY_STATUS,
-    RETRY,
-    SAYS,
-    fault_of,
-)
+from bundler.refresh.outcome.faults import CERTIFICATE, FAULTS, PROXY_NAMES, PROXY_STATUS, fault_of
+from bundler.refresh.outcome.findings import Failure, Finding, Retry, Wording, of_status
 from bundler.refresh.secrets import Secrets
-from bundler.system.secret_names import has_a_secret_name
 
 _AGAIN = "Try again. If it happens again, contact the operator of {host}."
 _BUSY = (
@@ -80,40 +66,33 @@ _NO_ANSWER = (
     "Check the URL of the component: http or https, the host, a trailing slash. A redirect may "
     "also lead to a login page."
 )
-# Problems of a body, whether a retry may help, and what to do.
-_BODIES: dict[str, tuple[type[BundlerError], str, Retry, str]] = {
-    "html": (Unavailable, "the response from {host} is HTML", "once", _PAGE),
-    "cut": (Unavailable, "the response from {host} was cut off", "once", _AGAIN),
-    "empty": (Unavailable, "{host} answered {status} without a body", "once", _AGAIN),
-    "partial": (Unavailable, "{host} sent only part of the data, with status 206", "once", _AGAIN),
-    "not-modified": (
-        Unavailable,
-        "{host} answered 304 instead of sending the data",
-        "once",
-        _AGAIN,
+# Problems of a body.
+_BODIES = {
+    "html": Finding(Unavailable, "the response from {host} is HTML", "once", hint=_PAGE),
+    "cut": FAULTS["cut"],
+    "empty": Finding(Unavailable, "{host} answered {status} without a body", "once", hint=_AGAIN),
+    "partial": Finding(
+        Unavailable, "{host} sent only part of the data, with status 206", "once", hint=_AGAIN
     ),
-    "redirect": (
+    "not-modified": Finding(
+        Unavailable, "{host} answered 304 instead of sending the data", "once", hint=_AGAIN
+    ),
+    "redirect": Finding(
         Unavailable,
         "{host} answered {status}, and the redirect did not lead to a response",
-        "no",
-        _NO_ANSWER,
+        hint=_NO_ANSWER,
     ),
-    "not-utf-8": (
-        BadData,
-        "the response from {host} is not in the encoding that it declares",
-        "no",
-        "",
+    "not-utf-8": Finding(
+        BadData, "the response from {host} is not in the encoding that it declares"
     ),
-    "too-deep": (BadData, "the JSON from {host} is nested too deeply", "no", ""),
-    "bomb": (BadData, "the response from {host} decompresses to over 200 times its size", "no", ""),
-    "graphql-errors": (BadData, "{host} answered with GraphQL errors", "no", ""),
-    "more": (BadData, "{host} reported further pages, which were not requested", "no", ""),
+    "too-deep": Finding(BadData, "the JSON from {host} is nested too deeply"),
+    "bomb": Finding(BadData, "the response from {host} decompresses to over 200 times its size"),
+    "graphql-errors": Finding(BadData, "{host} answered with GraphQL errors"),
+    "more": Finding(BadData, "{host} reported further pages, which were not requested"),
 }
 # Of `bundler.worker.command_worker`.
 _NOT_STARTED = "ProgramNotStartedError"
 _WHERE_PROGRAMS_ARE = "Install it next to the project's interpreter, or put it on PATH."
-# Variables that say where a system is, not who asks it.
-_PLACES = re.compile(r"(?i)URL|URI|HOST|ENDPOINT|SERVER|DOMAIN|BASE|REGION|PORT|PATH|DIR|FILE|SITE")
 # The names of JSON decoders' exceptions.
 _NOT_JSON = frozenset({"JSONDecodeError", "DecodeError", "ContentTypeError", "ExpatError"})
 _SHAPE = frozenset(
@@ -134,6 +113,8 @@ _NO_DBT_PROJECT = frozenset(
     }
 )
 _ERROR_STATUS = re.compile(r"\b([45]\d\d)\b")
+# Where `os.environ` raises.
+_FROM_OS = re.compile(r"\bos(\.py|>):\d+ in")
 _POOL = re.compile(r"HTTPS?ConnectionPool\(host='([\w.-]+)'")
 # https://cloud.google.com/looker/docs/api-auth
 _LOOKER_LOGIN = re.compile(r"/api/\d\.\d/login")
@@ -151,42 +132,11 @@ _SYSEXITS: dict[int, tuple[type[BundlerError], Retry]] = {
 # https://curl.se/libcurl/c/libcurl-errors.html
 _CURL: dict[int, tuple[type[BundlerError], Retry]] = {
     3: (ConfigurationError, "no"),
-    5: (Unavailable, "yes"),
-    6: (Unavailable, "yes"),
-    7: (Unavailable, "yes"),
+    **dict.fromkeys((5, 6, 7, 22, 28, 52, 56), (Unavailable, "yes")),
     18: (Unavailable, "once"),
-    22: (Unavailable, "yes"),
-    28: (Unavailable, "yes"),
-    35: (Unavailable, "no"),
-    52: (Unavailable, "yes"),
-    56: (Unavailable, "yes"),
-    60: (Unavailable, "no"),
+    **dict.fromkeys((35, 60), (Unavailable, "no")),
     67: (CredentialsRefused, "no"),
 }
-
-
-class Failure(msgspec.Struct, frozen=True):
-    """A failed attempt.
-
-    wait: seconds that the server asked for before another one. late: whether the deadline has ended
-    it. seen: whether the reason was seen on the wire.
-    """
-
-    error: BundlerError
-    retry: Retry = "no"
-    wait: float | None = None
-    late: bool = False
-    seen: bool = False
-
-
-class _Finding(msgspec.Struct, frozen=True):
-    """A failure before it is worded: the class, what happened, and whether a retry may help."""
-
-    kind: type[BundlerError]
-    says: str
-    retry: Retry = "no"
-    wait: float | None = None
-    hint: str = ""
 
 
 def failure_of(
@@ -202,34 +152,36 @@ def failure_of(
     deadline: in seconds, if the attempt was stopped for exceeding it. signal: the one that ended
     it, if it was not ours.
     """
-    if report.blind:
-        says = f"its requests cannot be observed in {report.blind}"
-        hint = "Install an earlier version of that library, or a newer state-bundler."
-        return _say(component, _Finding(ToolFailed, says, hint=hint), None, secrets)
-    if report.uncopied:
-        hint = "Run `git status` in that directory: a FIFO, a lock or a network disk can block git."
-        return _say(component, _Finding(ToolFailed, report.uncopied, hint=hint), None, secrets)
-    if deadline is not None:
-        finding = _late(report, deadline)
-        late = _say(component, finding, report.waiting, secrets, report.environment)
+    wording = Wording(component, secrets, report.environment)
+    if deadline is not None and not (report.blind or report.uncopied):
+        late = wording.failure(_late(report, deadline), report.waiting)
         return msgspec.structs.replace(late, late=True)
-    failed = report.failed
-    without_url = _without_url(component, report, secrets)
-    if without_url is not None:
-        return _say(component, without_url, None, secrets)
+    finding = _unseen(report) or _without_url(component, report, secrets)
+    if finding is not None:
+        return wording.failure(finding)
     if report.raised:
         exchange = _behind(report)
         if exchange is not None:
-            finding = of_exchange(exchange)
-            return _say(component, finding, exchange, secrets, report.environment)
-        finding = _of_chain(report, secrets)
-        return _say(component, finding, report.last, secrets, report.environment)
+            return wording.failure(of_exchange(exchange), exchange)
+        return wording.failure(_of_chain(report, secrets), report.last)
     if not report.returned:
-        return _say(component, _vanished(signal), None, secrets)
-    if failed or report.unfollowed:
-        seen = (*report.unfollowed, *failed)
-        exchange = next((one for one in reversed(seen) if not one.is_abandoned), seen[-1])
-        return partial(component, exchange, secrets, report.environment)
+        return wording.failure(_vanished(signal))
+    seen = (*report.unfollowed, *report.failed)
+    if not seen:
+        return None
+    exchange = next((one for one in reversed(seen) if not one.is_abandoned), seen[-1])
+    return wording.partial(of_exchange(exchange), exchange)
+
+
+def _unseen(report: Report) -> Finding | None:
+    """What kept us from watching the attempt, or the component from copying a directory."""
+    if report.blind:
+        says = f"its requests cannot be observed in {report.blind}"
+        hint = "Install an earlier version of that library, or a newer state-bundler."
+        return Finding(ToolFailed, says, hint=hint)
+    if report.uncopied:
+        hint = "Run `git status` in that directory: a FIFO, a lock or a network disk can block git."
+        return Finding(ToolFailed, report.uncopied, hint=hint)
     return None
 
 
@@ -244,25 +196,27 @@ def of_command(
     if exit_code == 0:
         return None
     lines = [line.strip() for line in output.splitlines() if line.strip()]
+    wording = Wording(component, secrets)
     package = of_package(output)
     if package is not None:
-        return _say(component, _Finding(*package), None, secrets)
+        return wording.failure(package)
     last = secrets.redact(_last_word(output, lines))[:_MAX_QUOTED]
     name = re.match(r"([\w.]+)(?::|$)", lines[-1]) if lines else None
-    link = Link(type=name[1] if name else "", text="\n".join(lines[-5:]), names=_own_name(name))
-    fault = fault_of((link,))
+    type_name = name[1] if name else ""
+    names = frozenset({type_name.rpartition(".")[2]} - {""})
+    fault = fault_of((Link(type=type_name, text="\n".join(lines[-5:]), names=names),))
     program = component.location.rpartition("/")[2]
     code = _CURL.get(exit_code) if program == "curl" else None
     refused = re.search(r"returned error: (\d{3})", output) if program == "curl" else None
     if refused:
-        by_status = _of_status(int(refused[1]), "the server")
+        by_status = of_status(int(refused[1]), "the server")
         code = (by_status.kind, by_status.retry)
     kind, retry = code or _SYSEXITS.get(exit_code, (ToolFailed, "no"))
     if fault and kind is ToolFailed:
-        kind, retry = Unavailable, RETRY[fault]
+        kind, retry = Unavailable, FAULTS[fault].retry
     says = f"{program} failed with exit code {exit_code}: {last.rstrip('.')}"
     hint = "Run the command yourself to find out why." if kind is ToolFailed and not lines else ""
-    return _say(component, _Finding(kind, says, retry, hint=hint), None, secrets)
+    return wording.failure(Finding(kind, says, retry, hint=hint))
 
 
 def _last_word(output: str, lines: list[str]) -> str:
@@ -271,35 +225,6 @@ def _last_word(output: str, lines: list[str]) -> str:
     if ended:
         return " ".join(story.split())
     return lines[-1] if lines else "it printed nothing"
-
-
-def _own_name(name: re.Match[str] | None) -> frozenset[str]:
-    return frozenset({name[1].rpartition(".")[2]}) if name else frozenset()
-
-
-def partial(
-    component: Component,
-    exchange: Exchange,
-    secrets: Secrets,
-    environment: Sequence[str] = (),
-    though: str = "",
-) -> Failure:
-    """A failed exchange after which the component continued. though: what contradicts it."""
-    finding = of_exchange(exchange)
-    by_word = exchange.body and (exchange.status == 200 or exchange.body == "more")  # noqa: PLR2004
-    code = exchange.body if by_word else exchange.status or "error"
-    pattern = f"{exchange.method} {urlsplit(exchange.url).path} {code}"
-    continued = "but the component continued" + ("" if by_word else " without that part")
-    hint = _hint(component, finding, exchange, environment, secrets)
-    error = _error(
-        component,
-        finding,
-        f"{finding.says} ({_request(exchange)}){though}, {continued}.",
-        f'{hint} If that response is expected, accept it: allow-http = ["{pattern}"].',
-        secrets,
-    )
-    retry = _retry(finding, exchange)
-    return Failure(error, retry, finding.wait, seen=bool(exchange.body))
 
 
 def _behind(report: Report) -> Exchange | None:
@@ -351,7 +276,7 @@ def _without_cancellations(chain: Sequence[Link]) -> Sequence[Link]:
     return [link for link in chain if not link.is_cancelled]
 
 
-def of_exchange(exchange: Exchange) -> _Finding:
+def of_exchange(exchange: Exchange) -> Finding:
     """The meaning of a failed exchange."""
     host = urlsplit(exchange.url).netloc
     if exchange.body == "not-json":
@@ -359,68 +284,48 @@ def of_exchange(exchange: Exchange) -> _Finding:
     if exchange.body == "error-object":
         return _of_error_document(exchange, host)
     if exchange.body:
-        kind, says, retry, hint = _BODIES[exchange.body]
-        says = says.format(host=host, status=exchange.status)
-        return _Finding(kind, says, retry, hint=hint.format(host=host))
+        return _BODIES[exchange.body].at(host, exchange.status)
     if exchange.chain:
         cloned = of_clone(exchange, host)
         if cloned is not None:
-            return _Finding(*cloned)
+            return cloned
         if any("ContentTypeError" in link.names for link in exchange.chain):
             return _no_data(exchange, host)
         carried = next((link for link in exchange.chain if link.has_status), None)
         return (
             _of_fault(exchange.chain, host)
-            or (_of_status(carried.status or 0, host, carried.retry_after) if carried else None)
-            or _Finding(Unavailable, f"the request to {host} failed", "once")
+            or (of_status(carried.status or 0, host, carried.retry_after) if carried else None)
+            or Finding(Unavailable, f"the request to {host} failed", "once")
         )
     if exchange.status == 404 and _LOOKER_LOGIN.fullmatch(urlsplit(exchange.url).path):  # noqa: PLR2004
         says = f"{host} answered 404, as Looker does to credentials that it does not know"
-        return _Finding(CredentialsRefused, says)
-    return _of_status(exchange.status or 0, host, exchange.retry_after)
+        return Finding(CredentialsRefused, says)
+    return of_status(exchange.status or 0, host, exchange.retry_after)
 
 
-def _of_error_document(exchange: Exchange, host: str) -> _Finding:
+def _of_error_document(exchange: Exchange, host: str) -> Finding:
     says = f"{host} answered {exchange.status} with a document that only reports an error"
     if exchange.code is None:
-        return _Finding(BadData, says, "once")
-    finding = _of_status(exchange.code, host)
+        return Finding(BadData, says, "once")
+    finding = of_status(exchange.code, host)
     return msgspec.structs.replace(finding, says=f"{says} ({exchange.code})")
 
 
-def _of_status(status: int, host: str, retry_after: float | None = None) -> _Finding:
-    says = f"{host} answered {status}"
-    if status in (401, 403):
-        return _Finding(CredentialsRefused, says)
-    if status == 429:  # noqa: PLR2004
-        asks = f" and asked to wait {retry_after:g} s" if retry_after else ""
-        hint = "Try again later, or allow fewer concurrent requests: --jobs, kind-jobs."
-        return _Finding(Unavailable, f"{says}{asks}", "yes", retry_after, hint)
-    if status == 407:  # noqa: PLR2004
-        says = f"the proxy for {host} answered 407: it requires valid credentials"
-        return _Finding(Unavailable, says, hint=FAULT_HINTS["proxy"])
-    if status == 408 or status >= 500:  # noqa: PLR2004
-        hint = f"The server has a problem. Try again later, or contact the operator of {host}."
-        return _Finding(Unavailable, says, "yes", retry_after, hint)
-    return _Finding(ConfigurationError, says)
-
-
-def _of_fault(chain: Sequence[Link], host: str) -> _Finding | None:
+def _of_fault(chain: Sequence[Link], host: str) -> Finding | None:
     """The network fault in a chain of exceptions; None if there is none."""
     fault = fault_of(chain)
     if fault is None:
         return None
-    text = " ".join(link.text for link in chain)
-    says = SAYS[fault].format(host=host)
-    retry = RETRY[fault]
+    finding = FAULTS[fault].at(host)
     if fault == "tls":
-        detail = next((said for sign, said in CERTIFICATE if sign in text), "")
-        says += f": {detail}" if detail else ""
-    if fault == "proxy":
-        status = _proxy_status(chain)
-        says += f" (it answered {status})" if status else ""
-        retry = "no" if status == 407 else "yes"  # noqa: PLR2004
-    return _Finding(Unavailable, says, retry, hint=FAULT_HINTS.get(fault, "").format(host=host))
+        text = " ".join(link.text for link in chain)
+        detail = next((f": {said}" for sign, said in CERTIFICATE if sign in text), "")
+        return msgspec.structs.replace(finding, says=finding.says + detail)
+    if fault == "proxy" and (status := _proxy_status(chain)):
+        says = f"{finding.says} (it answered {status})"
+        retry: Retry = "no" if status == 407 else "yes"  # noqa: PLR2004
+        return msgspec.structs.replace(finding, says=says, retry=retry)
+    return finding
 
 
 def _proxy_status(chain: Sequence[Link]) -> int | None:
@@ -433,7 +338,7 @@ def _proxy_status(chain: Sequence[Link]) -> int | None:
     return next((link.status for link in chain if link.status), None)
 
 
-def _without_url(component: Component, report: Report, secrets: Secrets) -> _Finding | None:
+def _without_url(component: Component, report: Report, secrets: Secrets) -> Finding | None:
     """The problem if a client rejects the URL, or a variable that is not set is part of it."""
     unset = ", ".join(component.unset_variables)
     hint = f"Set {unset} in the environment or in .env." if unset else ""
@@ -441,42 +346,41 @@ def _without_url(component: Component, report: Report, secrets: Secrets) -> _Fin
         host = urlsplit(exchange.url).hostname or ""
         if not host or "none" in re.split(r"[.-]", host):
             says = f"{unset} is not set, but is part of the URL: {host or 'it has no host'}"
-            return _Finding(ConfigurationError, says, hint=hint)
+            return Finding(ConfigurationError, says, hint=hint)
     refused = next((link for link in report.raised if _refuses_url(link)), None)
     if refused is None:
         return None
     because = f"{unset} is not set, so " if unset else ""
     says = f"{because}the URL is invalid: {quoted(refused, secrets)}"
-    return _Finding(ConfigurationError, says, hint=hint)
+    return Finding(ConfigurationError, says, hint=hint)
 
 
 def _refuses_url(link: Link) -> bool:
     return not _BAD_URL.isdisjoint(link.names) or link.text.startswith("unknown url type")
 
 
-def _of_chain(report: Report, secrets: Secrets) -> _Finding:
+def _of_chain(report: Report, secrets: Secrets) -> Finding:
     """The meaning of an exception if every exchange succeeded, or none was seen."""
     chain = _without_cancellations(report.raised)
     last = report.last
     host = urlsplit(last.url).netloc if last else _host_in(chain)
     package = next(filter(None, (of_package(link.text) for link in chain)), None)
     if package is not None:
-        return _Finding(*package)
+        return package
     status = next((link.status for link in chain if link.has_status), None)
     if status and status >= 400:  # noqa: PLR2004
-        return _of_status(status, host)
+        return of_status(status, host)
     network = _of_fault(chain, host)
     if network:
         return network
     names = {name for link in chain for name in link.names}
     if not _NO_DBT_PROJECT.isdisjoint(names):
         without = clone_without_project(last) if last else None
-        return _Finding(ConfigurationError, without or quoted(chain[0], secrets))
+        return Finding(ConfigurationError, without or quoted(chain[0], secrets))
     if last and any("RecursionError" in link.names and "json" in link.where for link in chain):
-        kind, says, _, _ = _BODIES["too-deep"]
-        return _Finding(kind, says.format(host=host))
+        return _BODIES["too-deep"].at(host)
     if any(link.errno in _LOCAL_ERRNO for link in chain):
-        return _Finding(InputOutputError, f"it could not write: {quoted(chain[0], secrets)}")
+        return Finding(InputOutputError, f"it could not write: {quoted(chain[0], secrets)}")
     missing = _missing(chain)
     if missing:
         return missing
@@ -484,8 +388,8 @@ def _of_chain(report: Report, secrets: Secrets) -> _Finding:
         return _no_data(last, host)
     if last and not _SHAPE.isdisjoint(names):
         says = f"the response from {host} has an unexpected structure: {quoted(chain[0], secrets)}"
-        return _Finding(BadData, says)
-    return _Finding(ToolFailed, f"the component failed: {quoted(chain[0], secrets)}")
+        return Finding(BadData, says)
+    return Finding(ToolFailed, f"the component failed: {quoted(chain[0], secrets)}")
 
 
 def _host_in(chain: Sequence[Link]) -> str:
@@ -494,107 +398,46 @@ def _host_in(chain: Sequence[Link]) -> str:
     return found[1] if found else "the external system"
 
 
-def _no_data(exchange: Exchange, host: str) -> _Finding:
+def _no_data(exchange: Exchange, host: str) -> Finding:
     kind = exchange.content_type
     what = (
         "HTML" if "html" in kind else f"incomplete or invalid {'XML' if 'xml' in kind else 'JSON'}"
     )
     hint = _PAGE if "html" in kind else _AGAIN.format(host=host)
-    return _Finding(Unavailable, f"the response from {host} is {what}", "once", hint=hint)
+    return Finding(Unavailable, f"the response from {host} is {what}", "once", hint=hint)
 
 
-def _missing(chain: Sequence[Link]) -> _Finding | None:
+def _missing(chain: Sequence[Link]) -> Finding | None:
     """A variable or a program that is not here."""
-    variable = next((link.text.strip("'\"") for link in chain if _asked_environment(link)), None)
-    if variable:
+    unset = (
+        link.text.strip("'\"")
+        for link in chain
+        if link.type == "builtins.KeyError" and _FROM_OS.search(link.where)
+    )
+    if variable := next(unset, None):
         says = f"the environment variable {variable} is not set"
-        return _Finding(ConfigurationError, says, hint=f"Export {variable}, or set it in .env.")
-    program = next((link.text for link in chain if link.type.endswith(_NOT_STARTED)), None)
-    if program:
+        return Finding(ConfigurationError, says, hint=f"Export {variable}, or set it in .env.")
+    programs = (link.text for link in chain if link.type.endswith(_NOT_STARTED))
+    if program := next(programs, None):
         says = f"the program cannot be started: {program}"
-        return _Finding(ToolFailed, says, hint=_WHERE_PROGRAMS_ARE)
+        return Finding(ToolFailed, says, hint=_WHERE_PROGRAMS_ARE)
     return None
 
 
-def _asked_environment(link: Link) -> bool:
-    asked = re.search(r"\bos(\.py|>):\d+ in", link.where)
-    return link.type == "builtins.KeyError" and asked is not None
-
-
-def _late(report: Report, deadline: float) -> _Finding:
+def _late(report: Report, deadline: float) -> Finding:
     waiting = report.waiting
     says = f"it did not finish within {deadline:g} s"
     refused = next((one for one in report.failed if waiting and one.id == waiting.id), None)
     if refused is not None:  # the library was about to retry
         finding = of_exchange(refused)
-        return _Finding(finding.kind, f"{finding.says}, and {says}")
+        return Finding(finding.kind, f"{finding.says}, and {says}")
     if waiting is not None and not is_cloned(waiting):
         says += f"; it was waiting for {urlsplit(waiting.url).netloc}"
-    return _Finding(Unavailable, says, hint="" if waiting else _BUSY)
+    return Finding(Unavailable, says, hint="" if waiting else _BUSY)
 
 
-def _vanished(signal: int | None) -> _Finding:
+def _vanished(signal: int | None) -> Finding:
     if signal is not None:
         detail = ", probably because memory ran out" if signal == 9 else ""  # noqa: PLR2004
-        return _Finding(ToolFailed, f"its process was killed by signal {signal}{detail}")
-    return _Finding(ToolFailed, "its process exited without reporting a result")
-
-
-def _say(
-    component: Component,
-    finding: _Finding,
-    exchange: Exchange | None,
-    secrets: Secrets,
-    environment: Sequence[str] = (),
-) -> Failure:
-    request = f" ({_request(exchange)})" if exchange and finding.kind is not ToolFailed else ""
-    hint = _hint(component, finding, exchange, environment, secrets)
-    error = _error(component, finding, f"{finding.says}{request}.", hint, secrets)
-    seen = exchange is not None and bool(exchange.body)
-    return Failure(error, _retry(finding, exchange), finding.wait, seen=seen)
-
-
-def _request(exchange: Exchange) -> str:
-    return f"{exchange.method} {urlsplit(exchange.url).path}"
-
-
-def _retry(finding: _Finding, exchange: Exchange | None) -> Retry:
-    """No retry is added if the library inside has already retried."""
-    return "no" if exchange is not None and exchange.tries > 1 else finding.retry
-
-
-def _hint(
-    component: Component,
-    finding: _Finding,
-    exchange: Exchange | None,
-    environment: Sequence[str],
-    secrets: Secrets,
-) -> str:
-    host = urlsplit(exchange.url).netloc if exchange else "the external system"
-    if finding.kind is CredentialsRefused:
-        read = (*component.environment_variables, *environment)
-        names = ", ".join(_credentials(dict.fromkeys(read), secrets))
-        return f"Check the credentials{f' ({names})' if names else ''}, then try again."
-    if finding.hint:
-        return finding.hint
-    if finding.kind is ConfigurationError:
-        return "Check the URL and the settings of the component."
-    if finding.kind is Unavailable:
-        return f"Check that {host} is up and reachable from here, then try again."
-    if finding.kind is BadData:
-        return "Check what the API returns and what the component expects."
-    return "See the output of the component above."
-
-
-def _credentials(names: Iterable[str], secrets: Secrets) -> list[str]:
-    """Those of these variables that contain credentials; else those that are not only addresses."""
-    known = {*secrets.values, *(part.variable for part in secrets.parts)} - secrets.settings
-    found = [name for name in names if name in known or has_a_secret_name(name)]
-    return found or [name for name in names if not _PLACES.search(name)]
-
-
-def _error(
-    component: Component, finding: _Finding, problem: str, hint: str, secrets: Secrets
-) -> BundlerError:
-    """The error of a finding, without secrets in its messages."""
-    return finding.kind.of_key(component.key, secrets.redact(problem), hint=secrets.redact(hint))
+        return Finding(ToolFailed, f"its process was killed by signal {signal}{detail}")
+    return Finding(ToolFailed, "its process exited without reporting a result")

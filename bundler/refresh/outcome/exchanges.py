@@ -157,22 +157,21 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class _Reading(msgspec.Struct):
+    """report: what is known of the attempt so far, besides the exchanges.
+
+    open: those without an answer, by their number; recent: those with one. newest: the number of
+    the last that began.
+    """
+
     allowed: Sequence[str]
+    report: Report = Report()
     open: dict[int, Exchange] = msgspec.field(default_factory=dict)
+    recent: dict[int, Exchange] = msgspec.field(default_factory=dict)
     failed: dict[str, Exchange] = msgspec.field(default_factory=dict)
     expected: dict[str, Exchange] = msgspec.field(default_factory=dict)
     unfollowed: dict[int, Exchange] = msgspec.field(default_factory=dict)
     redirects: dict[int, Exchange] = msgspec.field(default_factory=dict)
-    blind: str = ""
-    last: Exchange | None = None
-    recent: dict[int, Exchange] = msgspec.field(default_factory=dict)
-    answered: int = 0
-    not_json: bool = False
-    returned: bool = False
-    raised: tuple[Link, ...] = ()
     environment: set[str] = msgspec.field(default_factory=set)
-    copies: list[CopiedDirectory] = msgspec.field(default_factory=list)
-    uncopied: str = ""
     newest: int = 0
 
     def take(self, line: dict[str, Any]) -> None:
@@ -183,17 +182,21 @@ class _Reading(msgspec.Struct):
         elif event == "environment":
             self.environment.add(line["name"])
         elif event == "copied":
-            self.copies.append(msgspec.convert(line, CopiedDirectory))
+            copy = msgspec.convert(line, CopiedDirectory)
+            self._note(copies=(*self.report.copies, copy))
         elif event == "uncopied":
-            self.uncopied = line["reason"]
+            self._note(uncopied=line["reason"])
         elif event == "blind":
-            self.blind = f"{line['library']} {line['version']}: it has no {line['hook']}"
+            self._note(blind=f"{line['library']} {line['version']}: it has no {line['hook']}")
         elif event == "raised":
-            self.raised = links(line["chain"])
+            self._note(raised=links(line["chain"]))
         elif event == "returned":
-            self.returned = True
+            self._note(returned=True)
         else:
             self._take_answer(event, line)
+
+    def _note(self, **facts: Any) -> None:
+        self.report = msgspec.structs.replace(self.report, **facts)
 
     def _take_answer(self, event: str, line: dict[str, Any]) -> None:
         if event == "response":
@@ -202,10 +205,8 @@ class _Reading(msgspec.Struct):
             self._fail(line)
         elif event in _OF_TYPES:
             self._reject_parsed(line)
-        elif event == "body":
+        elif event in ("body", "more", "redirect"):
             self._reject_body(line)
-        elif event in ("more", "redirect"):
-            self._note_unfollowed(line["id"], event)
         elif event == "followed":
             self.unfollowed.pop(line["id"], None)
             self.redirects.pop(line["id"], None)
@@ -214,16 +215,17 @@ class _Reading(msgspec.Struct):
         exchange = self.open.pop(line["id"], None)
         if exchange is None:
             return
-        self.not_json = False
-        self.last = exchange = msgspec.structs.replace(
+        length = line.get("size") or ""
+        exchange = msgspec.structs.replace(
             exchange,
             status=line["status"],
             content_type=line["type"],
             retry_after=_seconds(line["retry_after"], line["date"]),
             date=line["date"] or "",
             tries=line["tries"],
-            size=_size(line.get("size")),
+            size=int(length) if length.isdigit() else None,
         )
+        self._note(last=exchange, not_json=False)
         self.recent[exchange.id] = exchange
         if len(self.recent) > _MOST_RECENT:
             self.recent.pop(next(iter(self.recent)))
@@ -232,7 +234,7 @@ class _Reading(msgspec.Struct):
         else:
             self.failed.pop(exchange.same, None)
             self.expected.pop(exchange.same, None)
-            self.answered += 1
+            self._note(answered=self.report.answered + 1)
 
     def _fail(self, line: dict[str, Any]) -> None:
         exchange = self.open.pop(line["id"], None) or self.recent.get(line["id"])  # its body
@@ -255,7 +257,8 @@ class _Reading(msgspec.Struct):
         """Text that a component fails to parse need not be an answer: only one that promises
         JSON is."""
         event = line["event"]
-        self.not_json |= event == "not-json"
+        if event == "not-json":
+            self._note(not_json=True)
         exchange = self.recent.get(line.get("id", 0))
         if exchange is None or (exchange.status or 0) >= _FIRST_FAILED_STATUS:
             return
@@ -267,16 +270,14 @@ class _Reading(msgspec.Struct):
 
     def _reject_body(self, line: dict[str, Any]) -> None:
         exchange = self.recent.get(line["id"])
-        if exchange is not None:
-            told = msgspec.structs.replace(exchange, body=line["fault"], code=line["code"])
+        if exchange is None:
+            return
+        fault = line.get("fault", line["event"])
+        told = msgspec.structs.replace(exchange, body=fault, code=line.get("code"))
+        if line["event"] == "body":
             self._note_failure(told)
-
-    def _note_unfollowed(self, number: int, event: str) -> None:
-        exchange = self.recent.get(number)
-        if exchange is not None:
-            told = msgspec.structs.replace(exchange, body=event)
-            if not is_expected(told, self.allowed):
-                (self.unfollowed if event == "more" else self.redirects)[number] = told
+        elif not is_expected(told, self.allowed):
+            (self.unfollowed if fault == "more" else self.redirects)[exchange.id] = told
 
     def _note_failure(self, exchange: Exchange) -> None:
         known = self.failed.get(exchange.same)
@@ -305,20 +306,13 @@ def digest(lines: Iterable[dict[str, Any]], allowed: Sequence[str] = ()) -> Repo
     reading = _Reading(allowed)
     for line in lines:
         reading.take(line)
-    return Report(
+    return msgspec.structs.replace(
+        reading.report,
         failed=(*reading.failed.values(), *reading.redirects.values()),
         expected=tuple(reading.expected.values()),
         unfollowed=tuple(reading.unfollowed.values()),
-        last=reading.last,
-        waiting=next(reversed(reading.open.values()), reading.last),
-        answered=reading.answered,
-        not_json=reading.not_json,
-        returned=reading.returned,
-        raised=reading.raised,
+        waiting=next(reversed(reading.open.values()), reading.report.last),
         environment=tuple(sorted(reading.environment)),
-        copies=tuple(reading.copies),
-        uncopied=reading.uncopied,
-        blind=reading.blind,
     )
 
 
@@ -369,10 +363,6 @@ def is_expected(exchange: Exchange, allowed: Sequence[str]) -> bool:
         ):
             return True
     return False
-
-
-def _size(length: str | None) -> int | None:
-    return int(length) if length and length.isdigit() else None
 
 
 def _seconds(retry_after: str | None, date: str | None) -> float | None:

@@ -7,8 +7,9 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from bundler.refresh.outcome.clones import Retry
+from bundler.errors import Unavailable
 from bundler.refresh.outcome.exchanges import Link
+from bundler.refresh.outcome.findings import PROXY_HINT, Finding
 
 Fault = Literal[
     "dns",
@@ -24,41 +25,45 @@ Fault = Literal[
     "redirects",
 ]
 
-# Whether a retry may help.
-RETRY: dict[Fault, Retry] = {
-    "dns": "yes",
-    "refused": "yes",
-    "reset": "yes",
-    "closed": "yes",
-    "timeout": "yes",
-    "unreachable": "yes",
-    "tls": "no",
-    "proxy": "yes",
-    "cut": "once",
-    "no-http": "once",
-    "redirects": "no",
-}
-SAYS: dict[Fault, str] = {
-    "dns": "the name {host} cannot be resolved",
-    "refused": "{host} refused the connection",
-    "reset": "{host} reset the connection",
-    "closed": "{host} closed the connection before it answered",
-    "timeout": "{host} did not answer in time",
-    "unreachable": "{host} is unreachable",
-    "tls": "the TLS certificate of {host} was rejected",
-    "proxy": "the proxy for {host} rejected the request",
-    "cut": "the response from {host} was cut off",
-    "no-http": "the response from {host} is not HTTP",
-    "redirects": "the redirects of {host} do not lead to a response",
-}
-# What to do, unless it is to check that the host is up and reachable.
-FAULT_HINTS: dict[Fault, str] = {
-    "dns": "Check the name {host} in the settings of the component, and this machine's DNS.",
-    "tls": "Check the certificate of {host}, and the CAs that this machine trusts (SSL_CERT_FILE).",
-    "proxy": "Check the proxy and its credentials (HTTPS_PROXY, HTTP_PROXY, NO_PROXY).",
-    "cut": "Try again. If it happens again, contact the operator of {host}.",
-    "no-http": "Check the URL of the component: the port, http or https.",
-    "redirects": "Check the URL of the component: http or https, the host, a trailing slash.",
+# If there is no hint, the user is asked to check that the host is up and reachable.
+FAULTS: dict[Fault, Finding] = {
+    "dns": Finding(
+        Unavailable,
+        "the name {host} cannot be resolved",
+        "yes",
+        hint="Check the name {host} in the settings of the component, and this machine's DNS.",
+    ),
+    "refused": Finding(Unavailable, "{host} refused the connection", "yes"),
+    "reset": Finding(Unavailable, "{host} reset the connection", "yes"),
+    "closed": Finding(Unavailable, "{host} closed the connection before it answered", "yes"),
+    "timeout": Finding(Unavailable, "{host} did not answer in time", "yes"),
+    "unreachable": Finding(Unavailable, "{host} is unreachable", "yes"),
+    "tls": Finding(
+        Unavailable,
+        "the TLS certificate of {host} was rejected",
+        hint="Check the certificate of {host}, and the CAs that this machine trusts "
+        "(SSL_CERT_FILE).",
+    ),
+    "proxy": Finding(
+        Unavailable, "the proxy for {host} rejected the request", "yes", hint=PROXY_HINT
+    ),
+    "cut": Finding(
+        Unavailable,
+        "the response from {host} was cut off",
+        "once",
+        hint="Try again. If it happens again, contact the operator of {host}.",
+    ),
+    "no-http": Finding(
+        Unavailable,
+        "the response from {host} is not HTTP",
+        "once",
+        hint="Check the URL of the component: the port, http or https.",
+    ),
+    "redirects": Finding(
+        Unavailable,
+        "the redirects of {host} do not lead to a response",
+        hint="Check the URL of the component: http or https, the host, a trailing slash.",
+    ),
 }
 # Errno and names of exception classes, the most specific first.
 _BY_ERRNO: dict[int, Fault] = {

@@ -1,4 +1,4 @@
-"""Where states come from. One module a kind: `dagster`, `component`, `command`.
+"""Where states come from: `dagster`, or what the configuration names (`component`).
 
 A *source* belongs to one project and one state directory. It yields *components*, and it can
 write the state of one of them to a path, in a process that can be killed.
@@ -31,6 +31,6 @@ def load_error(
 
 def sources_of(project: Project) -> tuple[Source, ...]:
     """The sources of a project, Dagster's first."""
-    from bundler.refresh.sources import command, component, dagster
+    from bundler.refresh.sources import component, dagster
 
-    return (*dagster.sources(project), *component.sources(project), *command.sources(project))
+    return (*dagster.sources(project), *component.sources(project))

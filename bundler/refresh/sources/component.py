@@ -1,10 +1,14 @@
-"""Components based on `bundler.component`, named in the configuration."""
+"""What the configuration names: components based on `bundler.component`, and commands.
+
+A command is an argv list, never a shell string.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bundler.errors import BundlerError, ConfigurationError
 from bundler.project.layout import import_path
@@ -19,24 +23,26 @@ if TYPE_CHECKING:
 
 
 def sources(project: Project) -> Iterator[Source]:
-    """One source per state directory."""
-    for path, place, entries in by_directory(project, "component"):
-        yield Source(
-            project,
-            "component",
-            project.interpreter.path,
-            {
-                "root": str(project.root),
-                "directory": str(path),
-                "place": place,
-                "entries": [
-                    {"component": entry.component, "key": entry.key or ""} for entry in entries
-                ],
-            },
-        )
+    """One source per kind and state directory.
+
+    The worker of commands needs only a Python, so it uses ours.
+    """
+    for path, place, entries in _by_directory(project, "component"):
+        components = [{"component": entry.component, "key": entry.key or ""} for entry in entries]
+        load = _load(project, path, place, components)
+        yield Source(project, "component", project.interpreter.path, load)
+    for path, place, entries in _by_directory(project, "command"):
+        commands = [{"key": entry.key, "argv": list(entry.command)} for entry in entries]
+        load = _load(project, path, place, commands)
+        yield Source(project, "command", Path(sys.executable), load, judged_by="exit")
 
 
-def by_directory(
+def _load(project: Project, path: Path, place: str, entries: Sequence[Any]) -> dict[str, Any]:
+    root, directory = str(project.root), str(path)
+    return {"root": root, "directory": directory, "place": place, "entries": entries}
+
+
+def _by_directory(
     project: Project, kind: str
 ) -> Iterator[tuple[Path, str, Sequence[SourceOptions]]]:
     """The configured sources of a kind by their state directory, with its place.
@@ -61,9 +67,7 @@ def by_directory(
 
 
 def _place(options: SourceOptions) -> str:
-    if options.place is not None:
-        return options.place
-    return import_path(options.path.parts)
+    return import_path(options.path.parts) if options.place is None else options.place
 
 
 def load_error(

@@ -174,7 +174,7 @@ TRIED: tuple[tuple[str, str, str], ...] = (
         f"{_DG}::test_a_project_that_takes_long_to_load",
     ),
     (
-        "refresh/outcome/classify.py failure_of",
+        "refresh/outcome/classify.py _unseen",
         "git status",
         "not here: needs a git that hangs in a component's child process",
     ),

@@ -9,7 +9,7 @@ import pytest
 
 from bundler.errors import Unavailable
 from bundler.refresh.attempts import _LOG_BYTES, _tail, _telling
-from bundler.refresh.outcome.classify import Failure
+from bundler.refresh.outcome.findings import Failure
 from bundler.refresh.secrets import Secrets
 
 TOKEN = "".join(f"{number:04x}" for number in range(7000, 7300))

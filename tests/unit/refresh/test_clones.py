@@ -43,8 +43,8 @@ def clone(stderr: str, url: str = "https://git.example.com:443/shop.git") -> Exc
 def test_what_git_says_is_understood(stderr: str, kind: type[BundlerError], retry: str) -> None:
     cause = of_clone(clone(stderr), HOST)
     assert cause is not None
-    assert (cause[0], cause[2]) == (kind, retry)
-    assert HOST in cause[1]
+    assert (cause.kind, cause.retry) == (kind, retry)
+    assert HOST in cause.says
 
 
 def test_other_exchanges_are_none_of_it() -> None:
@@ -77,7 +77,7 @@ def test_a_package_of_dbt_that_git_does_not_get(
     text = f"Error checking out spec='nowhere' for repo https://git.example.com/utils.git\n{story}"
     cause = of_package(f"Internal Error\n  {text}")
     assert cause is not None
-    assert cause[0] is kind
-    assert says in cause[1]
-    assert "git.example.com" in cause[1]
+    assert cause.kind is kind
+    assert says in cause.says
+    assert "git.example.com" in cause.says
     assert of_package("Compilation Error in model x") is None

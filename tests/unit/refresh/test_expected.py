@@ -1,4 +1,4 @@
-"""`bundler.refresh.vendor_exceptions`, and pages that nobody asked for."""
+"""`bundler.refresh.vendors`, and pages that nobody asked for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from bundler.refresh.outcome.exchanges import digest
-from bundler.refresh.vendor_exceptions import Expected, lost, notes
+from bundler.refresh.vendors import Expected, lost, notes
 from tests.unit.refresh.test_exchanges import request, response
 
 NORMAL = Expected("GET api.example.com/v1/connectors/*/schemas 404", "it was never synced")
