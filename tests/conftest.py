@@ -15,8 +15,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 from bundler import listener
 from bundler.setup.demo.vendor import VendorApi
+from tests.support import forked, stores
 from tests.support import sample as sample_module
-from tests.support import stores
 from tests.support.dockerprojects import plugged, project, tcp, transcript  # noqa: F401  # likewise fixtures
 from tests.support.engine import engine, engines, is_given, is_offline  # noqa: F401  # with fixtures
 from tests.support.layouts import base  # noqa: F401  # likewise a fixture
@@ -84,6 +84,10 @@ def pytest_collection_finish() -> None:
     """From here on no byte code is written next to a program that a test looks at."""
     sys.dont_write_bytecode = True
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
+
+def pytest_unconfigure() -> None:
+    forked.close()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.support import forked
+
 STATE = ".local_defs_state"
 # A state with enough in it to be told from another file.
 CONTENT = '{"connectors": ["orders", "customers", "returns"], "synced": true}\n'
@@ -66,15 +68,7 @@ class WorkDir:
     ) -> subprocess.CompletedProcess[bytes]:
         """Runs a command, whatever its exit code."""
         argv = shlex.split(command) if isinstance(command, str) else list(command)
-        return subprocess.run(
-            argv,
-            cwd=self.path,
-            env={**self.env, **(env or {})},
-            input=stdin if stdin is not None else b"",
-            capture_output=True,
-            check=False,
-            timeout=120,
-        )
+        return forked.run(argv, cwd=self.path, env={**self.env, **(env or {})}, stdin=stdin or b"")
 
     def __call__(
         self,

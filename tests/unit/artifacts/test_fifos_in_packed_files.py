@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from bundler.artifacts.python.pex.arguments import parse
 from bundler.errors import InputOutputError
 from bundler.listener import SILENT, Listener
 from tests.campaigns.fault_campaign import STATES, configure, write_inputs
+from tests.support import forked
 from tests.support.workdir import WorkDir
 
 PROGRAM = Path(sys.executable).with_name("state-bundler")
@@ -149,15 +149,8 @@ def test_what_is_not_packed_does_not_matter(shop: WorkDir) -> None:
 @pytest.mark.parametrize("command", ["build pex -o app.pex -- -D src", "build wheel"])
 def test_a_build_names_it_and_the_fix_moves_it(shop: WorkDir, command: str) -> None:
     os.mkfifo(shop.path / "src/shop/it's a fifo")
-    done = subprocess.run(
-        [PROGRAM, *command.split()],
-        cwd=shop.path,
-        env=shop.env,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
+    done = forked.said(
+        "state-bundler", *command.split(), cwd=shop.path, env=shop.env, timeout=SECONDS
     )
     assert done.returncode == 74, done
     assert "src/shop/it's a fifo is a FIFO" in done.stderr

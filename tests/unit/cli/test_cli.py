@@ -18,6 +18,7 @@ from bundler.cli.options import MANAGEMENT_TYPES, REFRESH_MODES
 from bundler.cli.progress import ConsoleListener
 from bundler.cli.run import run
 from bundler.listener import KeyProgress
+from tests.support import forked
 
 
 def _fails(error: BaseException) -> click.Command:
@@ -301,10 +302,8 @@ def test_the_choices_are_the_models() -> None:
     ],
 )
 def test_every_command_has_help(name: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "bundler", *name.split(), "--help"],
-        capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "80"},
-    )  # fmt: skip
+    environment = {**os.environ, "COLUMNS": "80"}
+    done = forked.said("state-bundler", *name.split(), "--help", env=environment)
     assert done.returncode == 0, done.stderr
     assert "Usage: " in done.stdout
     assert all(

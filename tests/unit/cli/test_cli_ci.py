@@ -14,9 +14,9 @@ import pytest
 from bundler.cli.ci import CiListener, System, annotation, failure_summary, system, table
 from bundler.cli.console import Console
 from bundler.errors import BadData, Unavailable
+from tests.support import forked
 from tests.support.workdir import WorkDir
 
-_BUNDLER = [sys.executable, "-m", "bundler"]
 _PROJECT = """\
 [project]
 name = "shop"
@@ -34,11 +34,9 @@ def _run(wd: WorkDir, script: str, *arguments: str, **variables: str) -> tuple[i
     wd.write("pyproject.toml", text)
     wd.write(".gitignore", "state\n")
     kept = {name: value for name, value in os.environ.items() if name not in _CI}
-    done = subprocess.run(
-        [*_BUNDLER, *arguments], cwd=wd.path, env={**kept, **wd.env, **variables},
-        capture_output=True, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
+    environment = {**kept, **wd.env, **variables}
+    done = forked.said("state-bundler", *arguments, cwd=wd.path, env=environment)
+    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -194,8 +192,8 @@ def test_a_dumb_terminal_gets_no_control_sequence(wd: WorkDir, variables: dict[s
     _run(wd, _WRITES, "--version")
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        [*_BUNDLER, "refresh"], cwd=wd.path, stdout=theirs, stderr=theirs, stdin=theirs,
-        env={**os.environ, **wd.env, **variables},
+        [sys.executable, "-m", "bundler", "refresh"], cwd=wd.path,
+        stdout=theirs, stderr=theirs, stdin=theirs, env={**os.environ, **wd.env, **variables},
     ) as process:  # fmt: skip
         os.close(theirs)
         shown = b""

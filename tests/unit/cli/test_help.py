@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from bundler.cli.help import Renamed
 from bundler.cli.run import hint_as_typed
-
-BIN = Path(sys.executable).parent
+from tests.support import forked
 
 
 def _said(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [BIN / words[0], *words[1:]], cwd=cwd, capture_output=True, text=True, check=False
-    )
+    return forked.said(*words, cwd=cwd)
 
 
 @pytest.mark.parametrize("kind", ["docker", "bake", "pex", "oci", "wheel"])

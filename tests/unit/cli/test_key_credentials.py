@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from bundler.system.url_credentials import has_credentials, without_credentials
+from tests.support import forked
 
-BIN = Path(sys.executable).parent
 PW = "hunter2canary"
 TOKEN = "t0kencanary"
 
@@ -75,10 +73,7 @@ def _project(root: Path, key: str) -> Path:
 
 
 def _said(root: Path, *arguments: str, **variables: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [BIN / "state-bundler", *arguments],
-        cwd=root, env={**os.environ, **variables}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = forked.said("state-bundler", *arguments, cwd=root, env={**os.environ, **variables})
     return done.returncode, done.stdout + done.stderr
 
 

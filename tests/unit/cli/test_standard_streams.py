@@ -29,6 +29,12 @@ OUTPUT = (
     "docker-bundle bundle build --help",
 )
 CLOSED_PIPE = 141
+# `make quick` tries one of each program.
+_QUICK = ("state-bundler status", "state-guard --format json", "pex-bundle --help", OUTPUT[-1])
+EACH = [
+    command if command in _QUICK else pytest.param(command, marks=pytest.mark.slow)
+    for command in OUTPUT
+]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +62,7 @@ def run(root: Path, line: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize("command", OUTPUT)
+@pytest.mark.parametrize("command", EACH)
 def test_what_cannot_be_printed_is_an_input_output_error(shop: Path, command: str) -> None:
     for redirection in (">&-", ">/dev/full"):
         code, said = run(shop, f"{command} {redirection}")
@@ -67,7 +73,7 @@ def test_what_cannot_be_printed_is_an_input_output_error(shop: Path, command: st
     assert run(shop, f"{command} >&- 2>&-")[0] == 74
 
 
-@pytest.mark.parametrize("command", OUTPUT)
+@pytest.mark.parametrize("command", EACH)
 def test_a_pipe_that_nobody_reads_ends_it_quietly(shop: Path, command: str) -> None:
     # `sleep` keeps the shell from ending the reader later than we write.
     code, said = run(shop, f"(sleep 0.3; exec {command}) | true")
@@ -75,7 +81,7 @@ def test_a_pipe_that_nobody_reads_ends_it_quietly(shop: Path, command: str) -> N
     assert "rror" not in said
 
 
-@pytest.mark.parametrize("command", OUTPUT)
+@pytest.mark.parametrize("command", EACH)
 def test_nobody_needs_to_read_the_narrative(shop: Path, command: str) -> None:
     assert run(shop, f"{command} 2>&- >/dev/null </dev/null")[0] == 0
     assert run(shop, f"{command} >/dev/null <&-")[0] == 0

@@ -17,12 +17,14 @@ from bundler.git import repository
 from bundler.git.identity import code_identity
 from bundler.system import fast_process
 from tests.campaigns.fault_campaign import STATES, configure, write_inputs
+from tests.support import forked
 from tests.support.workdir import WorkDir
 
 BIN = Path(sys.executable).parent
 # Below git's own timeout, above what a busy machine needs.
 SECONDS = 100
 # The program, with less patience than it has.
+PATIENCE = {"bundler.system.fast_process.PATIENCE_SECONDS": 0.3}
 PROGRAM = """\
 import sys
 from bundler.cli.commands import cli
@@ -67,15 +69,9 @@ def argv(wd: WorkDir, command: str) -> list[str]:
 
 
 def run(wd: WorkDir, command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        argv(wd, command),
-        cwd=wd.path,
-        env=wd.env,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
+    words = command.format(root=wd.path).split()
+    return forked.said(
+        "state-bundler", *words, cwd=wd.path, env=wd.env, timeout=SECONDS, settings=PATIENCE
     )
 
 

@@ -12,15 +12,17 @@ from pathlib import Path
 import pytest
 
 from bundler.git.identity import code_identity
+from tests.support import asking
 from tests.support.workdir import GUARD, STATE, WorkDir
 
 FILE = f"defs/{STATE}/Orders/state"
 MOMENTS = ("--staged", "", "--history", "--push")
 
 
-@pytest.fixture
-def app(wd: WorkDir) -> WorkDir:
-    """A repository with committed state: every moment finds it."""
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> WorkDir:
+    """A repository with committed state: every moment finds it. No test changes it."""
+    wd = WorkDir.make(tmp_path_factory.mktemp("app") / "repository")
     wd.write("code.py")
     wd.write(FILE)
     wd("git add -f -A")
@@ -28,9 +30,10 @@ def app(wd: WorkDir) -> WorkDir:
     return wd
 
 
-@pytest.fixture
-def clean(tmp_path: Path) -> WorkDir:
-    return make(tmp_path / "clean")
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> WorkDir:
+    """No test changes it, either."""
+    return make(tmp_path_factory.mktemp("clean") / "clean")
 
 
 def make(path: Path) -> WorkDir:
@@ -125,6 +128,7 @@ ACTIONS: dict[str, tuple[str, Callable[[WorkDir], None]]] = {
     "after a merge": ("post-merge", merge),
 }
 KINDS = ("a repository", "a linked work tree", "a submodule", "a separate git directory")
+ALSO_SLOW = [KINDS[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])]
 
 
 def deploy_of(kind: str, tmp_path: Path) -> WorkDir:
@@ -156,20 +160,15 @@ def install(deploy: WorkDir, name: str, script: str) -> None:
     (hooks / name).chmod(0o755)
 
 
-def asking(place: Path, results: Path) -> str:
-    """The hook's lines: every moment in a directory, its exit code into a file each."""
-    lines = [f'cd "{place}" || exit 0']
-    for moment in MOMENTS:
-        out = results / f"{place.name}{moment}"
-        lines.append(f'"{GUARD}" {moment} </dev/null >"{out}.out" 2>&1; echo $? >"{out}"')
-    return "\n".join(lines)
+def every_moment(place: Path) -> list[asking.Question]:
+    return [(f"{place.name}{moment}", place, moment) for moment in MOMENTS]
 
 
 def codes(place: Path, results: Path) -> list[int]:
     return [int((results / f"{place.name}{moment}").read_text()) for moment in MOMENTS]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALSO_SLOW)
 @pytest.mark.parametrize("action", ACTIONS)
 def test_a_hook_that_asks_elsewhere(
     app: WorkDir, clean: WorkDir, tmp_path: Path, action: str, kind: str
@@ -179,9 +178,9 @@ def test_a_hook_that_asks_elsewhere(
     results = tmp_path / "results"
     results.mkdir()
     places = (app.path, app.path / "defs", clean.path)
-    lines = [asking(place, results) for place in places]
-    by_option = f'"{GUARD}" -C "{app.path}" --staged; echo $? >"{results}/by-option"'
-    install(deploy, hook, "\n".join([by_option, *lines, "exit 0"]))
+    by_option = ("by-option", None, f"-C {app.path} --staged")
+    questions = [by_option, *(each for place in places for each in every_moment(place))]
+    install(deploy, hook, asking.command(results, questions))
     act(deploy)
     assert codes(app.path, results) == [1, 1, 1, 1]
     assert codes(app.path / "defs", results) == [1, 1, 1, 1]
@@ -199,18 +198,18 @@ def test_a_hook_that_asks_about_its_own_commit(tmp_path: Path, action: str, kind
     results = tmp_path / "results"
     results.mkdir()
     (deploy.path / "below").mkdir()
-    asked = [
-        f'"{GUARD}" --staged; echo $? >"{results}/top"',
-        f'"{GUARD}" -C "{deploy.path}" --staged; echo $? >"{results}/by-option"',
-        f'(cd below && "{GUARD}" --staged); echo $? >"{results}/below"',
+    questions: list[asking.Question] = [
+        ("top", None, "--staged"),
+        ("by-option", None, f"-C {deploy.path} --staged"),
+        ("below", deploy.path / "below", "--staged"),
     ]
-    install(deploy, ACTIONS[action][0], "\n".join([*asked, "exit 0"]))
+    install(deploy, ACTIONS[action][0], asking.command(results, questions))
     deploy.write(FILE)
     deploy(["git", "add", "-f", FILE])
     # Of "commit -- path" only what is named is committed, and the state is not.
     expected = "0" if action == "commit -- path" else "1"
     ACTIONS[action][1](deploy)
-    said = {path.name: path.read_text().strip() for path in results.iterdir()}
+    said = {name: (results / name).read_text().strip() for name, _, _ in questions}
     assert said == dict.fromkeys(("top", "by-option", "below"), expected)
 
 
@@ -225,7 +224,7 @@ def test_a_server_s_hook_that_asks_elsewhere(app: WorkDir, tmp_path: Path, *, ba
         'updates="$(cat)"',
         f'echo "$updates" | "{GUARD}" --receive >"{results}/own.out" 2>&1',
         f'echo $? >"{results}/own"',
-        asking(app.path, results),
+        asking.command(results, every_moment(app.path)),
     ]
     (git_dir / "hooks").mkdir(exist_ok=True)
     (git_dir / "hooks/pre-receive").write_text("#!/bin/sh\n" + "\n".join([*script, "exit 0"]))

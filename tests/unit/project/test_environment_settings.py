@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
@@ -14,6 +12,7 @@ from bundler.errors import ConfigurationError
 from bundler.project import environment_settings
 from bundler.project.config import _Root, of_pyproject
 from bundler.project.options import RefreshOptions
+from tests.support import forked
 from tests.support.environments import ROOT
 
 FILE = Path("/project/pyproject.toml")
@@ -184,11 +183,8 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     )
 
     def said(**variables: str) -> tuple[int, str]:
-        done = subprocess.run(
-            [Path(sys.executable).parent / "state-bundler", "refresh"],
-            cwd=tmp_path, env={"PATH": "/usr/bin:/bin", **variables},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        environment = {"PATH": "/usr/bin:/bin", **variables}
+        done = forked.said("state-bundler", "refresh", cwd=tmp_path, env=environment)
         return done.returncode, done.stderr
 
     code, text = said(STATE_BUNDLER_REFRESH="never")

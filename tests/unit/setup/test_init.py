@@ -21,6 +21,7 @@ from bundler.project.survey import survey
 from bundler.setup.doctor import DoctorContext, docker, packaging
 from bundler.setup.file_edits import FileEdit, apply, diff
 from bundler.setup.init import PARTS, lines, plan, precommit
+from tests.support import forked
 from tests.support.workdir import WorkDir
 
 PYPROJECT = """\
@@ -65,10 +66,7 @@ def _contents(root: Path) -> dict[str, str]:
 
 
 def _init(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bundler", "init", "--project", root, *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-    )
+    return forked.said("state-bundler", "init", "--project", root, *arguments)
 
 
 def test_what_it_writes(tmp_path: Path) -> None:

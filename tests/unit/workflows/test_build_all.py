@@ -23,11 +23,11 @@ from bundler.system import process
 from bundler.workflows import build_all
 from bundler.workflows.build_all import ProjectBuild, jobs_of, run_all
 from bundler.workflows.status import of_names
+from tests.support import forked
 from tests.support.environments import ROOT
 from tests.support.layouts import LayoutMaker, code_layer
 from tests.support.workdir import WorkDir
 
-_BUNDLER = [sys.executable, "-m", "bundler"]
 _PROJECT = """\
 [project]
 name = "{name}"
@@ -54,10 +54,8 @@ def make_workspace(wd: WorkDir, scripts: dict[str, str]) -> None:
 
 
 def _build(wd: WorkDir, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*_BUNDLER, "build", *arguments], cwd=wd.path, env={**os.environ, **wd.env},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    environment = {**os.environ, **wd.env}
+    return forked.said("state-bundler", "build", *arguments, cwd=wd.path, env=environment)
 
 
 def test_each_is_built_and_one_that_fails_stops_no_other(wd: WorkDir) -> None:
@@ -160,8 +158,8 @@ def test_forked_builds_make_what_separate_ones_make(wd: WorkDir) -> None:
         shutil.rmtree(wd.path / "build")
         for state in wd.path.glob("projects/*/state"):
             shutil.rmtree(state)
-    separate, forked = made
-    assert forked == separate
+    separate, together = made
+    assert together == separate
     # The first of its kind is not worth it, and another environment is another kind.
     workers = (wd.path / "workers").read_text().split()
     assert workers == ["started", "forked", "forked", "started"]
@@ -277,7 +275,7 @@ def test_an_interrupted_run_leaves_no_build_behind(wd: WorkDir, number: int) -> 
                      " time.sleep(60)"},
     )  # fmt: skip
     with subprocess.Popen(
-        [*_BUNDLER, "build", "--each", "oci", "-o", "build/{name}"],
+        [sys.executable, "-m", "bundler", "build", "--each", "oci", "-o", "build/{name}"],
         cwd=wd.path, env={**os.environ, **wd.env},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         # A shell lets what it starts with & ignore SIGINT, and so would this.

@@ -21,6 +21,7 @@ from bundler.state.directory import DirectoryArtifact
 from bundler.state.manifest import RunRecord
 from bundler.state.tree import FileEntry, dir_hash
 from bundler.state.volatile import DBT_MEMBERS, FIVETRAN_MEMBERS, Volatile, meaning
+from tests.support import forked
 from tests.support.bundles import PLACE, make_bundle
 from tests.support.embedding import embed_layout
 
@@ -217,10 +218,8 @@ def test_a_refresh_tells_the_counts_and_binds_its_record(tmp_path: Path) -> None
 
 
 def _cli(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bundler", "diff", tmp_path / "a", tmp_path / "b", *options],
-        capture_output=True, text=True, check=False, env={**os.environ, "NO_COLOR": "1"},
-    )  # fmt: skip
+    words = ["diff", tmp_path / "a", tmp_path / "b", *options]
+    return forked.said("state-bundler", *words, env={**os.environ, "NO_COLOR": "1"})
 
 
 def test_the_command_shows_it_and_ends_with_1(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from bundler.errors import UsageError
 from bundler.workflows.export import destination_of
+from tests.support import forked
 
 _PROJECT = """\
 [project]
@@ -42,14 +42,8 @@ def project(tmp_path: Path) -> Path:
 def bundler(
     root: Path, *arguments: str, code: int = 0, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "bundler", *arguments],
-        cwd=root,
-        env={**os.environ, "FEED": str(root.parent / "feed.json"), **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = {**os.environ, "FEED": str(root.parent / "feed.json"), **variables}
+    done = forked.said("state-bundler", *arguments, cwd=root, env=environment)
     assert done.returncode == code, done.stderr
     return done
 

@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from bundler.state.bundle import Bundle
 from bundler.state.directory import DirectoryArtifact
 from bundler.state.manifest import Build, RunRecord
 from bundler.workflows import attestation, signature
+from tests.support import forked
 from tests.support.bundles import make_bundle, make_record
 from tests.support.embedding import embed_layout, embed_wheel
 from tests.support.pex_projects import wheel
@@ -158,11 +158,7 @@ def test_where_the_signature_of_a_path_lies(tmp_path: Path) -> None:
 
 
 def _cli(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bundler", *arguments],
-        cwd=cwd, capture_output=True, text=True, check=False,
-        env={**os.environ, "NO_COLOR": "1"},
-    )  # fmt: skip
+    return forked.said("state-bundler", *arguments, cwd=cwd, env={**os.environ, "NO_COLOR": "1"})
 
 
 def test_sign_and_verify_as_a_person_does(tmp_path: Path, key: Path, allowed: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from bundler.cli.page import page
 from bundler.refresh.model import Component, Found
 from bundler.state.directory import DirectoryArtifact
 from bundler.workflows.status import Holder, of_artifact, of_sources
+from tests.support import forked
 from tests.support.bundles import make_bundle
 
 _STATES = {"Good": {"state": b"[1]"}, "Bad[x]": {"state": b"[1, 2]", "more/file": b"x"}}
@@ -68,13 +67,12 @@ def test_an_altered_state_is_shown_as_such(
 
 def test_the_command_fails_and_shows_every_key(root: Path) -> None:
     ALTERATIONS["edited"](root)
-    argv = [sys.executable, "-m", "bundler", "status", str(root)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    done = forked.said("state-bundler", "status", str(root))
     assert done.returncode == 76
     assert "Good" in done.stdout
     assert _PROBLEM in done.stdout
     assert "was altered" in done.stderr
-    done = subprocess.run([*argv, "--format", "json"], capture_output=True, text=True, check=False)
+    done = forked.said("state-bundler", "status", str(root), "--format", "json")
     (found,) = json.loads(done.stdout)["artifacts"]
     assert {key["key"]: key["problem"] for key in found["keys"]} == {
         "Good": None,

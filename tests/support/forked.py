@@ -1,0 +1,152 @@
+"""Runs our programs in forks of a process that has imported them: a third of what a start takes.
+
+A fork has the arguments, the environment, the folder, the umask and the standard streams that a new
+process would have, and its exit code. What only the start of an interpreter shows (its options,
+encodings, what is imported, closed streams) is for `subprocess`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, TypeAlias
+
+from tests.support.environments import ROOT
+
+BIN = Path(sys.executable).parent
+NAMES = ("state-bundler", "state-guard", "docker-bundle", "pex-bundle")
+_PROGRAMS = {os.fspath(BIN / name) for name in NAMES}
+# What an interpreter reads when it starts, and GitPython when it is imported.
+_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "GIT_PYTHON_")
+_ENVIRONMENT = {"LC_ALL": "C.UTF-8"}
+
+Word: TypeAlias = "str | bytes | os.PathLike[str]"
+
+
+def run(
+    argv: Sequence[Word],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+    timeout: float = 120,
+    settings: Mapping[str, float] | None = None,
+) -> subprocess.CompletedProcess[bytes]:
+    """Like `subprocess.run` with captured output, which runs what is no program of ours.
+
+    settings: constants with another value there, by their full names.
+    """
+    folder, env = cwd or Path.cwd(), os.environ if env is None else env
+    if not _can_fork(argv, env):
+        assert not settings
+        return subprocess.run(
+            argv, cwd=folder, env=env, input=stdin, capture_output=True, check=False,
+            timeout=timeout,
+        )  # fmt: skip
+    request = {
+        "argv": [os.fsdecode(word) for word in argv],
+        "environment": dict(env),
+        "folder": os.fspath(folder),
+        "umask": _umask(),
+        "settings": settings or {},
+    }
+    try:
+        code, out, err = _server().run(json.dumps(request).encode(), stdin, timeout)
+    except BaseException:
+        close()
+        raise
+    return subprocess.CompletedProcess(argv, code, out, err)
+
+
+def said(*words: Word, **options: Any) -> subprocess.CompletedProcess[str]:
+    """What one of our programs says; its name is the first of the words."""
+    done = run([BIN / os.fsdecode(words[0]), *words[1:]], **options)
+    return subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
+
+
+def _can_fork(argv: Sequence[Word], env: Mapping[str, str]) -> bool:
+    """Whether it is one of our programs, with the git and the interpreter that the server has."""
+    if Path(os.fsdecode(argv[0])).name not in NAMES:
+        return False
+    path = env.get("PATH")
+    if shutil.which(os.fsdecode(argv[0]), path=path) not in _PROGRAMS:
+        return False
+    if shutil.which("git", path=path) != shutil.which("git"):
+        return False
+    ours = {**os.environ, **_ENVIRONMENT}
+    return all(ours.get(name) == env[name] for name in env if name.startswith(_AT_START))
+
+
+def close() -> None:
+    """Ends the server, if there is one."""
+    if _server.cache_info().currsize:
+        _server().close()
+        _server.cache_clear()
+
+
+@functools.cache
+def _server() -> _Server:
+    return _Server()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+class _Server:
+    def __init__(self) -> None:
+        self._line, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.support.forkserver", str(theirs.fileno())],
+                cwd=ROOT,
+                env={**os.environ, **_ENVIRONMENT},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+
+    def run(self, request: bytes, stdin: bytes, timeout: float) -> tuple[int, bytes, bytes]:
+        with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as err:
+            given.write(stdin)
+            given.seek(0)
+            size = len(request).to_bytes(4, "big")
+            socket.send_fds(self._line, [size], [each.fileno() for each in (given, out, err)])
+            self._line.sendall(request)
+            code = self._ended(self._number(), timeout)
+            out.seek(0)
+            err.seek(0)
+            return code, out.read(), err.read()
+
+    def _ended(self, child: int, timeout: float) -> int:
+        self._line.settimeout(timeout)
+        try:
+            return self._number()
+        except BaseException:
+            os.kill(child, signal.SIGKILL)
+            raise
+        finally:
+            self._line.settimeout(None)
+
+    def _number(self) -> int:
+        answer = self._line.recv(4, socket.MSG_WAITALL)
+        if len(answer) < 4:
+            raise EOFError("the server of forks has ended")
+        return int.from_bytes(answer, "big", signed=True)
+
+    def close(self) -> None:
+        self._line.close()
+        self._process.wait()
