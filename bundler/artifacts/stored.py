@@ -35,7 +35,7 @@ from bundler.store.content import Piece
 from bundler.store.objects import Buffer, Objects
 from bundler.store.records import Version
 from bundler.store.store import Store, open_store
-from bundler.system.chunks import stream_of
+from bundler.system.readable import stream_of
 
 _PARTS_AT_ONCE = 3
 _MOMENT = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]+|[0-9]{4}-[0-9-]+T[0-9:]+Z"

@@ -170,7 +170,6 @@ class RefreshArguments(NamedTuple):
 
     def options(self) -> RefreshOptions:
         from bundler.project.options import KeyOptions, RefreshOptions
-        from bundler.workflows.build_all import is_one_of_all
 
         return RefreshOptions(
             mode=self.mode,
@@ -184,7 +183,7 @@ class RefreshArguments(NamedTuple):
             baseline=self.baseline,
             allow_stale=self.allow_stale,
             inside=self._inside(),
-            is_one_of_all=is_one_of_all(),
+            is_one_of_all=bool(os.environ.get("STATE_BUNDLER_ONE_OF_ALL")),
             over_all=KeyOptions(
                 timeout=self.timeout, attempts=self.attempts, allow_http=self.allow_http
             ),

@@ -9,7 +9,6 @@ import msgspec
 
 from bundler.errors import BadData, BundlerError, raise_all
 from bundler.listener import Listener
-from bundler.refresh.definitions import describe_with
 from bundler.refresh.directories import Directory
 from bundler.refresh.removals import (
     Removal,
@@ -61,6 +60,8 @@ async def _compared(
         for key, old in pairs.items()
     ):
         return nothing, (), gone
+    from bundler.refresh.definitions import describe_with
+
     listener.phase("Comparing definitions with those of the baseline")
     states = (
         {key: known[old].directory for key, old in pairs.items()},

@@ -20,9 +20,9 @@ from bundler.artifacts.image import image
 from bundler.artifacts.image.blobs import REF_NAME, Descriptor, open_regular, refuse_size
 from bundler.artifacts.image.compression import is_packed, unpacked
 from bundler.artifacts.image.image import Json
-from bundler.artifacts.image.readable import Readable
 from bundler.artifacts.image.tarstream import TarMember, read_tar
 from bundler.errors import VerificationFailed, unreadable
+from bundler.system.readable import Readable
 
 _INDEX_FILE = "index.json"
 _DOCKER_LIST = "manifest.json"

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, Literal, cast
 
 from bundler.artifacts.image.deflating import Gzip
-from bundler.artifacts.image.readable import Readable
 from bundler.errors import ToolFailed, VerificationFailed, io_failure
 from bundler.system.installed import installed
+from bundler.system.readable import Readable
 
 Compression = Literal["none", "gzip", "zstd"]
 

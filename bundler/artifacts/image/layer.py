@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, BinaryIO
 import msgspec
 
 from bundler.artifacts.image.compression import Compression, compressed
-from bundler.artifacts.image.readable import Readable
 from bundler.artifacts.image.tarstream import TarReader
 from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.state.bundle import Bundle, BundleMember
 from bundler.state.manifest import State
+from bundler.system.readable import Readable
 
 if TYPE_CHECKING:
     from hashlib import _Hash

@@ -14,8 +14,8 @@ from typing import BinaryIO, Literal
 
 import msgspec
 
-from bundler.artifacts.image.readable import Readable
 from bundler.errors import VerificationFailed
+from bundler.system.readable import Readable
 
 Kind = Literal["file", "directory", "symlink", "hardlink", "other"]
 

@@ -31,7 +31,7 @@ from typing import BinaryIO, NamedTuple
 
 from bundler.errors import VerificationFailed, unreadable
 from bundler.state.tree import name_problem
-from bundler.system.chunks import stream_of
+from bundler.system.readable import stream_of
 
 STORED = 0
 DEFLATED = 8
@@ -257,7 +257,7 @@ class ZipFile:
     def open(self, entry: ZipEntry) -> BinaryIO:
         """The entry's bytes; reading them to the end raises `VerificationFailed` if they do not
         match the directory."""
-        return stream_of(_contents(self, entry, self.data_offset(entry)), BUFFER_BYTES)
+        return stream_of(_contents(self, entry, self.data_offset(entry)))
 
     def read(self, entry: ZipEntry, limit: int = _MAX_TEXT_BYTES) -> bytes:
         """The entry's bytes as one piece, at most `limit`."""

@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 import msgspec
 
 from bundler.artifacts.image.engine.contexts import UNIX, local_socket
-from bundler.artifacts.image.readable import Readable
 from bundler.errors import ToolFailed
 from bundler.system import process
+from bundler.system.readable import Readable
 
 if TYPE_CHECKING:
     import requests

@@ -13,8 +13,8 @@ from typing import IO, BinaryIO
 import msgspec
 
 from bundler.artifacts.image.layer import END, Layer, LayerEntry
-from bundler.artifacts.image.readable import Readable
 from bundler.state.artifact import Member
+from bundler.system.readable import Readable
 
 _SPOOLED_BYTES = 1024 * 1024
 _CHUNK_BYTES = 256 * 1024

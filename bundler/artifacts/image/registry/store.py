@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from bundler.artifacts.image.blobs import Descriptor, descriptor
 from bundler.artifacts.image.image import INDEX_TYPES, MANIFEST_TYPES, digest_of, entry_of, load
-from bundler.artifacts.image.readable import BUFFER_BYTES, Readable
 from bundler.artifacts.image.registry.connection import (
     Connection,
     NotInRegistry,
@@ -22,6 +21,7 @@ from bundler.artifacts.image.registry.tokens import Scope
 from bundler.artifacts.reference import Reference
 from bundler.errors import UsageError, VerificationFailed
 from bundler.listener import SILENT, Listener
+from bundler.system.readable import BUFFER_BYTES, Readable
 
 if TYPE_CHECKING:
     import urllib3
