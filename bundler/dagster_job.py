@@ -61,30 +61,7 @@ def refresh_definitions(
     is named. location: the code location to reload; None reloads nothing. webserver: the host and
     port that the last step asks to reload it. executor: None is the deployment's own.
     """
-    graph = _graph(
-        project=project,
-        keys=keys,
-        name=name,
-        location=location,
-        webserver=webserver,
-        retry_policy=retry_policy,
-    )
-    job = graph.to_job(name=name, executor_def=executor, tags=tags)
-    if cron_schedule is None:
-        return dg.Definitions(jobs=[job])
-    schedule = dg.ScheduleDefinition(name=f"{name}_schedule", job=job, cron_schedule=cron_schedule)
-    return dg.Definitions(jobs=[job], schedules=[schedule])
 
-
-def _graph(
-    *,
-    project: Path,
-    keys: Sequence[str],
-    name: str,
-    location: str | None,
-    webserver: str,
-    retry_policy: dg.RetryPolicy,
-) -> dg.GraphDefinition:
     @dg.op(name=f"{name}_find_keys", out=dg.DynamicOut(str))
     def find_keys() -> Iterator[dg.DynamicOutput[str]]:
         for number, key in enumerate(_keys(project, keys)):
@@ -109,7 +86,11 @@ def _graph(
     def refresh() -> None:
         publish(find_keys().map(refresh_key).collect())
 
-    return refresh
+    job = refresh.to_job(name=name, executor_def=executor, tags=tags)
+    if cron_schedule is None:
+        return dg.Definitions(jobs=[job])
+    schedule = dg.ScheduleDefinition(name=f"{name}_schedule", job=job, cron_schedule=cron_schedule)
+    return dg.Definitions(jobs=[job], schedules=[schedule])
 
 
 def _storage(instance: DagsterInstance) -> StoreDefsStateStorage:

@@ -30,7 +30,6 @@ from bundler.refresh.secrets import Secrets
 from bundler.refresh.vendors import Kind, kind_of
 from bundler.state.json_entries import (
     TooLargeToCountError,
-    count_entries,
     count_values,
     is_empty,
     size_of,
@@ -380,12 +379,6 @@ class _NewState(msgspec.Struct, frozen=True):
         self, documents: tuple[Any, Any] | None, baseline: Baseline
     ) -> list[tuple[str, int, int]]:
         """What is compared of the two states: a unit, and how many each has."""
-        if documents is not None:
-            before, now = documents
-            return [
-                ("entries", count_entries(before), count_entries(now)),
-                ("values", count_values(before), count_values(now)),
-            ]
         sizes = (baseline.state.size, self.state.size)
         try:
             one = size_of(baseline.directory / _STATE, self.volatile)
@@ -394,10 +387,10 @@ class _NewState(msgspec.Struct, frozen=True):
             return [("bytes (one is too large to count its entries)", *sizes)]
         if one is None or other is None:
             return [("bytes", *sizes)]
-        return [
-            ("entries", one.entries, other.entries),
-            ("bytes without white space", one.length, other.length),
-        ]
+        entries = ("entries", one.entries, other.entries)
+        if documents is not None:
+            return [entries, ("values", count_values(documents[0]), count_values(documents[1]))]
+        return [entries, ("bytes without white space", one.length, other.length)]
 
 
 def _first_loss(

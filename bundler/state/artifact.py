@@ -12,10 +12,9 @@ from bundler.state.manifest import Claim, Manifest, RunRecord
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+Kind = Literal["file", "directory", "other"]
 
 LABEL_STATES = "io.state-bundler.states"
-
-
 LABEL_RUN_RECORD = "io.state-bundler.run-record"
 # Of a PEX: pex's code hash of the files outside the state directories.
 LABEL_CODE = "io.state-bundler.code"
@@ -31,7 +30,7 @@ class Member(msgspec.Struct, frozen=True):
     """
 
     path: str
-    kind: Literal["file", "directory", "other"]
+    kind: Kind
     size: int
     open: Callable[[], BinaryIO]
     mode: int | None = None

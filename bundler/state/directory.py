@@ -9,14 +9,15 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import msgspec
 
 from bundler.errors import VerificationFailed, unreadable
-from bundler.state.artifact import Member, OneArtifact
+from bundler.state.artifact import Kind, Member, OneArtifact
 from bundler.state.bundle import MANIFEST_NAME, RUN_RECORD_NAME, STAGING_NAME, STATE_DIRECTORY
 from bundler.state.manifest import DirectoryRefresh, RunRecord, decode_canonical
 from bundler.verify_at_start import open_regular, read_regular
@@ -58,12 +59,9 @@ class StateDirectoryOnDisk:
 
 
 def _member(root: Path, path: str, status: os.stat_result) -> Member:
-    kind: Literal["file", "directory", "other"] = "other"
-    if stat.S_ISDIR(status.st_mode):
-        kind = "directory"
-    elif stat.S_ISREG(status.st_mode):
-        kind = "file"
-    size = status.st_size if kind == "file" else 0
+    is_file, is_folder = stat.S_ISREG(status.st_mode), stat.S_ISDIR(status.st_mode)
+    kind: Kind = "file" if is_file else "directory" if is_folder else "other"
+    size = status.st_size if is_file else 0
     return Member(path, kind, size, partial(_open, root / path), stat.S_IMODE(status.st_mode))
 
 
@@ -98,13 +96,9 @@ class DirectoryArtifact(OneArtifact):
                 records.append((record, _only_refresh(record, directory.path)))
         if not records:
             return None
+        refreshes = tuple(refresh for _, refresh in records)
         first = records[0][0]
-        return RunRecord(
-            build=first.build,
-            refresh=tuple(refresh for _, refresh in records),
-            tool=first.tool,
-            environment=first.environment,
-        )
+        return RunRecord(first.build, refreshes, first.tool, first.environment)
 
     def state_directories(self) -> Sequence[StateDirectoryOnDisk]:
         return self._directories
@@ -173,15 +167,25 @@ def _folders(path: str) -> list[os.DirEntry[str]]:
         return []
 
 
-def _read(path: Path) -> bytes | None:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        return read_regular(str(path))
-    except FileNotFoundError:
-        return None
+        yield
     except OSError as error:
         raise unreadable(path, error) from error
     except ValueError as error:
         raise VerificationFailed(f"{path} cannot be used: {error}.") from error
+
+
+def _read(path: Path) -> bytes | None:
+    with _reading(path), suppress(FileNotFoundError):
+        return read_regular(str(path))
+    return None
+
+
+def _open(path: Path) -> BinaryIO:
+    with _reading(path):
+        return open(open_regular(str(path)), "rb")
 
 
 def list_directory(path: Path) -> list[os.DirEntry[str]]:
@@ -196,12 +200,3 @@ def list_directory(path: Path) -> list[os.DirEntry[str]]:
         if error.errno == errno.ENAMETOOLONG:
             raise VerificationFailed(f"A directory is nested too deeply: {path}.") from error
         raise unreadable(path, error) from error
-
-
-def _open(path: Path) -> BinaryIO:
-    try:
-        return open(open_regular(str(path)), "rb")
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except ValueError as error:
-        raise VerificationFailed(f"{path} cannot be used: {error}.") from error

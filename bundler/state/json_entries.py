@@ -1,4 +1,8 @@
-"""The entries of a JSON document: what `min-entries`, `refresh`, `verify` and `diff` count."""
+"""The entries of a JSON document: what `min-entries`, `refresh`, `verify` and `diff` count.
+
+They are the items of its outermost collections: lists, and objects that hold records of one shape.
+A document without any has as many entries as it has values that hold no others.
+"""
 
 from __future__ import annotations
 
@@ -12,45 +16,6 @@ import msgspec
 from bundler.state.jsondiff import SAMPLE, is_collection
 from bundler.state.volatile import NOTHING_VOLATILE, Volatile
 from bundler.system.documents import is_json, read_document
-
-
-def count_entries(document: Any) -> int:
-    """The items of its outermost collections: lists, and objects that hold records of one shape.
-
-    A document without any has as many entries as it has values that hold no others.
-    """
-    entries = leaves = 0
-    pending: list[tuple[str, Any]] = [("", document)]
-    while pending:
-        name, value = pending.pop()
-        if isinstance(value, list) or (
-            isinstance(value, dict) and is_collection(value, value, name)
-        ):
-            entries += len(value)
-        elif isinstance(value, dict):
-            pending += value.items()
-        else:
-            leaves += 1
-    return entries or (leaves if isinstance(document, dict) else 0)
-
-
-def count_values(document: Any) -> int:
-    """Items of arrays and members of objects, at every depth."""
-    total = 0
-    level = [document]
-    while level:
-        values: list[Any] = []
-        for value in level:
-            if isinstance(value, dict):
-                values += value.values()
-            elif isinstance(value, list):
-                values += value
-        total += len(values)
-        level = [value for value in values if isinstance(value, (dict, list))]
-    return total
-
-
-# --- without decoding -------------------------------------------------------------------------
 
 # Text up to this size is read. Together with one object of that many members it takes about as much
 # memory as two decoded documents.
@@ -84,14 +49,14 @@ class TooLargeToCountError(Exception):
 
 
 class JsonSize(msgspec.Struct, frozen=True):
-    """entries: as `count_entries` counts them. length: bytes without white space."""
+    """length: bytes without white space."""
 
     entries: int
     length: int
 
 
 def entries_in(stream: BinaryIO) -> int | None:
-    """The entries of a JSON document, as `count_entries` counts them; None if it is not JSON.
+    """The entries of a JSON document; None if it is not JSON.
 
     Decodes one object at a time. Raises `TooLargeToCountError`.
     """
@@ -196,6 +161,22 @@ def _outline(text: msgspec.Raw, volatile: Volatile, sampled: bool) -> dict[str, 
 def _shown(value: msgspec.Raw) -> Any:
     first = _first(value)
     return {} if first == b"{" else msgspec.json.decode(value) if first == b'"' else None
+
+
+def count_values(document: Any) -> int:
+    """Items of arrays and members of objects, at every depth."""
+    total = 0
+    level = [document]
+    while level:
+        values: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                values += value.values()
+            elif isinstance(value, list):
+                values += value
+        total += len(values)
+        level = [value for value in values if isinstance(value, (dict, list))]
+    return total
 
 
 def is_empty(path: Path, volatile: Volatile = NOTHING_VOLATILE) -> bool:

@@ -65,15 +65,17 @@ def compare(
 def counts(changes: Sequence[JsonChange]) -> dict[str, Counts]:
     """By collection, including nested ones; volatile changes do not count."""
     total: dict[str, Counts] = {}
-    for change in changes:
+    for change in _with_details(changes):
         if change.what and not change.volatile and change.kind != "reordered":
             of_kind = total.setdefault(change.what, Counts())
             setattr(of_kind, change.kind, getattr(of_kind, change.kind) + 1)
-        for name, nested in counts(change.details).items():
-            into = total.setdefault(name, Counts())
-            for kind in ("added", "removed", "renamed", "changed"):
-                setattr(into, kind, getattr(into, kind) + getattr(nested, kind))
     return total
+
+
+def _with_details(changes: Sequence[JsonChange]) -> Iterator[JsonChange]:
+    for change in changes:
+        yield change
+        yield from _with_details(change.details)
 
 
 def summary(changes: Sequence[JsonChange]) -> str:
@@ -167,8 +169,8 @@ class _Comparison(msgspec.Struct):
                 details = tuple(self.of(one, other, "", ""))
                 yield _item("changed", f"#{number}", what, details)
         else:
-            for kind, side in (("removed", gone), ("added", new)):
-                yield from (JsonChange(kind, _label(item), what) for item in side)  # type: ignore[arg-type]  # one of two words
+            yield from (JsonChange("removed", _label(item), what) for item in gone)
+            yield from (JsonChange("added", _label(item), what) for item in new)
 
     def _items(
         self, before: Mapping[Any, Any], after: Mapping[Any, Any], what: str, identity: str | None
@@ -176,14 +178,8 @@ class _Comparison(msgspec.Struct):
         gone = {key: item for key, item in before.items() if key not in after}
         new = {key: item for key, item in after.items() if key not in before}
         for old, now in self._renamed(gone, new, identity):
-            yield JsonChange(
-                "renamed",
-                _label(gone[old], old),
-                what,
-                _label(gone[old], old),
-                _label(new[now], now),
-            )
-            del gone[old], new[now]
+            label = _label(gone.pop(old), old)
+            yield JsonChange("renamed", label, what, label, _label(new.pop(now), now))
         yield from (JsonChange("removed", _label(item, key), what) for key, item in gone.items())
         yield from (JsonChange("added", _label(item, key), what) for key, item in new.items())
         for key, item in before.items():
@@ -194,15 +190,10 @@ class _Comparison(msgspec.Struct):
         name = next((n for n in _NAMES if _differ(before, after, n)), None)
         if name is None or name in self.volatile:
             return _item("changed", _label(after, key), what, tuple(self.of(before, after, "", "")))
-        rest = [{n: v for n, v in item.items() if n != name} for item in (before, after)]
-        return JsonChange(
-            "renamed",
-            str(before[name]),
-            what,
-            str(before[name]),
-            str(after[name]),
-            details=tuple(self.of(rest[0], rest[1], "", "")),
-        )
+        one, other = ({n: v for n, v in item.items() if n != name} for item in (before, after))
+        details = tuple(self.of(one, other, "", ""))
+        was = str(before[name])
+        return JsonChange("renamed", was, what, was, str(after[name]), details=details)
 
     def _renamed(
         self, gone: Mapping[Any, Any], new: Mapping[Any, Any], identity: str | None
@@ -294,14 +285,14 @@ def _identity(before: Sequence[Any], after: Sequence[Any]) -> str | None:
 
 def _leftovers(before: Sequence[Any], after: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """What only one of two lists holds, however often and in whatever order."""
-    encoded = [[_encoded(item) for item in side] for side in (before, after)]
-    only = [Counter(encoded[0]) - Counter(encoded[1]), Counter(encoded[1]) - Counter(encoded[0])]
-    return (_take(before, encoded[0], only[0]), _take(after, encoded[1], only[1]))
+    old, new = (Counter(map(_encoded, side)) for side in (before, after))
+    return _take(before, old - new), _take(after, new - old)
 
 
-def _take(items: Sequence[Any], encoded: Sequence[bytes], wanted: Counter[bytes]) -> list[Any]:
+def _take(items: Sequence[Any], wanted: Counter[bytes]) -> list[Any]:
     found = []
-    for item, code in zip(items, encoded, strict=True):
+    for item in items:
+        code = _encoded(item)
         if wanted[code] > 0:
             wanted[code] -= 1
             found.append(item)

@@ -229,20 +229,11 @@ class Publisher:
 
     # --- the steps of a publish -------------------------------------------------------------------
 
-    def decide_alone(self, journal: Journal) -> None:
-        """The decision, where this directory is the whole set."""
-        self._write(_JOURNAL, journal)
-
-    def prepare(self, journal: Journal) -> None:
-        """What is to be done once the set is decided on."""
-        self._write(_PREPARED, journal)
-
-    def decide_set(self, decision: Decision) -> None:
-        """The decision for several directories, of which this is the first."""
-        self._write(_SET, decision)
-
-    def _write(self, name: str, value: msgspec.Struct) -> None:
+    def write(self, value: Journal | Decision) -> None:
+        """Writes what is decided. A journal that is part of a set is only prepared by that."""
+        journal = _PREPARED if value.identity else _JOURNAL
         with io_errors(self.path):
+            name = journal if isinstance(value, Journal) else _SET
             self.staging.write(name, msgspec.json.encode(value))
 
     def carry_out(self, journal: Journal) -> None:

@@ -34,13 +34,8 @@ def make(
     """
     build = Build(guarded=guarded)
     if identity is not None:
-        build = Build(
-            commit=identity.commit,
-            tree=identity.tree,
-            dirty=identity.dirty,
-            remote=identity.remote,
-            guarded=guarded,
-        )
+        dirty, remote = identity.dirty, identity.remote
+        build = Build(identity.commit, identity.tree, dirty, remote, guarded)
     if environ.get("SOURCE_DATE_EPOCH"):
         refresh = [_without_times(directory) for directory in refresh]
     return RunRecord(build=build, refresh=tuple(refresh), tool=TOOL, environment=environment)

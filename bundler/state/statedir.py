@@ -26,7 +26,7 @@ import time
 import unicodedata
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from shlex import quote
 
@@ -156,12 +156,11 @@ class StateDir(msgspec.Struct, frozen=True):
                 return None
         if raw is None:
             return None
-        return PublishedState(
-            parse(raw, f"{self.path / MANIFEST_NAME}"),
-            None
-            if record is None
-            else decode_canonical(record, RunRecord, f"{self.path / RUN_RECORD_NAME}"),
-        )
+        manifest = parse(raw, f"{self.path / MANIFEST_NAME}")
+        if record is None:
+            return PublishedState(manifest, None)
+        what = f"{self.path / RUN_RECORD_NAME}"
+        return PublishedState(manifest, decode_canonical(record, RunRecord, what))
 
     def bundle(self) -> Bundle | None:
         """The published states as a bundle; None if nothing was ever published."""
@@ -176,14 +175,9 @@ class StateDir(msgspec.Struct, frozen=True):
         Changes nothing. Raises `ConfigurationError` if a publish would overwrite what others
         have made, `ToolFailed` if git cannot say what it tracks.
         """
-        with io_errors(self.path):
-            try:
-                live = OpenDirectory(self.path)
-            except FileNotFoundError:
-                names: list[str] = []
-            else:
-                with live:
-                    names = live.names()
+        names: list[str] = []
+        with io_errors(self.path), suppress(FileNotFoundError), OpenDirectory(self.path) as live:
+            names = live.names()
         tracked = tracked_below(self.path)
         self._refuse_tracked(tracked)
         if STAGING_NAME not in names:  # else another process may be publishing
@@ -285,26 +279,27 @@ def refuse_interrupted(path: Path) -> None:
 
 def _holder_now(path: Path) -> str | None:
     """The process that holds the lock of a state directory; None if there is none."""
-    with io_errors(path):
-        try:
-            with (
-                OpenDirectory(path) as live,
-                live.folder(STAGING_NAME) as staging,
-                staging.file(_LOCK) as descriptor,
-            ):
-                return None if _try_lock(descriptor, fcntl.LOCK_SH) else _holder(staging)
-        except FileNotFoundError:
-            return None
+    with (
+        io_errors(path),
+        suppress(FileNotFoundError),
+        OpenDirectory(path) as live,
+        live.folder(STAGING_NAME) as staging,
+        staging.file(_LOCK) as descriptor,
+    ):
+        return None if _try_lock(descriptor, fcntl.LOCK_SH) else _holder(staging)
+    return None
 
 
 def _finish_member(path: Path, identity: str) -> None:
     """Finishes another state directory's part of a decision."""
-    with io_errors(path):
-        try:
-            with OpenDirectory(path) as live, live.folder(STAGING_NAME) as staging:
-                is_part = Publisher(live, staging).belongs_to(identity)
-        except FileNotFoundError:
-            return
+    is_part = False
+    with (
+        io_errors(path),
+        suppress(FileNotFoundError),
+        OpenDirectory(path) as live,
+        live.folder(STAGING_NAME) as staging,
+    ):
+        is_part = Publisher(live, staging).belongs_to(identity)
     if is_part:
         with StateDir(path, "").lock():
             pass
@@ -434,7 +429,7 @@ def publish_together(all_ready: Sequence[Ready]) -> tuple[Publication, ...]:
     decided whether the set is old or new, and the next publish completes it.
     """
     if len(all_ready) == 1:
-        all_ready[0].publisher.decide_alone(all_ready[0].journal)
+        all_ready[0].publisher.write(all_ready[0].journal)
     elif all_ready:
         _decide_together(all_ready)
     for ready in all_ready:
@@ -450,9 +445,9 @@ def _decide_together(all_ready: Sequence[Ready]) -> None:
     for ready in all_ready:
         where = os.path.relpath(first.path, ready.publisher.path)
         pointing = msgspec.structs.replace(ready.journal, decided_in=where, identity=identity)
-        ready.publisher.prepare(pointing)
+        ready.publisher.write(pointing)
     members = tuple(os.path.relpath(ready.publisher.path, first.path) for ready in all_ready)
-    first.decide_set(Decision(identity, members))
+    first.write(Decision(identity, members))
 
 
 def _file(name: str, folder: OpenDirectory) -> File:
