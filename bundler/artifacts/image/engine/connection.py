@@ -15,7 +15,6 @@ container.
 from __future__ import annotations
 
 import os
-import posixpath
 import shlex
 import socket
 import threading
@@ -69,11 +68,6 @@ class Docker:
         """Runs the program and returns its output. Raises `ToolFailed` if it fails."""
         out = process.check(self.argv(*arguments), env=self.environment, timeout=timeout)
         return out.decode(errors="replace").strip()
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is docker without options: then only the environment configures it."""
-        return posixpath.basename(self.program) == "docker" and not self.options
 
     def dial(self) -> AbstractContextManager[socket.socket]:
         """A connection to the engine through the program."""
@@ -157,8 +151,7 @@ class Engine:
         client = transport.connect(
             self._host,
             "{}.{}".format(*version),
-            environment=docker.environment if docker.is_plain else None,
-            dial=lambda stack: stack.enter_context(docker.dial()),
+            lambda stack: stack.enter_context(docker.dial()),
         )
         received = self._received  # a hook that refers to the engine would keep it alive
 

@@ -18,6 +18,9 @@ from bundler.errors import ConfigurationError, InputOutputError, unreadable
 from bundler.system.git_directory import read_regular
 
 IGNORE_FILE = ".dockerignore"
+# As BuildKit's own matcher reads a pattern.
+_WORD = re.compile(r"\*\*/?|\[.[^]]*\]|\\.|.", re.DOTALL)
+_ANY = {"*": "[^/]*", "?": "[^/]"}
 
 
 @dataclass(frozen=True)
@@ -39,59 +42,36 @@ def parse(text: str) -> list[DockerIgnoreRule]:
         if not pattern:
             continue
         cleaned = posixpath.normpath(pattern).lstrip("/")
-        if cleaned != ".":
-            rules.append(DockerIgnoreRule(_compiled(cleaned, number), exclude, cleaned))
+        if cleaned == ".":
+            continue
+        if (matcher := compiled(cleaned)) is None:
+            raise ConfigurationError(
+                f"Line {number} of the ignore file is not a valid pattern: {cleaned}.",
+                hint="A [ requires a ], and a \\ a character after it.",
+            )
+        rules.append(DockerIgnoreRule(matcher, exclude, cleaned))
     return rules
-
-
-def _compiled(pattern: str, number: int) -> re.Pattern[str]:
-    try:
-        return re.compile(_translated(pattern), re.DOTALL)
-    except (re.error, IndexError) as error:
-        raise ConfigurationError(
-            f"Line {number} of the ignore file is not a valid pattern: {pattern}.",
-            hint="A [ requires a ], and a \\ a character after it.",
-        ) from error
 
 
 def compiled(pattern: str) -> re.Pattern[str] | None:
     """A single pattern, such as the source of a COPY; None if docker rejects it."""
+
+    def translated(found: re.Match[str]) -> str:
+        word = found[0]
+        if word.startswith("**"):
+            return ".*" if found.end() == len(pattern) else "(?:.*/)?"
+        if word in _ANY:
+            return _ANY[word]
+        if word in ("[", "\\"):
+            raise re.error("nothing follows")
+        if word.startswith("["):
+            return word.replace("\\", "\\\\")
+        return re.escape(word.removeprefix("\\"))
+
     try:
-        return re.compile(_translated(pattern), re.DOTALL)
-    except (re.error, IndexError):
+        return re.compile(_WORD.sub(translated, pattern), re.DOTALL)
+    except re.error:
         return None
-
-
-def _translated(pattern: str) -> str:
-    """The regular expression of a pattern, as BuildKit's own matcher makes it."""
-    out = []
-    position = 0
-    while position < len(pattern):
-        character = pattern[position]
-        position += 1
-        if character == "*":
-            if pattern[position : position + 1] != "*":
-                out.append("[^/]*")
-                continue
-            position += 1
-            if pattern[position : position + 1] == "/":
-                position += 1
-            at_end = position >= len(pattern)
-            out.append(".*" if at_end else "(?:.*/)?")
-        elif character == "?":
-            out.append("[^/]")
-        elif character == "\\":
-            out.append(re.escape(pattern[position]))
-            position += 1
-        elif character == "[":
-            end = pattern.index("]", position + 1) if "]" in pattern[position + 1 :] else -1
-            if end < 0:
-                raise re.error("missing ]")
-            out.append("[" + pattern[position:end].replace("\\", "\\\\") + "]")
-            position = end + 1
-        else:
-            out.append(re.escape(character))
-    return "".join(out)
 
 
 def excluded(path: str, rules: Sequence[DockerIgnoreRule]) -> bool:
