@@ -27,7 +27,7 @@ from bundler.artifacts.image.engine.context import shown, withheld_rules
 from bundler.artifacts.image.engine.dockerbuild import (
     Builder,
     left_out_of,
-    read,
+    read_dockerfile,
     usual_dockerfile,
     with_rules,
 )
@@ -332,14 +332,13 @@ def _bake(baking: Baking, targets: Sequence[BakeTarget], folder: Path, output: s
         target.pop("tags", None)
         target["output"] = [output]
         context = baking.context(one.name)
-        if context.is_dir():
-            inline = target.pop("dockerfile-inline", None)
-            path = None if inline else _dockerfile(context, target)
-            text = inline.encode() if path is None else read(path)
+        found = read_dockerfile(one.arguments, baking.inline(one.name))
+        if found is not None and context.is_dir():
+            target.pop("dockerfile-inline", None)
             own = folder / one.name
             own.mkdir()
             rules = withheld_rules(context, one.bundles, one.left_out)
-            copy = with_rules(context, path, text, rules, own)
+            copy = with_rules(context, found, rules, own)
             target["dockerfile"] = str(copy)
     metadata = folder / "bake.json"
     leave = [f"--allow=fs={folder}"] if baking.asks_leave else []

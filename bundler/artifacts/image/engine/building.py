@@ -20,8 +20,9 @@ from bundler.artifacts.image.engine.contexts import is_engine_own_builder
 from bundler.artifacts.image.engine.dockerbuild import (
     Builder,
     DockerBuild,
+    Dockerfile,
     detect,
-    dockerfile_of,
+    read_dockerfile,
 )
 from bundler.artifacts.image.engine.dockerfile import (
     needing_buildkit,
@@ -62,13 +63,12 @@ def preflight(
     """
     outputs.check(arguments)
     _refuse_missing_folders(arguments)
-    if (found := _dockerfile(arguments, piped)) is None:
+    if (found := read_dockerfile(arguments, piped)) is None:
         return
-    name, text = found[0], found[1].decode(errors="replace")
-    refuse_copied_state(text, name)
+    refuse_copied_state(found.text, found.name)
     if dockerbuild.is_local(arguments):
-        _refuse_missing_sources(arguments, name, text, detected)
-    for sentence in refreshing(text, name):
+        _refuse_missing_sources(arguments, found, detected)
+    for sentence in refreshing(found.text, found.name):
         listener.warning(sentence)
 
 
@@ -76,11 +76,11 @@ def require_buildkit(
     arguments: Arguments, piped: Piped | None, detected: Callable[[], Builder]
 ) -> None:
     """Raises `ToolFailed` if the Dockerfile needs BuildKit and the builder does not have it."""
-    found = _dockerfile(arguments, piped)
-    modern = needing_buildkit(found[1].decode(errors="replace")) if found else None
+    found = read_dockerfile(arguments, piped)
+    modern = needing_buildkit(found.text) if found else None
     if found and modern and not (builder := detected()).is_buildkit:
         raise ToolFailed(
-            f"{found[0]}:{modern.line} requires BuildKit, which {builder} does not have.",
+            f"{found.name}:{modern.line} requires BuildKit, which {builder} does not have.",
             hint="Install the docker-buildx plugin; up to Docker 22, DOCKER_BUILDKIT=1 is enough.",
         )
 
@@ -95,13 +95,13 @@ def refuse_missing_configuration(
 
     detected: see `_ignore_file`.
     """
-    found = _dockerfile(arguments, piped)
+    found = read_dockerfile(arguments, piped)
     if found is None or not dockerbuild.is_local(arguments):
         return
-    root, text = Path(arguments.context), found[1].decode(errors="replace")
-    if (file := _ignore_file(root, dockerfile_of(arguments), detected)) is None:
+    root = Path(arguments.context)
+    if (file := _ignore_file(root, found.path, detected)) is None:
         return
-    if missing := missing_configuration(root, project, text, parse(rules_in(file))):
+    if missing := missing_configuration(root, project, found.text, parse(rules_in(file))):
         raise ConfigurationError(
             f"{file} excludes {' and '.join(missing)} from the image, but Dagster needs that file "
             "to find the project and its state.",
@@ -143,26 +143,26 @@ def _refuse_missing_folders(arguments: Arguments) -> None:
 
 
 def _refuse_missing_sources(
-    arguments: Arguments, name: str, text: str, detected: Callable[[], Builder] | None
+    arguments: Arguments, found: Dockerfile, detected: Callable[[], Builder] | None
 ) -> None:
     """Raises `ConfigurationError` if the Dockerfile uses files that the context does not
     contain."""
-    root, dockerfile = Path(arguments.context), dockerfile_of(arguments)
+    root = Path(arguments.context)
     build_args = dockerbuild.build_args_of(arguments)
-    ignore_file = _ignore_file(root, dockerfile, detected)
+    ignore_file = _ignore_file(root, found.path, detected)
     rules = parse(rules_in(ignore_file)) if ignore_file else []
     contexts = [named.partition("=")[0] for named in arguments.given("--build-context")]
     for missing in missing_sources(
-        root, text, build_args, rules, target=arguments.target, contexts=contexts
+        root, found.text, build_args, rules, target=arguments.target, contexts=contexts
     ):
-        where = f"{name}:{missing.line} uses {missing.path} from the context {root.resolve()}"
+        where = f"{found.name}:{missing.line} uses {missing.path} from the context {root.resolve()}"
         if missing.is_excluded:
             raise ConfigurationError(
                 f"{where}, but {ignore_file} excludes it.",
                 hint=f"Remove the rule, or add this one at the end: !{missing.path}",
             )
         raise ConfigurationError(
-            f"{where}, where it does not exist.", hint=_elsewhere(root, dockerfile, missing.path)
+            f"{where}, where it does not exist.", hint=_elsewhere(root, found.path, missing.path)
         )
 
 
@@ -176,30 +176,6 @@ def _elsewhere(root: Path, dockerfile: Path | None, path: str) -> str:
     return "Create the file, or pass another context."
 
 
-def _dockerfile(arguments: Arguments, piped: Piped | None) -> tuple[str, bytes] | None:
-    """The Dockerfile's name for messages, and its text; None if only docker knows it."""
-    path = dockerfile_of(arguments)
-    if path is not None:
-        if "://" in str(arguments.file):
-            raise UsageError(
-                f"The Dockerfile {arguments.file} is not a local file.",
-                hint="Download it first, and pass the file with -f.",
-            )
-        if not path.is_file():
-            raise UsageError(
-                f"There is no {path.name} in {path.resolve().parent}.",
-                hint="Pass it with -f, or use another context; Dockerfile.example has a template.",
-            )
-        return path.name, dockerbuild.read(path)
-    if piped is None:
-        return None
-    name = arguments.file if piped.is_archive and arguments.file else "Dockerfile"
-    text = piped.dockerfile(name)
-    if text is None:
-        raise UsageError(f"The archive on stdin has no {name}.", hint="Pass its name with -f.")
-    return name, text
-
-
 def foresee(
     arguments: Arguments,
     engine: Engine,
@@ -208,14 +184,14 @@ def foresee(
     piped: Piped | None = None,
 ) -> None:
     """Asks before the build where the state would go. Raises as `Foreseer.check` does."""
-    if (found := _dockerfile(arguments, piped)) is None:
+    if (found := read_dockerfile(arguments, piped)) is None:
         return
-    text, build_args = found[1].decode(errors="replace"), dockerbuild.build_args_of(arguments)
+    build_args = dockerbuild.build_args_of(arguments)
     tag = next(iter(arguments.tags), None)
     options = {word.partition("=")[0] for word in arguments.forwarded}
     same_bases = not (options & _OTHER_BASES or arguments.platforms)
     same_bases &= is_engine_own_builder(engine.docker.environment)
-    foreseer = Foreseer(engine, text, arguments.target, tag, build_args, same_bases)
+    foreseer = Foreseer(engine, found.text, arguments.target, tag, build_args, same_bases)
     foreseer.check(wanted, listener)
 
 

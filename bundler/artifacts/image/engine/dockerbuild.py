@@ -27,7 +27,7 @@ from bundler.artifacts.image.engine.ignore import (
 )
 from bundler.artifacts.image.engine.left_out import LeftOut, Names, find
 from bundler.artifacts.image.engine.stdin_context import STDIN, Piped
-from bundler.errors import ChildFailed, ToolFailed, unreadable
+from bundler.errors import ChildFailed, ToolFailed, UsageError, unreadable
 from bundler.state.bundle import Bundle
 from bundler.system import process
 
@@ -112,6 +112,43 @@ def dockerfile_of(arguments: Arguments) -> Path | None:
     return Path(arguments.file) if arguments.file else usual_dockerfile(Path(arguments.context))
 
 
+@dataclass(frozen=True)
+class Dockerfile:
+    """name: for messages. path: None if it came on stdin."""
+
+    name: str
+    raw: bytes
+    path: Path | None = None
+
+    @property
+    def text(self) -> str:
+        return self.raw.decode(errors="replace")
+
+
+def read_dockerfile(arguments: Arguments, piped: Piped | None) -> Dockerfile | None:
+    """The Dockerfile; None if only docker knows it. Raises `UsageError` if it is missing."""
+    path = dockerfile_of(arguments)
+    if path is not None:
+        if "://" in str(arguments.file):
+            raise UsageError(
+                f"The Dockerfile {arguments.file} is not a local file.",
+                hint="Download it first, and pass the file with -f.",
+            )
+        if not path.is_file():
+            raise UsageError(
+                f"There is no {path.name} in {path.resolve().parent}.",
+                hint="Pass it with -f, or use another context; Dockerfile.example has a template.",
+            )
+        return Dockerfile(path.name, read(path), path)
+    if piped is None:
+        return None
+    name = arguments.file if piped.is_archive and arguments.file else "Dockerfile"
+    raw = piped.dockerfile(name)
+    if raw is None:
+        raise UsageError(f"The archive on stdin has no {name}.", hint="Pass its name with -f.")
+    return Dockerfile(name, raw)
+
+
 def usual_dockerfile(folder: Path) -> Path:
     """A context's default Dockerfile; docker accepts a lower-case name, too."""
     usual, lower = folder / "Dockerfile", folder / "dockerfile"
@@ -150,7 +187,8 @@ class DockerBuild:
     def _context(self, folder: Path) -> tuple[list[str], Callable[[BinaryIO], None] | None]:
         """The arguments for the Dockerfile and the context, and what fills docker's stdin."""
         arguments, piped = self.arguments, self.piped
-        if not is_local(arguments):
+        found = read_dockerfile(arguments, piped)
+        if found is None or not is_local(arguments):
             given = ["--file", arguments.file] if arguments.file is not None else []
             places = [bundle.place for bundle in self.bundles]
             more = self.left_out.credentials if self.left_out else ()
@@ -158,20 +196,11 @@ class DockerBuild:
             return [*given, arguments.context], fill
         root = Path(arguments.context)
         withheld = withheld_rules(root, self.bundles, self.left_out)
-        path, text = _dockerfile(arguments, piped)
         if self.builder.is_buildkit:
-            copy = with_rules(root, path, text, withheld, folder)
+            copy = with_rules(root, found, withheld, folder)
             return ["--file", str(copy), str(root)], None
-        context = ClassicContext(root, effective(root, None), withheld, path, text)
+        context = ClassicContext(root, effective(root, None), withheld, found.path, found.raw)
         return ["--file", context.dockerfile, "-"], context.write
-
-
-def _dockerfile(arguments: Arguments, piped: Piped | None) -> tuple[Path | None, bytes]:
-    """The Dockerfile of a local context; without a path if it came on stdin."""
-    if piped is not None and (text := piped.dockerfile(STDIN)) is not None:
-        return None, text
-    path = dockerfile_of(arguments) or Path(arguments.context) / "Dockerfile"
-    return path, read(path)
 
 
 def build_args_of(arguments: Arguments) -> dict[str, str]:
@@ -188,18 +217,17 @@ def left_out_of(
 ) -> LeftOut:
     """What the context leaves out besides the states."""
     build_args = build_args_of(arguments)
-    if is_local(arguments):
+    found = read_dockerfile(arguments, piped)
+    if found is not None and is_local(arguments):
         root = Path(arguments.context)
-        path, text = _dockerfile(arguments, piped)
-        file = ignore_file_of(root, path if builder.is_buildkit else None)
+        file = ignore_file_of(root, found.path if builder.is_buildkit else None)
         ignored = rules_in(file)
-        names = Names.of(text, path.name if path else "Dockerfile", ignored, build_args)
+        names = Names.of(found.raw, found.name, ignored, build_args)
         states = [bundle.root.resolve() for bundle in bundles]
         return find(root, ignored, names, states, str(file))
-    if piped is None or not piped.is_archive:
+    if found is None or piped is None or not piped.is_archive:
         return LeftOut(elsewhere=arguments.context if arguments.context != STDIN else "")
-    name = arguments.file or "Dockerfile"
-    names = Names.of(piped.dockerfile(name) or b"", name, "", build_args)
+    names = Names.of(found.raw, found.name, "", build_args)
     return LeftOut(tuple(piped.credentials(names)))
 
 
@@ -241,13 +269,11 @@ def _docker(
         return process.pass_through(argv, env=environment, fill=fill, stdout=stdout)
 
 
-def with_rules(
-    root: Path, path: Path | None, text: bytes, withheld: Sequence[str], folder: Path
-) -> Path:
+def with_rules(root: Path, found: Dockerfile, withheld: Sequence[str], folder: Path) -> Path:
     """A copy of a Dockerfile, next to the effective ignore rules and ours."""
-    copy = folder / (path.name if path is not None else "Dockerfile")
-    copy.write_bytes(text)
-    rules = [effective(root, path).rstrip("\n"), *withheld]
+    copy = folder / found.name
+    copy.write_bytes(found.raw)
+    rules = [effective(root, found.path).rstrip("\n"), *withheld]
     copy.with_name(copy.name + IGNORE_FILE).write_text("\n".join(rules).lstrip("\n") + "\n")
     return copy
 
