@@ -69,6 +69,42 @@ class Arguments:
             if name == option:
                 yield value if equals else self.forwarded[position + 1]
 
+    @property
+    def results(self) -> list[dict[str, str]]:
+        """The fields of each output."""
+        return [fields_of(output) for output in self.outputs]
+
+    @property
+    def pushes(self) -> bool:
+        return self.push or any(
+            fields.get("type") == "registry" or fields.get("push") == "true"
+            for fields in self.results
+        )
+
+    @property
+    def stays(self) -> bool:
+        """Whether the image is also wanted on this machine: in the engine or in a file."""
+        return self.load or any(
+            "dest" in fields or fields.get("type") == "docker" for fields in self.results
+        )
+
+    @property
+    def only_files(self) -> bool:
+        """Whether only files are wanted, and no name in the engine."""
+        named = self.tags or self.iidfile or self.load
+        return bool(self.outputs) and not named and all("dest" in it for it in self.results)
+
+
+def fields_of(output: str) -> dict[str, str]:
+    """Parses ``type=docker,dest=app.tar``; a plain path is a local folder, ``-`` an archive on
+    stdout."""
+    import csv
+
+    if "=" not in output:
+        return {"type": "tar" if output == "-" else "local", "dest": output}
+    pairs = (part.partition("=") for part in next(csv.reader([output])))
+    return {name.strip(): value for name, _, value in pairs}
+
 
 @dataclass
 class _Found:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.engine import bypasses_image_store, dockerbuild, outputs
-from bundler.artifacts.image.engine.arguments import Arguments
+from bundler.artifacts.image.engine.arguments import Arguments, fields_of
 from bundler.artifacts.image.engine.connection import Docker, Engine, preload
 from bundler.artifacts.image.engine.context import missing_configuration, shown
 from bundler.artifacts.image.engine.contexts import is_engine_own_builder
@@ -38,7 +38,7 @@ from bundler.artifacts.image.engine.ignore import (
     rules_in,
 )
 from bundler.artifacts.image.engine.missing_sources import missing_sources
-from bundler.artifacts.image.engine.outputs import ReadyImage, fields_of
+from bundler.artifacts.image.engine.outputs import ReadyImage
 from bundler.artifacts.image.engine.stdin_context import STDIN, Piped
 from bundler.errors import BundlerError, ConfigurationError, ToolFailed, UsageError
 from bundler.listener import SILENT, Listener
@@ -254,7 +254,7 @@ def naming(
         image = ReadyImage(made, arguments)
         yield image
     outputs.carry_out(docker, engine, arguments, image.image_id, request.listener)
-    if outputs.only_files(arguments):
+    if arguments.only_files:
         with suppress(BundlerError):
             discard(engine, image.image_id)
 

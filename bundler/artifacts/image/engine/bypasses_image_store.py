@@ -20,7 +20,7 @@ from bundler.artifacts.image.engine import outputs
 from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.artifacts.image.engine.dockerbuild import Builder
 from bundler.artifacts.image.engine.embedding import has_containerd_store, tag
-from bundler.artifacts.image.engine.outputs import ReadyImage, fields_of
+from bundler.artifacts.image.engine.outputs import ReadyImage
 from bundler.errors import ToolFailed, UsageError
 from bundler.listener import Listener
 from bundler.state.artifact import Artifact
@@ -67,13 +67,13 @@ def applies_to(build: BuildRequest, engine: Engine) -> bool:
             )
         _refuse_what_no_store_holds(arguments, engine)
         return True
-    if not is_buildx or outputs.stays(arguments) or not outputs.pushes(arguments):
+    if not is_buildx or arguments.stays or not arguments.pushes:
         return False
     return has_containerd_store(engine) or _pushes_by_digest(build)
 
 
 def _refuse_what_no_store_holds(arguments: Arguments, engine: Engine) -> None:
-    for fields in map(fields_of, arguments.outputs):
+    for fields in arguments.results:
         if fields["type"] in ("tar", "local", "docker") and "dest" in fields:
             raise UsageError(
                 f"--output type={fields['type']} supports only one platform.",
@@ -87,15 +87,10 @@ def _refuse_what_no_store_holds(arguments: Arguments, engine: Engine) -> None:
 
 
 def _is_loaded(arguments: Arguments) -> bool:
-    if arguments.load or any(
-        fields.get("type") == "docker" and "dest" not in fields
-        for fields in map(fields_of, arguments.outputs)
-    ):
-        return True
-    elsewhere = outputs.pushes(arguments) or any(
-        "dest" in fields_of(output) for output in arguments.outputs
-    )
-    return not elsewhere and bool(arguments.tags)
+    results = arguments.results
+    into_engine = any(it.get("type") == "docker" and "dest" not in it for it in results)
+    elsewhere = arguments.pushes or any("dest" in it for it in results)
+    return arguments.load or into_engine or (bool(arguments.tags) and not elsewhere)
 
 
 def _pushes_by_digest(build: BuildRequest) -> bool:
@@ -110,7 +105,7 @@ def _pushes_by_digest(build: BuildRequest) -> bool:
 def building(build: BuildRequest, engine: Engine, request: EmbedRequest) -> Iterator[ReadyImage]:
     """Builds and embeds without a name; writes files, pushes and tags when the block succeeds."""
     arguments = build.arguments
-    only_pushes = outputs.pushes(arguments) and not outputs.stays(arguments)
+    only_pushes = arguments.pushes and not arguments.stays
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
         folder = Path(name)
         if only_pushes and _pushes_by_digest(build):
@@ -169,12 +164,12 @@ def _in_layout(
     layout = LayoutFolder(path)
     (entry,) = layout.index()["manifests"]
     publish_only(layout, entry, _whole_name(next(iter(arguments.tags), _TAG)))
-    for fields in map(fields_of, arguments.outputs):
+    for fields in arguments.results:
         if fields["type"] == "oci":
             outputs.write_layout(layout.path, fields)
     if _is_loaded(arguments):
         _load(engine, layout, arguments.tags, folder)
-    if outputs.pushes(arguments):
+    if arguments.pushes:
         _push(layout, arguments.tags, request.listener)
 
 

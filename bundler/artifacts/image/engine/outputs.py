@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 from collections.abc import Mapping
@@ -43,11 +42,8 @@ class ReadyImage:
     @property
     def called(self) -> str | None:
         """Its names, or else its files."""
-        fields = map(fields_of, self.arguments.outputs)
-        return (
-            " ".join(self.arguments.tags or [one["dest"] for one in fields if "dest" in one])
-            or None
-        )
+        files = [fields["dest"] for fields in self.arguments.results if "dest" in fields]
+        return " ".join(self.arguments.tags or files) or None
 
 
 def check(arguments: Arguments) -> None:
@@ -58,8 +54,7 @@ def check(arguments: Arguments) -> None:
                 f"-t {name} is a digest, but an image is named by a tag.",
                 hint="Pass a name with a tag: -t shop:1.4",
             )
-    for output in arguments.outputs:
-        fields = fields_of(output)
+    for output, fields in zip(arguments.outputs, arguments.results, strict=True):
         kind = fields.get("type")
         if kind not in _KINDS:
             raise UsageError(
@@ -68,7 +63,7 @@ def check(arguments: Arguments) -> None:
             )
         if kind in ("tar", "local", "oci") and not fields.get("dest"):
             raise UsageError(f"--output {output} requires dest=PATH.")
-    if pushes(arguments) and not arguments.tags:
+    if arguments.pushes and not arguments.tags:
         raise UsageError("--push requires a name: add -t NAME.")
 
 
@@ -76,10 +71,10 @@ def carry_out(
     docker: Docker, engine: Engine, arguments: Arguments, image_id: str, listener: Listener
 ) -> None:
     """Writes files and pushes. Raises `ChildFailed` if a push fails, `InputOutputError`."""
-    for output in arguments.outputs:
+    for fields in arguments.results:
         name = next(iter(arguments.tags), "latest")
-        _output(docker, engine, fields_of(output), image_id, name)
-    if pushes(arguments):
+        _output(docker, engine, fields, image_id, name)
+    if arguments.pushes:
         for name in arguments.tags:
             listener.phase(f"Pushing {name}")
             exit_code = process.pass_through(
@@ -97,37 +92,6 @@ def write_files(arguments: Arguments, image_id: str, metadata: Mapping[str, str]
         write(Path(arguments.metadata_file), msgspec.json.encode(told))
     if arguments.iidfile is not None:
         write(Path(arguments.iidfile), image_id.encode())
-
-
-def pushes(arguments: Arguments) -> bool:
-    return arguments.push or any(
-        fields.get("type") == "registry" or fields.get("push") == "true"
-        for fields in map(fields_of, arguments.outputs)
-    )
-
-
-def only_files(arguments: Arguments) -> bool:
-    """Whether only files are wanted, and no name in the engine."""
-    fields = [fields_of(output) for output in arguments.outputs]
-    named = arguments.tags or arguments.iidfile or arguments.load
-    return bool(fields) and not named and all("dest" in one for one in fields)
-
-
-def stays(arguments: Arguments) -> bool:
-    """Whether the image is also wanted on this machine: in the engine or in a file."""
-    return arguments.load or any(
-        "dest" in fields or fields.get("type") == "docker"
-        for fields in map(fields_of, arguments.outputs)
-    )
-
-
-def fields_of(output: str) -> dict[str, str]:
-    """Parses ``type=docker,dest=app.tar``; a plain path is a local folder, ``-`` an archive on
-    stdout."""
-    if "=" not in output:
-        return {"type": "tar" if output == "-" else "local", "dest": output}
-    pairs = (part.partition("=") for part in next(csv.reader([output])))
-    return {name.strip(): value for name, _, value in pairs}
 
 
 def _output(
