@@ -64,7 +64,7 @@ def build_bake(
     if baking.asks(words):
         from bundler.artifacts.image.engine import dockerbuild
 
-        ctx.exit(dockerbuild.plain(["bake", *words]))
+        ctx.exit(dockerbuild.plain(["buildx", "bake", *words]))
     docker.refuse_silence()
     found = baking.resolve(docker, words)
     selected = found.chosen(chosen)

@@ -115,8 +115,11 @@ class _Found:
     def take(self, name: str, value: str) -> None:
         self.values.setdefault(_SHORT.get(name, name), []).append(value)
 
+    def all(self, name: str) -> tuple[str, ...]:
+        return tuple(self.values.get(name, ()))
+
     def last(self, name: str) -> str | None:
-        return self.values.get(name, [None])[-1]
+        return next(iter(self.all(name)[-1:]), None)
 
     def on(self, name: str) -> bool:
         return (self.last(name) or "").lower() in _TRUE
@@ -149,25 +152,16 @@ def parse(arguments: Sequence[str]) -> Arguments:
         context=found.positional[0] if found.positional else ".",
         file=found.last("--file"),
         target=found.last("--target"),
-        tags=tuple(found.values.get("--tag", ())),
-        platforms=tuple(
-            platform
-            for value in found.values.get("--platform", ())
-            for platform in value.split(",")
-            if platform
-        ),
+        tags=found.all("--tag"),
+        platforms=tuple(it for it in ",".join(found.all("--platform")).split(",") if it),
         push=found.on("--push"),
         load=found.on("--load"),
         quiet=found.on("--quiet"),
-        outputs=tuple(found.values.get("--output", ())),
+        outputs=found.all("--output"),
         iidfile=found.last("--iidfile"),
         metadata_file=found.last("--metadata-file"),
         help=wants_help,
-        asks=any(
-            value not in building
-            for name, building in _ASKING.items()
-            if (value := found.last(name))
-        ),
+        asks=any((found.last(name) or builds[0]) not in builds for name, builds in _ASKING.items()),
     )
 
 

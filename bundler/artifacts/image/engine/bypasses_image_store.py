@@ -147,7 +147,7 @@ def _pushed_code(build: BuildRequest, repository: str, folder: Path) -> str:
 def _in_layout(
     build: BuildRequest, engine: Engine, request: EmbedRequest, folder: Path
 ) -> Iterator[Artifact]:
-    from bundler.artifacts.image import oci
+    from bundler.artifacts.image import oci, registry
     from bundler.artifacts.image.engine.full_image_transfer import publish_only
     from bundler.artifacts.image.layout import LayoutFolder
 
@@ -163,7 +163,8 @@ def _in_layout(
         yield made
     layout = LayoutFolder(path)
     (entry,) = layout.index()["manifests"]
-    publish_only(layout, entry, _whole_name(next(iter(arguments.tags), _TAG)))
+    name = registry.parse(next(iter(arguments.tags), _TAG))
+    publish_only(layout, entry, str(name))  # containerd accepts no other form
     for fields in arguments.results:
         if fields["type"] == "oci":
             outputs.write_layout(layout.path, fields)
@@ -171,13 +172,6 @@ def _in_layout(
         _load(engine, layout, arguments.tags, folder)
     if arguments.pushes:
         _push(layout, arguments.tags, request.listener)
-
-
-def _whole_name(name: str) -> str:
-    """With its registry and tag: containerd accepts no other form."""
-    from bundler.artifacts.image import registry
-
-    return str(registry.parse(name))
 
 
 def _load(engine: Engine, layout: LayoutFolder, tags: Sequence[str], folder: Path) -> None:

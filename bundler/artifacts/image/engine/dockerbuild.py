@@ -241,18 +241,13 @@ def _environment(docker: Docker, folder: Path) -> Mapping[str, str]:
 
 
 def plain(arguments: Sequence[str], docker: Docker | None = None) -> int:
-    """Runs docker's own command, unchanged, and returns its exit code.
-
-    arguments: of `docker builder`, such as ``build --check .`` or ``prune``.
-    """
+    """Runs ``build …`` or ``buildx …`` with docker itself, and returns its exit code."""
     import tempfile
 
     docker = docker or Docker.from_environment()
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
         environment = _environment(docker, Path(name))
-        has_buildx = docker.succeeds("buildx", "version")
-        program = ["buildx"] if has_buildx and arguments[:1] != ["build"] else ["builder"]
-        return process.pass_through(docker.argv(*program, *arguments), env=environment)
+        return process.pass_through(docker.argv(*arguments), env=environment)
 
 
 def _docker(

@@ -42,7 +42,7 @@ class Instruction:
 def instructions(text: str) -> Iterator[Instruction]:
     """The instructions of a Dockerfile, with continued lines joined and without comments."""
     lines = _lines(text)
-    escape = _escape_character(lines)
+    escape = _directives(lines).get("escape", "\\")
     at = 0
     while at < len(lines):
         start = at
@@ -70,10 +70,6 @@ def _heredocs(line: str) -> Iterator[tuple[bool, str]]:
     for found in map(_HEREDOC.fullmatch, _WORD.findall(line)):
         if found is not None and found["mark"]:
             yield bool(found["dash"]), words_of(found["mark"])[0]
-
-
-def _escape_character(lines: Sequence[str]) -> str:
-    return _directives(lines).get("escape", "\\")
 
 
 def _directives(lines: Sequence[str]) -> dict[str, str]:
@@ -371,12 +367,10 @@ def substituted(
 
 def needing_buildkit(text: str) -> Instruction | None:
     """The first instruction that the classic builder rejects or misunderstands."""
-    return next((it for it in instructions(text) if _is_modern(it)), None)
-
-
-def _is_modern(found: Instruction) -> bool:
-    is_rich = found.name in ("RUN", "COPY", "ADD")
-    return is_rich and bool(found.body or _MODERN.match(found.text))
+    for found in instructions(text):
+        if found.name in ("RUN", "COPY", "ADD") and (found.body or _MODERN.match(found.text)):
+            return found
+    return None
 
 
 def refuse_copied_state(text: str, name: str) -> None:

@@ -49,21 +49,13 @@ class _Image:
     as_a_whole: bool
 
 
-def load_image(engine: Engine, name: str) -> _Image:
+def _load_image(engine: Engine, name: str) -> _Image:
     """Raises `NotInEngine` if the engine does not have the image."""
     inspected = engine.image(name)
-    history = engine.history(inspected["Id"])
-    whole = _takes_whole_images(engine, inspected)
-    return _Image(inspected["Id"], config_of(inspected, history), whole)
-
-
-def _takes_whole_images(engine: Engine, inspected: Mapping[str, Any]) -> bool:
-    """Whether the engine's store rejects an archive of a single layer."""
-    if engine.is_podman:
-        return True
-    if (inspected.get("GraphDriver") or {}).get("Name") in _CLASSIC_DRIVERS:
-        return False
-    return has_containerd_store(engine)
+    config = config_of(inspected, engine.history(inspected["Id"]))
+    driver = (inspected.get("GraphDriver") or {}).get("Name")
+    is_whole = engine.is_podman or (driver not in _CLASSIC_DRIVERS and has_containerd_store(engine))
+    return _Image(inspected["Id"], config, is_whole)
 
 
 def has_containerd_store(engine: Engine) -> bool:
@@ -89,7 +81,7 @@ class EngineDestination:
 
         Raises `ToolFailed` if the engine refuses.
         """
-        base = load_image(self.engine, self.base)
+        base = _load_image(self.engine, self.base)
         if not request.bundles:
             with EngineImage(self.engine, base.identity) as found:
                 yield found
@@ -153,12 +145,9 @@ def _remembered(
 ) -> Layer | None:
     """The layer that was computed for an image with the same files below its state."""
     own = image.files_below(base.config)
-    for config in _alike(engine, base.config, before, own):
-        if image.files_below(config) == own:
-            layer = image.remembered(config, bundles)
-            if layer is not None:
-                return layer
-    return None
+    alike = _alike(engine, base.config, before, own)
+    layers = (image.remembered(it, bundles) for it in alike if image.files_below(it) == own)
+    return next((layer for layer in layers if layer is not None), None)
 
 
 def _alike(engine: Engine, config: Json, before: Sequence[str], files: str) -> Iterator[Json]:
@@ -182,20 +171,15 @@ def plan(container: ContainerFiles, base: _Image, request: EmbedRequest) -> Laye
     finder = PlaceFinder(container, base.identity)
     placed = []
     for bundle in request.bundles:
-        path = _known_place(known, bundle.place, request.places) or finder.find(
-            runs, bundle.place, request.places.get(bundle.place), request.hints
-        )
+        override = request.places.get(bundle.place)
+        before = [path for path in known if override is None and is_at(path, bundle.place)]
+        if len(before) == 1:
+            path = before[0]
+        else:
+            path = finder.find(runs, bundle.place, override, request.hints)
         container.fetch(parents_of(path))
         placed.append(Placed(bundle, path, image_import_path.parents(container, path)))
     return Layer(tuple(placed), user=image_import_path.user_id(container, runs.user))
-
-
-def _known_place(known: Sequence[str], wanted: str, places: Mapping[str, str]) -> str | None:
-    """The place in the image's label, which was determined when the state was embedded."""
-    if wanted in places:
-        return None
-    found = [path for path in known if is_at(path, wanted)]
-    return found[0] if len(found) == 1 else None
 
 
 class PlaceFinder:

@@ -72,11 +72,15 @@ class Foreseer:
             is_base = not self._may_add(stage, wanted.override)
             is_certain = is_certain and is_base
             name = stage[0].text if is_base else self.tag
-            if name is None or not (config := self._config(name)):
+            if name is None:
                 return
+            inspected = self.engine.image(name)
+            if image.claims_of(image.labels(settings_of(inspected))) is not None:
+                return  # its place was determined before
+            config = inspected.get("Config") or {}
             settings = image_settings(config, stage) if is_base else config
             is_certain = is_certain and not (config.get("OnBuild") or is_open(settings))
-            problems += self._problems(name, settings, wanted)
+            problems += self._problems(str(inspected["Id"]), settings, wanted)
         for problem in problems:
             if is_certain:
                 raise problem
@@ -102,16 +106,9 @@ class Foreseer:
                 for place in (_real(container, place) for place in places)
             )
 
-    def _config(self, name: str) -> dict[str, Any] | None:
-        """None for an image with state: its place was determined before."""
-        settings = settings_of(self.engine.image(name))
-        has_state = image.claims_of(image.labels(settings)) is not None
-        return None if has_state else dict(settings.get("config") or {})
-
     def _problems(
-        self, name: str, config: Mapping[str, Any], wanted: WantedPlaces
+        self, identity: str, config: Mapping[str, Any], wanted: WantedPlaces
     ) -> Iterator[ConfigurationError]:
-        identity = str(self.engine.image(name)["Id"])
         with reading(self.engine, identity) as container:
             finder = PlaceFinder(container, identity)
             for place in wanted.places:
