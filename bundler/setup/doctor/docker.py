@@ -290,7 +290,7 @@ def engine(patient: DoctorContext) -> Iterator[Finding]:
         why = "build docker needs an engine; build oci works without one."
         yield Finding("warn", error.what, why, error.hint or "Run docker version for details.")
         return
-    yield Finding("ok", f"Engine {version} at {docker.host()}.")
+    yield Finding("ok", f"Engine {version} at {docker.host}.")
     yield from without_buildkit(patient, lambda: detect(docker))
 
 

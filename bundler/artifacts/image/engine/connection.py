@@ -15,6 +15,7 @@ container.
 from __future__ import annotations
 
 import os
+import posixpath
 import shlex
 import socket
 import threading
@@ -77,10 +78,16 @@ class Docker:
         """Whether the program supports this command."""
         return process.run(self.argv(*arguments), env=self.environment).exit_code == 0
 
+    @property
+    def _local_socket(self) -> str | None:
+        is_plain = posixpath.basename(self.program) == "docker" and not self.options
+        return local_socket(self.environment) if is_plain else None
+
+    @cached_property
     def host(self) -> str:
         """The address of the engine, such as ``unix:///var/run/docker.sock``."""
-        known = local_socket(self.program, self.options, self.environment)
-        return known or self.ask("context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
+        asking = ("context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
+        return self._local_socket or self.ask(*asking)
 
     def version(self) -> str:
         """The program's own version, such as ``28.2.2``; does not ask the engine."""
@@ -89,17 +96,20 @@ class Docker:
 
     def refuse_silence(self) -> None:
         """Raises `ToolFailed` if the engine cannot be reached; sends no request to a local one."""
-        host = local_socket(self.program, self.options, self.environment)
-        if host is not None:
-            _require_listener(host)
+        if self._local_socket is not None:
+            _require_listener(self._local_socket)
         else:
             self.connect()
 
+    @cached_property
+    def _engine(self) -> Engine:
+        """One for all: over ssh, each has its own connection."""
+        return Engine(self)
+
     def connect(self) -> Engine:
         """Raises `ToolFailed` if the program is missing or no engine answers."""
-        engine = Engine(self)
-        _ = engine.headers  # sends a request
-        return engine
+        _ = self._engine.headers  # sends a request
+        return self._engine
 
     def connect_late(self) -> Engine:
         """Like `connect`, but contacts an engine at a local socket only with the first request.
@@ -107,8 +117,7 @@ class Docker:
         The SDK's import takes longer than all requests to an engine. This way it runs next to
         docker's own build.
         """
-        is_here = local_socket(self.program, self.options, self.environment) is not None
-        return Engine(self) if is_here else self.connect()
+        return self.connect() if self._local_socket is None else self._engine
 
 
 class Engine:
@@ -123,7 +132,7 @@ class Engine:
 
     @cached_property
     def _host(self) -> str:
-        return self.docker.host()
+        return self.docker.host
 
     @cached_property
     def _first_client(self) -> APIClient:

@@ -8,8 +8,7 @@ all later requests to an engine, so it is only started for named contexts.
 from __future__ import annotations
 
 import os
-import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -27,24 +26,11 @@ class _ClientConfiguration(msgspec.Struct, rename="camel"):
     aliases: dict[str, str] = {}
 
 
-def local_socket(program: str, options: Sequence[str], environ: Mapping[str, str]) -> str | None:
-    """The address of a local socket that docker would use; None if docker has to be asked."""
-    if posixpath.basename(program) != "docker":
-        return None
-    if options:
-        return _named(options)
+def local_socket(environ: Mapping[str, str]) -> str | None:
+    """The address of a local socket that plain docker would use; None if it has to be asked."""
     if host := environ.get("DOCKER_HOST"):
         return host if host.startswith(UNIX) else None
     return None if _context(environ) not in ("", "default") else DEFAULT
-
-
-def _named(options: Sequence[str]) -> str | None:
-    """The address in ``-H unix://…``, if that is the only option; docker handles all others."""
-    words = list(options)
-    if words[0] in ("-H", "--host"):
-        del words[0]
-    host = words[0].removeprefix("--host=").removeprefix("-H").removeprefix("=") if words else ""
-    return host if len(words) == 1 and host.startswith(UNIX) else None
 
 
 def _context(environ: Mapping[str, str]) -> str | None:

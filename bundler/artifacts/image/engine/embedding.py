@@ -20,9 +20,9 @@ from bundler.artifacts.image import image, image_import_path
 from bundler.artifacts.image.engine.config import config_of, settings_of
 from bundler.artifacts.image.engine.connection import Engine, NotInEngine
 from bundler.artifacts.image.engine.files import ContainerFiles, reading
-from bundler.artifacts.image.engine.interpreter import imported_from
 from bundler.artifacts.image.engine.loading import archive_of, load
 from bundler.artifacts.image.engine.opening import EngineImage
+from bundler.artifacts.image.engine.running import imported_from
 from bundler.artifacts.image.image import Json
 from bundler.artifacts.image.layer import Layer, Placed, Written, parents_of
 from bundler.errors import BundlerError, ConfigurationError, ToolFailed, VerificationFailed
