@@ -27,7 +27,7 @@ from bundler.workflows.pipeline import Prepared, verify_and_load
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.registry import Connections
-    from bundler.artifacts.python.pex import PexArtifact
+    from bundler.artifacts.python.pex.file import PexArtifact
 
 
 @contextmanager

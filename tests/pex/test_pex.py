@@ -129,7 +129,7 @@ def test_it_is_the_file_that_pex_itself_makes_of_the_same_inputs(
     set_state(source / PLACE, A="new", Kä="ü" * 200_000)
     (source / PLACE / MANIFEST_NAME).write_bytes(bundle.manifest.raw)
     with open_pex(tmp_path / "ours.pex") as artifact:
-        properties = artifact._pex.info.build_properties
+        properties = artifact.info.build_properties
     labels = [
         argument
         for name in (LABEL_CODE, LABEL_STATES, LABEL_RUN_RECORD)

@@ -78,7 +78,7 @@ def test_every_layout_becomes_what_pex_makes_of_a_wheel_with_the_state(
     assert (tmp_path / "app.pex").stat().st_mode == mode
     with open_pex(tmp_path / "app.pex") as artifact:
         assert verify(artifact).all_problems == ()
-        properties = artifact._pex.info.build_properties
+        properties = artifact.info.build_properties
     if "--no-pre-install-wheels" in options:
         # The wheel in it is packed by whoever built it: a rebuild with us is what it comes out as.
         run_pex(*dist(wheel(tmp_path / "plain")), *build, "-o", "b", cwd=tmp_path, root=pex_root)
@@ -106,7 +106,7 @@ def test_code_in_a_folder_becomes_what_pex_makes_of_it_with_the_state(
     bundle = bundle_of(set_state(tmp_path / "state", A="new", Bb="more"))
     embed_pex(tmp_path / "app", [bundle], RECORD, tmp_path / "app")
     with open_pex(tmp_path / "app") as artifact:
-        properties = artifact._pex.info.build_properties
+        properties = artifact.info.build_properties
     set_state(source / PLACE)
     write(source, state_files(bundle))
     labels = [

@@ -18,8 +18,9 @@ from pathlib import Path
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.python import credentials
 from bundler.artifacts.python.credentials import AllowedFiles
-from bundler.artifacts.python.pex import PexArtifact, PexDestination, open_pex
+from bundler.artifacts.python.pex import PexDestination, open_pex
 from bundler.artifacts.python.pex.arguments import PexArguments
+from bundler.artifacts.python.pex.file import PexArtifact
 from bundler.artifacts.python.pex.info import LOWEST_PEX, LOWEST_PEX_VERSION, is_older
 from bundler.artifacts.python.replacing import publish, refuse_foreign
 from bundler.errors import ChildFailed, Locked, ToolFailed, UsageError

@@ -17,15 +17,13 @@ import os
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
-from bundler.artifacts.python import zipfiles
+from bundler.artifacts.python import python_import_path, zipfiles
 from bundler.artifacts.python.pex.info import (
     BOOT_FILES,
     BOOTSTRAP,
@@ -47,7 +45,9 @@ from bundler.artifacts.python.trees import (
 )
 from bundler.artifacts.python.zipfiles import STORED, ZipFile
 from bundler.errors import UsageError, VerificationFailed, unreadable
-from bundler.state.artifact import LABEL_CODE
+from bundler.state.artifact import LABEL_CODE, OneArtifact, StateDirectory
+from bundler.state.bundle import Bundle
+from bundler.state.manifest import Claim, Manifest, RunRecord
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -60,7 +60,8 @@ _AFTER_SLASH = chr(ord("/") + 1)
 
 
 # The file's identity, size, and time of the last write.
-Stamp = tuple[int, int, int, int, int]
+_Stamp = tuple[int, int, int, int, int]
+_Parts = tuple[PexInfo, Tree, tuple[Tree, ...], "ZipFile | None"]
 
 
 class _Code(NamedTuple):
@@ -70,21 +71,55 @@ class _Code(NamedTuple):
     sha256: Mapping[str, str]
 
 
-class PexFile(msgspec.Struct, frozen=True, dict=True):
-    """name: as the user named it. zip, stamp: of a zipapp's only zip file, else None."""
+class PexArtifact(OneArtifact):
+    """A PEX that is open for reading; nothing in it is run or unpacked.
 
-    name: str
-    info: PexInfo
-    user: Tree
-    distributions: tuple[Tree, ...]
+    root: its path. user: the code at the top. zip: a zipapp's only zip file, else None.
+    """
+
+    kind = "pex"
     zip: ZipFile | None
-    root: Path
-    stamp: Stamp | None = None
-    reading: Lock = msgspec.field(default_factory=Lock)
+
+    def __init__(self, path: Path, like: PexArtifact | None = None) -> None:
+        """like: an open one that differed only in its state; its names are not read again."""
+        self.name = str(path)
+        self.root = path
+        self._reading = Lock()
+        with ExitStack() as stack:  # what is refused is closed again
+            if path.is_dir():
+                parts = _open_folder(path, stack)
+            else:
+                parts = _open_zipapp(path, stack, None if like is None else like.zip)
+            self.info, self.user, self.distributions, self.zip = parts
+            self._stamp = None if self.zip is None else _stamp(self.zip.descriptor)
+            self._stack = stack.pop_all()
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def is_still(self, path: Path) -> bool:
+        """Whether the file with this name is still the one that was opened, unmodified."""
+        with suppress(OSError):
+            return self._stamp is not None and self._stamp == _stamp(path)
+        return False
+
+    def labels(self) -> Mapping[str, str]:
+        return {name: str(value) for name, value in self.info.build_properties.items()}
+
+    def claims(self) -> Sequence[Claim] | None:
+        return self.info.claims(self.name)
+
+    def run_record(self) -> RunRecord | None:
+        return self.info.run_record(self.name)
 
     @property
     def trees(self) -> tuple[Tree, ...]:
         return (self.user, *self.distributions)
+
+    def own_trees(self, bundles: Sequence[Bundle]) -> list[Tree]:
+        """The trees with the user's code: the top, and the distributions that get a state."""
+        own = [python_import_path.importable(self.name, self.trees, it.place) for it in bundles]
+        return [self.user, *(tree for tree in own if tree is not self.user)]
 
     def boot_file(self, name: str) -> tuple[bytes, int] | None:
         """The bytes and the permission bits of one of pex's own files; None if it does not
@@ -95,11 +130,11 @@ class PexFile(msgspec.Struct, frozen=True, dict=True):
         entry = self.zip.get(name)
         return None if entry is None else (self.zip.read(entry), entry.permissions)
 
-    def state_directories(self) -> Iterator[TreeStateDirectory]:
-        for found in self.user.state_directories():
-            yield msgspec.structs.replace(found, sha256_of=self._sha256_of)
-        for tree in self.distributions:
-            yield from tree.state_directories()
+    def state_directories(self) -> Sequence[StateDirectory]:
+        return [
+            *(TreeStateDirectory(self.user, path, self._sha256_of) for path in self.user_states),
+            *(found for tree in self.distributions for found in tree.state_directories()),
+        ]
 
     def _sha256_of(self, path: str) -> str | None:
         with suppress(VerificationFailed):
@@ -113,7 +148,7 @@ class PexFile(msgspec.Struct, frozen=True, dict=True):
 
     def _code(self) -> _Code:
         """Raises `VerificationFailed` if a file cannot be read."""
-        with self.reading:  # several threads verify files
+        with self._reading:  # several threads verify files
             code = self._read_code
         if isinstance(code, VerificationFailed):
             raise code
@@ -150,6 +185,18 @@ class PexFile(msgspec.Struct, frozen=True, dict=True):
                 "another version of pex, which computes them differently.",
             )
 
+    def problems(self, found: Mapping[str, Manifest]) -> Iterator[str]:
+        """Where a run would find something other than what is read here, as messages."""
+        yield from self.hash_problems()
+        yield from self.info.path_problems()
+        for tree in self.distributions:
+            if self.info.has_wheel_files and tree.zip is not None and tree.has_state():
+                # With csv and configparser, which it imports, 3 ms.
+                from bundler.artifacts.python.wheel import zip as wheelzip
+
+                yield from wheelzip.deceptions(tree, tree.zip, found)
+        yield from python_import_path.deceptions(self.trees)
+
     def hash_problems(self, *, with_states: bool = True) -> Iterator[str]:
         """The hashes that do not match their contents, as messages.
 
@@ -181,22 +228,7 @@ class PexFile(msgspec.Struct, frozen=True, dict=True):
         return is_fingerprint(tree, fingerprint)
 
 
-@contextmanager
-def opened(path: Path, like: PexFile | None = None) -> Iterator[PexFile]:
-    """Opens a PEX of any layout.
-
-    like: an open one that differed only in its state; this speeds opening up. Raises
-    `VerificationFailed` for anything that is not a sound PEX, `InputOutputError` if it cannot be
-    read, `UsageError` for a scie.
-    """
-    with ExitStack() as stack:
-        if path.is_dir():
-            yield _open_folder(path, stack)
-        else:
-            yield _open_zipapp(path, stack, None if like is None else like.zip)
-
-
-def _open_zipapp(path: Path, stack: ExitStack, like: ZipFile | None) -> PexFile:
+def _open_zipapp(path: Path, stack: ExitStack, like: ZipFile | None) -> _Parts:
     _refuse_scie(path)
     file = stack.enter_context(zipfiles.opened(path, like=like))
     entry = file.get(PEX_INFO)
@@ -209,18 +241,11 @@ def _open_zipapp(path: Path, stack: ExitStack, like: ZipFile | None) -> PexFile:
     if prefix and not prefix.startswith(b"#!"):
         raise VerificationFailed(f"{path} is not a PEX: it does not start with a #! line.")
     user = tree_in_zip(file, [*_user_names(names)])
-    return PexFile(str(path), info, user, trees, file, path, _stamp(os.fstat(file.descriptor)))
+    return info, user, trees, file
 
 
-def stamp_of(path: Path) -> Stamp | None:
-    """None if there is no such file."""
-    try:
-        return _stamp(os.stat(path))
-    except OSError:
-        return None
-
-
-def _stamp(stat: os.stat_result) -> Stamp:
+def _stamp(file: Path | int) -> _Stamp:
+    stat = os.stat(file)
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
@@ -254,7 +279,7 @@ def _wheel_in_zip(file: ZipFile, name: str, names: Sequence[str]) -> Tree:
     return zip_tree(inner, path)
 
 
-def _open_folder(path: Path, stack: ExitStack) -> PexFile:
+def _open_folder(path: Path, stack: ExitStack) -> _Parts:
     info_path = path / PEX_INFO
     if not info_path.is_file() or not (path / MAIN).is_file():
         raise VerificationFailed(f"{path} is not a PEX: it has no {PEX_INFO}, or no boot code.")
@@ -266,7 +291,7 @@ def _open_folder(path: Path, stack: ExitStack) -> PexFile:
         folders=tuple(name for name in whole.folders if is_user_file(f"{name}/")),
     )
     trees = tuple(_wheel_in_folder(whole, path, name, stack) for name in sorted(info.distributions))
-    return PexFile(str(path), info, user, trees, None, path)
+    return info, user, trees, None
 
 
 def _wheel_in_folder(whole: Tree, root: Path, name: str, stack: ExitStack) -> Tree:

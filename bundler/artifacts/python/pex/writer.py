@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from bundler.artifacts.python import replacing
-from bundler.artifacts.python.pex.file import PexFile
+from bundler.artifacts.embedding import EmbedRequest
+from bundler.artifacts.python import python_import_path, replacing
+from bundler.artifacts.python.pex.file import PexArtifact
 from bundler.artifacts.python.pex.info import BOOT_FILES, PEX_INFO, PexInfo, code_hashes
 from bundler.artifacts.python.pex.zipapp import FileChanges, rewrite
-from bundler.artifacts.python.python_import_path import TreePlan
 from bundler.artifacts.python.trees import NO_CHANGE, NewFile, Tree, TreeChange
 from bundler.artifacts.python.zipfiles import ZipFile
 from bundler.system.walking import walk
@@ -28,8 +28,17 @@ from bundler.system.walking import walk
 _BUFFER_BYTES = 1024 * 1024
 
 
-def write(pex: PexFile, plan: TreePlan, path: Path) -> None:
-    """Writes the changed PEX to a new path. The hashes of the old one must have been checked."""
+def write(pex: PexArtifact, request: EmbedRequest, path: Path) -> None:
+    """Copies the PEX with the bundles in it to a new path."""
+    pex.check_hashes()
+    plan = python_import_path.plan(
+        pex.name,
+        pex.trees,
+        pex.claims() or (),
+        request.bundles,
+        request.record,
+        dagster=any(name.startswith("dagster-") for name in pex.info.distributions),
+    )
     with ExitStack() as stack:
         changes = FileChanges()
         distributions = dict(pex.info.distributions)
@@ -51,7 +60,7 @@ def write(pex: PexFile, plan: TreePlan, path: Path) -> None:
 
 
 def _distribution(
-    pex: PexFile, tree: Tree, change: TreeChange, changes: FileChanges, stack: ExitStack
+    pex: PexArtifact, tree: Tree, change: TreeChange, changes: FileChanges, stack: ExitStack
 ) -> str:
     """Records the changes of a distribution and returns its new fingerprint."""
     # Not needed if the state is among the user's own files, as with --sources-directory.
@@ -98,7 +107,7 @@ def _spooled(stack: ExitStack, write_to: Callable[[BinaryIO], None]) -> NewFile:
     return NewFile(reopened, size, digest.hexdigest())
 
 
-def _boot_files(pex: PexFile, info: PexInfo) -> dict[str, NewFile]:
+def _boot_files(pex: PexArtifact, info: PexInfo) -> dict[str, NewFile]:
     """PEX-INFO and the code that repeats its hash, including compiled code."""
     added = {PEX_INFO: NewFile.of(info.dump())}
     for name in BOOT_FILES:
@@ -108,11 +117,11 @@ def _boot_files(pex: PexFile, info: PexInfo) -> dict[str, NewFile]:
     return added
 
 
-def _with_hash(data: bytes, pex: PexFile, info: PexInfo) -> bytes:
+def _with_hash(data: bytes, pex: PexArtifact, info: PexInfo) -> bytes:
     return data.replace(pex.info.pex_hash.encode(), info.pex_hash.encode())
 
 
-def _write(pex: PexFile, info: PexInfo, changes: FileChanges, path: Path) -> None:
+def _write(pex: PexArtifact, info: PexInfo, changes: FileChanges, path: Path) -> None:
     if pex.zip is None:
         path.mkdir()
         replacing.take_mode(path, pex.root)
