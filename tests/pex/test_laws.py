@@ -7,7 +7,6 @@ Images that others keep for us are in `test_laws_elsewhere`.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from bundler.state.manifest import DirectoryRefresh, KeyRefresh, RunRecord, stat
 from bundler.state.statedir import StateDir, check_keys, sanitize_key
 from bundler.state.tree import scan
 from tests.support.embedding import embed_layout, embed_pex, embed_wheel
+from tests.support.in_memory import in_memory
 from tests.support.layouts import LayoutMaker, code_layer
 from tests.support.pex_projects import package, run_pex, wheel
 
@@ -142,13 +142,13 @@ def test_what_is_embedded_verifies_and_comes_out_as_it_went_in(
 
 def holds(embed: Embed, states: States) -> None:
     """Embeds states; what comes of it verifies, and the same comes out again."""
-    with tempfile.TemporaryDirectory() as folder:
-        bundle, record = _publish(Path(folder) / "in", states)
-        name = embed(bundle, record, Path(folder))
+    with in_memory() as folder:
+        bundle, record = _publish(folder / "in", states)
+        name = embed(bundle, record, folder)
         with open_artifact(name) as artifact:
             verdict = verify(artifact)
             assert verdict.all_problems == ()
-            (out,) = extract(artifact, Path(folder) / "out")
+            (out,) = extract(artifact, folder / "out")
         assert out.manifest == bundle.manifest
         assert verdict.record is not None
         assert verdict.record.refresh[0].keys == record.refresh[0].keys

@@ -145,6 +145,7 @@ def test_all_that_is_offered_is_there() -> None:
         bundler.nothing  # noqa: B018  # type: ignore[attr-defined]  # that is the question
 
 
+@pytest.mark.slow
 def test_mypy_knows_the_types_for_a_user(tmp_path: Path) -> None:
     (tmp_path / "user.py").write_text(_USER)
     done = subprocess.run(

@@ -165,6 +165,7 @@ def test_all_failures_stand_in_the_summary() -> None:
 # --- terminals that can do little ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_terminal_without_unicode_gets_everything(wd: WorkDir, encoding: str) -> None:
     wd.write("ü.txt", "")

@@ -50,6 +50,7 @@ def activate(wd: WorkDir, index: str) -> Path:
     return site
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("files", "fix"),
     [
@@ -74,6 +75,7 @@ def test_an_environment_that_pip_fills(
     assert "with dagster 1.12.0" in doctor(wd)
 
 
+@pytest.mark.slow
 def test_a_package_that_pip_adds(wd: WorkDir, index: str) -> None:
     wd.write(
         "pyproject.toml",
@@ -109,6 +111,7 @@ def test_a_repository_that_git_cannot_read_is_reported_once(wd: WorkDir) -> None
     assert doctor(wd).count("index file smaller than expected") == 1
 
 
+@pytest.mark.slow
 def test_the_scie_of_a_finished_pex(wd: WorkDir) -> None:
     """Making one downloads an interpreter, so this only shows that pex has the command."""
     wd.write(

@@ -49,20 +49,10 @@ def put(path: Path, kind: str) -> None:
 
 
 def is_refused(wd: WorkDir, place: str, *arguments: str, env: dict[str, str] | None = None) -> None:
-    argv = [Path(sys.executable).with_name("state-guard"), *arguments]
-    done = subprocess.run(
-        argv,
-        cwd=wd.path,
-        env={**wd.env, **(env or {})},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    assert done.returncode == 71, done
-    assert place in done.stderr
-    assert "git would read it and block" in done.stderr
+    said = wd.guard(*arguments, env=env)
+    assert said.code == 71, said
+    assert place in said.err
+    assert "git would read it and block" in said.err
 
 
 IN_THE_WORK_TREE = (

@@ -43,7 +43,9 @@ def link(wd: WorkDir, path: str, target: str | Path) -> None:
 
 
 @pytest.mark.parametrize("ignored", [True, False])
-@pytest.mark.parametrize("name", ["dg.toml", "pyproject.toml"])
+@pytest.mark.parametrize(
+    "name", ["dg.toml", pytest.param("pyproject.toml", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     "target",
     ["inside", "outside", "ignored", "dangling", "circle", "file", "another repository", "the top"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from bundler.errors import InputOutputError
 from bundler.state.manifest import RunRecord
 from bundler.state.statedir import Ready, StateDir, publish_together
+from tests.support.in_memory import in_memory
 from tests.support.statedirs import (
     NEW,
     OLD,
@@ -59,11 +59,9 @@ def test_both_are_published_and_nothing_is_left(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def quick(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory where there is one: here every step is failed, none has to last."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as folder:
-        yield Path(folder)
+def quick() -> Iterator[Path]:
+    with in_memory() as folder:
+        yield folder
 
 
 @pytest.mark.parametrize(("kind", "asked"), [("kill", 0), ("kill", 1), ("ENOSPC", 1)])

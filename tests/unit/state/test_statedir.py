@@ -210,6 +210,7 @@ def test_a_journal_cannot_name_a_path_outside(directory: StateDir, name: str) ->
         pass
 
 
+@pytest.mark.slow
 def test_many_publishes_at_once_leave_one_whole_set(tmp_path: Path) -> None:
     directory = StateDir(tmp_path / "many", PLACE)
     context = multiprocessing.get_context("spawn")

@@ -123,6 +123,7 @@ class Stock(StateBackedComponent):
 """
 
 
+@pytest.mark.slow
 def test_forked_builds_make_what_separate_ones_make(wd: WorkDir) -> None:
     """Each project has a package ``shop`` with its own code, one its own ``.env``, one crashes."""
     make_workspace(wd, {})
