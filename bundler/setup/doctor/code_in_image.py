@@ -5,13 +5,17 @@ An installed package is in another place as well: this is for warnings, not for 
 
 from __future__ import annotations
 
-import json
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
-from bundler.artifacts.image.engine.dockerfile import Instruction
+from bundler.artifacts.image.engine.dockerfile import (
+    Instruction,
+    copied_sources,
+    environment_of,
+    words_of,
+)
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::?-([^}]*))?\}|(\w+))")
 
@@ -25,9 +29,16 @@ def state_in_image(
 
     state_directories: relative to the context. arguments: the build's.
     """
+    variables = {**_variables(found), **(arguments or {})}
     places: dict[str, None] = {}
-    for names, target in _copies(found, {**_variables(found), **(arguments or {})}):
-        for name in names:
+    for instruction, folder in _with_directory(found):
+        if instruction.name not in ("COPY", "ADD"):
+            continue
+        target = posixpath.join(
+            folder or "/", _resolved((_words(instruction.text) or [""])[-1], variables)
+        )
+        for source in copied_sources(instruction.text):
+            name = posixpath.normpath(_resolved(source, variables).lstrip("/") or ".")
             for directory in state_directories:
                 if directory.is_relative_to(name):
                     relative = directory.relative_to(name).as_posix()
@@ -64,33 +75,10 @@ def _with_directory(found: Sequence[Instruction]) -> Iterator[tuple[Instruction,
         yield instruction, directory
 
 
-def _copies(
-    found: Sequence[Instruction], variables: Mapping[str, str]
-) -> Iterator[tuple[list[str], str]]:
-    """What the last stage copies from the context, and the destinations."""
-    for instruction, directory in _with_directory(found):
-        if instruction.name not in ("COPY", "ADD"):
-            continue
-        words = _words(instruction.text)
-        options = [word for word in words if word.startswith("--")]
-        *names, target = [word for word in words if word not in options] or [""]
-        if names and not any(option.startswith("--from=") for option in options):
-            target = posixpath.join(directory or "/", _resolved(target, variables))
-            names = [_resolved(name, variables).lstrip("/") or "." for name in names]
-            yield [posixpath.normpath(name) for name in names], target
-
-
 def _variables(found: Sequence[Instruction]) -> dict[str, str]:
-    known: dict[str, str] = {}
-    for instruction in found:
-        if instruction.name in ("ARG", "ENV"):
-            words = _words(instruction.text)
-            if instruction.name == "ENV" and words and "=" not in words[0]:
-                known[words[0]] = " ".join(words[1:])
-                continue
-            pairs = (word.partition("=") for word in words if "=" in word)
-            known.update({name: value.strip("\"'") for name, _, value in pairs})
-    return known
+    """The values that ARG and ENV set; an ARG without a default sets none."""
+    pairs = (environment_of(each.text) for each in found if each.name in ("ARG", "ENV"))
+    return {name: value for each in pairs for name, value in each if value}
 
 
 def _resolved(text: str, variables: Mapping[str, str]) -> str:
@@ -101,9 +89,4 @@ def _resolved(text: str, variables: Mapping[str, str]) -> str:
 
 def _words(text: str) -> list[str]:
     """The words of an instruction, in either form."""
-    if text.startswith("["):
-        try:
-            return [str(word) for word in json.loads(text)]
-        except ValueError:
-            pass
-    return [word.strip("\"'") for word in text.split()]
+    return [word.strip("[],") for word in words_of(text)]
