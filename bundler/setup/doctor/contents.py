@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
 
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.state.manifest import State
@@ -20,9 +20,6 @@ from bundler.system.wording import counted
 
 # Enough to tell what a state contains, and read in about a second.
 _MOST_BYTES = 32 * 1024 * 1024
-_CHUNK_BYTES = 1024 * 1024
-# A match must be within one window; windows overlap by this much.
-_OVERLAP_BYTES = 1024
 _MOST_DISTINCT = 10_000
 _SHOWN = 3
 
@@ -36,7 +33,6 @@ _SECRET_WORDS = (
     *(b"accesstoken", b"apikey", b"private_key_passphrase"),
 )
 _SECRET_VALUE = re.compile(_GIVEN + rb"""([^"'\\\s;,&<>{}()$%*]{4,128})""")
-_BREAK = re.compile(rb"""[\s"'\\,;{}\[\]]""")
 _NO_VALUES = re.compile(rb"(?i)none|null|true|false|undefined|string|text|redacted|x+|\.+|env_var")
 _TOKENS: tuple[tuple[bytes, re.Pattern[bytes]], ...] = (
     (b"AKIA", re.compile(rb"(AKIA[0-9A-Z]{16})\b")),
@@ -73,14 +69,14 @@ class ContentsReport:
     hosts: set[bytes] = field(default_factory=set)
     whole: bool = True
 
-    def take(self, window: bytes, name: str) -> None:
-        lower = window.lower()
-        for value in (*_given(window, lower), *_matches(window, window, _TOKENS)):
+    def take(self, text: bytes, name: str) -> None:
+        lower = text.lower()
+        for value in chain(_given(text, lower), _matches(text, text, _TOKENS)):
             if len(self.credentials) < _MOST_DISTINCT:
                 self.credentials.setdefault(value, name)
-        for email in _emails(window):
+        for email in _emails(text):
             _keep(self.emails, email)
-        for host in _matches(window, lower, _HOSTS):
+        for host in _matches(text, lower, _HOSTS):
             _keep(self.hosts, host.strip(b"."))
 
 
@@ -91,31 +87,31 @@ def _places(text: bytes, word: bytes) -> Iterator[int]:
         place = text.find(word, place + len(word))
 
 
-def _given(window: bytes, lower: bytes) -> Iterator[bytes]:
+def _given(text: bytes, lower: bytes) -> Iterator[bytes]:
     """Values assigned to a word such as ``password``: ``Pwd=…``, ``"password": "…"``."""
     for word in _SECRET_WORDS:
         for place in _places(lower, word):
             before = lower[place - 1 : place]
-            found = None if before.isalpha() else _SECRET_VALUE.match(window, place + len(word))
+            found = None if before.isalpha() else _SECRET_VALUE.match(text, place + len(word))
             if found and not _NO_VALUES.fullmatch(found[1]):
                 yield found[1]
 
 
 def _matches(
-    window: bytes, text: bytes, known: tuple[tuple[bytes, re.Pattern[bytes]], ...]
+    text: bytes, folded: bytes, known: tuple[tuple[bytes, re.Pattern[bytes]], ...]
 ) -> Iterator[bytes]:
-    """Matches of patterns at their words. text: the window in the words' case."""
+    """Matches of patterns at their words. folded: the text in the words' case."""
     for word, pattern in known:
-        for place in _places(text, word):
-            found = pattern.match(window, place)
+        for place in _places(folded, word):
+            found = pattern.match(text, place)
             if found:
                 yield found[1]
 
 
-def _emails(window: bytes) -> Iterator[bytes]:
-    for place in _places(window, b"@"):
-        domain = _DOMAIN.match(window, place)
-        local = _LOCAL_PART.search(window, max(0, place - 65), place) if domain else None
+def _emails(text: bytes) -> Iterator[bytes]:
+    for place in _places(text, b"@"):
+        domain = _DOMAIN.match(text, place)
+        local = _LOCAL_PART.search(text, max(0, place - 65), place) if domain else None
         if domain and local:
             yield local[0] + domain[0]
 
@@ -154,34 +150,12 @@ def contents_of(directory: Path, state: State) -> ContentsReport:
             break
         try:
             with open(directory / state.path / file.path, "rb") as stream:
-                for window in _windows(stream, left):
-                    found.take(window, file.path)
+                found.take(stream.read(left), file.path)
         except OSError:
             continue
         found.whole = found.whole and file.size <= left
         left -= file.size
     return found
-
-
-def _windows(stream: BinaryIO, most: int) -> Iterator[bytes]:
-    """The file in overlapping pieces, each cut between two words, so that none is split."""
-    tail = b""
-    while most > 0 and (chunk := stream.read(min(_CHUNK_BYTES, most))):
-        most -= len(chunk)
-        window = tail + chunk
-        end = _last_break(window)
-        yield window[:end]
-        tail = window[_last_break(window[: max(0, end - _OVERLAP_BYTES)]) :]
-    if tail:
-        yield tail
-
-
-def _last_break(window: bytes) -> int:
-    """Where the last word of a window begins; its end, if that word is very long."""
-    breaks = [
-        found.end() for found in _BREAK.finditer(window, max(0, len(window) - _OVERLAP_BYTES))
-    ]
-    return breaks[-1] if breaks else len(window)
 
 
 def _finding(state: State, found: ContentsReport) -> Finding:

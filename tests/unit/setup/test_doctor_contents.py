@@ -98,8 +98,8 @@ def test_pictures_and_decorators_are_no_addresses() -> None:
     assert _held('("acme.eu-west-1.snowflakecomputing.com", "WH")')[2] == 1
 
 
-def test_what_lies_across_two_chunks_is_found(tmp_path: Path) -> None:
-    padding = "x " * (contents._CHUNK_BYTES // 2 - 10)
+def test_what_is_far_behind_the_start_is_found(tmp_path: Path) -> None:
+    padding = "x " * (512 * 1024)
     (finding,) = _findings(tmp_path, Long=f"{padding}{EXPRESSION}")
     assert finding.grade == "warn"
 
@@ -112,10 +112,7 @@ def test_a_large_state_is_read_in_part_and_that_is_said(
     assert "in its first 1 MB" in finding.what
 
 
-def test_no_word_is_halved_where_chunks_meet(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(contents, "_CHUNK_BYTES", 4096)
+def test_what_is_repeated_is_counted_once(tmp_path: Path) -> None:
     line = '{"by": "ada.lovelace@example.com", "at": "https://app.example.com/x"}, '
     (finding,) = _findings(tmp_path, Long=line * 1000)
     assert finding.what == "Long contains 1 e-mail address, 1 host (app.example.com)."
