@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +61,9 @@ def add_table(text: str | None, survey: Survey) -> str | None:
     if text is None and survey.classic_dbt is None:
         return None
     before = text or ""
-    after = _append(before, _table_of(survey))
+    candidates = [_append(before, _table_of(survey))]
     way_out = "Add [tool.state-bundler] by hand, or skip it: state-bundler init --without table"
-    return _checked(survey, before, after, _sources_of(survey), way_out)
+    return _checked(survey, before, candidates, _sources_of(survey), way_out)
 
 
 def remove_table(text: str | None, survey: Survey) -> str | None:
@@ -113,15 +113,12 @@ def add_backend_list(text: str | None, survey: Survey) -> str | None:
     present = table(survey.pyproject, *path[:-1]).get(path[-1], [])
     if not isinstance(present, list) or all(item in present for item in items):
         return text
-    if not _has_own_keys(text, path[:-1]):
-        after = _append(text, _backend_table(path, items))
-    else:
-        after = _with_items(text, path, [item for item in items if item not in present])
     way_out = (
         f"Add {', '.join(map(_inline, items))} to {'.'.join(map(_key, path))} by hand, or skip it: "
         "state-bundler init --without backend"
     )
-    return _checked(survey, text, after, items, way_out)
+    missing = [item for item in items if item not in present]
+    return _checked(survey, text, _with_items(text, path, missing), items, way_out)
 
 
 def remove_backend_list(text: str | None, survey: Survey) -> str | None:
@@ -210,53 +207,46 @@ def _inline(item: Any) -> str:
     return str(tomlkit.item(item).as_string())
 
 
-def _has_own_keys(text: str, path: Sequence[str]) -> bool:
-    """Whether a table is written in the file, and not only implied by tables below it."""
-    found = table(_parsed(text), *path)
-    return _header_at(text, path) is not None or any(
-        not isinstance(value, Mapping) for value in found.values()
-    )
+def _with_items(text: str, path: Sequence[str], items: list[Any]) -> Iterator[str]:
+    """With items in a list: in a table of its own, below the table's header, or as tomlkit does it.
 
-
-def _header_at(text: str, path: Sequence[str]) -> int | None:
-    """The number of the line with a table's header."""
-    wanted = f"[{'.'.join(path)}]"
-    lines = (line.split("#")[0].strip().replace(" ", "") for line in text.splitlines())
-    return next((number for number, line in enumerate(lines) if line == wanted), None)
-
-
-def _with_items(text: str, path: Sequence[str], items: list[Any]) -> str:
+    The first two are not TOML where the table, or the list in it, is written already.
+    """
     import tomlkit
 
+    yield _append(text, _backend_table(path, items))
+    header = f"[{'.'.join(path[:-1])}]"
+    for number, line in enumerate(text.splitlines()):
+        if line.split("#")[0].strip().replace(" ", "") == header:
+            yield _below(text, number, f"{_key(path[-1])} = {_inline(items)} # {OURS}")
     document = tomlkit.parse(text)
     parent, inline = _parent(document, path)
-    header = _header_at(text, path[:-1])
-    if path[-1] not in parent and header is not None:
-        return _below(text, header, f"{_key(path[-1])} = {_inline(items)} # {OURS}")
+    if parent is None:
+        return
     if path[-1] not in parent:
-        parent.append(path[-1], tomlkit.array())
+        parent[path[-1]] = tomlkit.array()
     array = parent[path[-1]]
     for item in items:
         array.append(item)
     commented = inline or array
     if not commented.trivia.comment:
         commented.comment(OURS)
-    return tomlkit.dumps(document)
+    yield tomlkit.dumps(document)
 
 
 def _parent(document: Any, path: Sequence[str]) -> tuple[Any, Any]:
     """The table that a path's last key belongs to, and the outermost inline table around it.
 
-    A comment is only possible behind the latter. None if there is no such table.
+    A comment is only possible behind the latter. None for what does not exist.
     """
     from tomlkit.items import InlineTable
 
     inline = None
     for part in path[:-1]:
-        document = document.get(part, {})
+        document = document.get(part) if isinstance(document, Mapping) else None
         if inline is None and isinstance(document, InlineTable):
             inline = document
-    return document, inline
+    return document if isinstance(document, Mapping) else None, inline
 
 
 def _below(text: str, number: int, line: str) -> str:
@@ -273,9 +263,11 @@ def _without_items(text: str, path: Sequence[str], items: Sequence[Any]) -> str:
 
     document = tomlkit.parse(text)
     parent, inline = _parent(document, path)
-    array = parent.get(path[-1])
-    commented = array if inline is None else inline
-    if array is None or OURS not in commented.trivia.comment:
+    array = None if parent is None else parent.get(path[-1])
+    if array is None:
+        return text
+    commented: Any = array if inline is None else inline
+    if OURS not in commented.trivia.comment:
         return text
     while array and array[-1] in items:
         array.pop()
@@ -303,14 +295,16 @@ def _cut(text: str, block: str, items: Sequence[Any] = ()) -> str:
     return text
 
 
-def _checked(survey: Survey, before: str, after: str, items: Sequence[Any], way_out: str) -> str:
-    """`after`. Raises `ConfigurationError` unless it is `before` and what we write."""
-    if _verified(before, after, items) != after:
-        raise ConfigurationError(
-            f"{pyproject_of(survey.root)} cannot be changed safely; it was not changed.",
-            hint=way_out,
-        )
-    return after
+def _checked(
+    survey: Survey, before: str, candidates: Iterable[str], items: Sequence[Any], way_out: str
+) -> str:
+    """The first that is `before` and what we write. Raises `ConfigurationError` if none is."""
+    for after in candidates:
+        if _verified(before, after, items) == after:
+            return after
+    raise ConfigurationError(
+        f"{pyproject_of(survey.root)} cannot be changed safely; it was not changed.", hint=way_out
+    )
 
 
 def _verified(before: str, after: str, items: Sequence[Any]) -> str:

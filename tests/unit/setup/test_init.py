@@ -303,6 +303,8 @@ def test_backends_that_ship_the_state_are_left_alone(tmp_path: Path, backend: st
         '[tool]\nhatch.build.artifacts = ["a"]\n',
         "[tool.hatch.build]\n",
         "[tool.hatch]\nbuild = { skip-excluded-dirs = true }\n",
+        "[tool.hatch]\nbuild = {}\n",
+        "[tool]\nhatch = { build = {} }\n",
         '[tool]\nhatch = { build = { artifacts = ["a"] } }\n',
         "[tool.hatch]\nbuild.skip-excluded-dirs = true\n",
     ],
@@ -354,11 +356,11 @@ def test_a_comment_stays_with_what_follows_a_table_in_parts(tmp_path: Path) -> N
     ("table", "way_out"),
     [
         (
-            "[tool.dg.project]\nroot_module = 'shop'\n[tool.hatch]\nbuild = {}\n",
+            "[tool.dg.project]\nroot_module = 'shop'\n[tool.hatch]\nbuild = 5\n",
             r'Add "\*\*/.local_defs_state/\*\*" to tool.hatch.build.artifacts by hand, or skip it',
         ),
         (
-            "[tool]\ndg = { project = { root_module = 'shop' } }\nhatch = { build = {} }\n",
+            "[tool]\ndg = { project = { root_module = 'shop' } }\nhatch = { build = 5 }\n",
             "state-bundler init --without backend$",
         ),
         (
