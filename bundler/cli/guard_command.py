@@ -231,7 +231,7 @@ def _moved(request: GuardArguments) -> Movement:
     if not text:  # not called by git, or by a framework that does not pass the input on
         return movement
     read = pushed if request.moment == "push" else received
-    return movement._replace(updates=tuple((each.old, each.new) for each in read(text)))
+    return movement._replace(updates=read(text))
 
 
 def report(verdict: GuardVerdict, form: str = "text") -> None:

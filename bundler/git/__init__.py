@@ -25,7 +25,6 @@ from bundler.git.history import (
     is_shallow,
     objects,
     stashes,
-    tree_entries,
 )
 from bundler.git.identity import CodeIdentity, code_identity, commit_of
 from bundler.git.ignored import ignored_below
@@ -53,49 +52,7 @@ from bundler.git.questions import (
     rules_question,
     sizes,
     staged_question,
+    tree_entries,
 )
 from bundler.git.repository import Question, Repository, open_repository
 from bundler.git.words import literal, printable, quoted
-
-__all__ = [
-    "CodeIdentity",
-    "IgnoreRule",
-    "IndexEntry",
-    "Object",
-    "Question",
-    "Repository",
-    "StagedChange",
-    "addable_question",
-    "below",
-    "blobs",
-    "blobs_in_head",
-    "changes",
-    "changes_in",
-    "code_identity",
-    "commit_of",
-    "commits",
-    "empty_repository",
-    "empty_tree",
-    "everywhere",
-    "exactly",
-    "forget",
-    "hooks_path",
-    "ignored_below",
-    "ignored_question",
-    "ignores_case",
-    "index_entries",
-    "index_question",
-    "is_shallow",
-    "literal",
-    "objects",
-    "open_repository",
-    "printable",
-    "quoted",
-    "require_whole_index",
-    "rules",
-    "rules_question",
-    "sizes",
-    "staged_question",
-    "stashes",
-    "tree_entries",
-]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from bundler.git.questions import IndexEntry, StagedChange, changes
+from bundler.git.questions import StagedChange, changes
 from bundler.git.repository import Question, Repository
 from bundler.system.fast_tuple import NamedTuple
 
@@ -87,14 +87,3 @@ def changes_in(
     )
     (answer,) = repository.ask(question, timeout=_WALK_SECONDS)
     return changes(answer)
-
-
-def tree_entries(repository: Repository, tree: str) -> list[IndexEntry]:
-    """Every entry of a tree."""
-    (answer,) = repository.ask(Question(["ls-tree", "-r", "-z", "--full-tree", tree]))
-    entries = []
-    for record in answer.split(b"\0")[:-1]:
-        attributes, _, path = record.partition(b"\t")
-        mode, _, oid = attributes.split(b" ")
-        entries.append(IndexEntry(path, mode, oid))
-    return entries

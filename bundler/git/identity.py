@@ -10,7 +10,7 @@ from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
 
 class CodeIdentity(NamedTuple):
@@ -45,17 +45,13 @@ def code_identity(root: str | os.PathLike[str]) -> CodeIdentity | None:
     if repository.head is not None:
         questions.append(Question(["rev-parse", "--verify", "HEAD^{tree}"]))
     configured, branch, *tree = repository.ask(*questions)
-    settings = [
-        (name, value)
-        for name, _, value in (
-            record.partition("\n") for record in os.fsdecode(configured).split("\0") if record
-        )
-    ]
+    records = os.fsdecode(configured).split("\0")
+    settings = dict(record.partition("\n")[::2] for record in records if record)
     return CodeIdentity(
         repository.head,
         tree[0].decode().strip() if tree else None,
-        repository.top is not None and _is_dirty(repository, [name for name, _ in settings]),
-        _remote(dict(settings), os.fsdecode(branch).strip()),
+        repository.top is not None and _is_dirty(repository, settings),
+        _remote(settings, os.fsdecode(branch).strip()),
     )
 
 
@@ -81,7 +77,7 @@ def commit_of(root: str | os.PathLike[str], revision: str) -> str | None:
     return answer.decode().strip() or None
 
 
-def _is_dirty(repository: Repository, settings: Sequence[str]) -> bool:
+def _is_dirty(repository: Repository, settings: Iterable[str]) -> bool:
     # A clean filter runs a program that the repository names as soon as a file's times have
     # changed. An empty filter leaves the file as it is. Submodules are not entered, since git would
     # ask there in a separate process, without these overrides: only their commit is compared.

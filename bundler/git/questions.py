@@ -177,16 +177,23 @@ def rules(answer: bytes) -> list[IgnoreRule]:
 
 def blobs_in_head(repository: Repository, paths: Sequence[bytes]) -> dict[bytes, bytes]:
     """The contents of those paths that are regular files in HEAD."""
-    pathspecs = [exactly(path) for path in paths]
-    question = Question(["ls-tree", "-z", "--full-tree", "HEAD", "--", *pathspecs])
-    (listing,) = repository.ask(question)
-    oids = {}
-    for record in listing.split(b"\0")[:-1]:
+    entries = tree_entries(repository, "HEAD", map(exactly, paths))
+    oids = {entry.path: entry.oid for entry in entries if entry.mode.startswith(b"100")}
+    return dict(zip(oids, blobs(repository, list(oids.values())), strict=True))
+
+
+def tree_entries(
+    repository: Repository, tree: str, pathspecs: Iterable[bytes] = ()
+) -> list[IndexEntry]:
+    """The entries of a tree and of the trees in it."""
+    question = Question(["ls-tree", "-r", "-z", "--full-tree", tree, "--", *pathspecs])
+    (answer,) = repository.ask(question)
+    entries = []
+    for record in answer.split(b"\0")[:-1]:
         attributes, _, path = record.partition(b"\t")
         mode, _, oid = attributes.split(b" ")
-        if mode.startswith(b"100"):
-            oids[path] = oid
-    return dict(zip(oids, blobs(repository, list(oids.values())), strict=True))
+        entries.append(IndexEntry(path, mode, oid))
+    return entries
 
 
 def blobs(repository: Repository, oids: Sequence[bytes]) -> list[bytes]:

@@ -89,10 +89,6 @@ class Repository(NamedTuple):
     environment: dict[str, str]
     fast: bool = False
 
-    @property
-    def bare(self) -> bool:
-        return self.top is None
-
     def ask(self, *questions: Question, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> list[bytes]:
         """Asks several questions concurrently. Raises `ToolFailed` if git cannot answer one of
         them."""
@@ -211,9 +207,9 @@ def _of_a_work_tree_without_git(
     tree = os.path.realpath(os.path.join(here, os.fsencode(given.get("GIT_WORK_TREE", "."))))
     outer = own.top or own.git_dir if own else None
     is_innermost = outer is None or (
-        "GIT_WORK_TREE" in given and tree != outer and _is_below(tree, outer)
+        "GIT_WORK_TREE" in given and tree != outer and git_directory.is_below(tree, outer)
     )
-    if not (is_innermost and _is_below(place, tree)):
+    if not (is_innermost and git_directory.is_below(place, tree)):
         return {}
     paths = {name: _absolute(here, given[name]) for name in _HANDED_PATHS if name in given}
     return {**given, **paths, "GIT_WORK_TREE": os.fsdecode(tree)}
@@ -280,10 +276,6 @@ def _head(answer: Answer, place: bytes, env: dict[str, str], fast: bool) -> str 
 def _says_there_is_none(answer: Answer) -> bool:
     # Without "(or any": a .git that points nowhere is a broken repository, not a missing one.
     return answer.exit_code == _FATAL and b"not a git repository (or any" in answer.stderr
-
-
-def _is_below(path: bytes, directory: bytes) -> bool:
-    return path == directory or path.startswith(directory.rstrip(b"/") + b"/")
 
 
 def _complaint(answer: Answer) -> str:

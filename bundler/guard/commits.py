@@ -14,7 +14,7 @@ from bundler.errors import ToolFailed
 from bundler.guard.fixes import amend
 from bundler.guard.index import find_in_index, key_directory
 from bundler.guard.state_paths import GuardedProject, Places, project_of
-from bundler.guard.verdict import GuardFinding, GuardVerdict, Moment
+from bundler.guard.verdict import GuardFinding, GuardVerdict, Moment, Updates
 from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
@@ -29,13 +29,6 @@ _REWRITE = (
 )
 
 
-class Update(NamedTuple):
-    """A ref that moves, from one object to another: names, or zeros if there is none."""
-
-    old: str
-    new: str
-
-
 class Range(NamedTuple):
     """The commits to check: reachable from `new`, but not from `known` or `known_refs`.
 
@@ -47,17 +40,17 @@ class Range(NamedTuple):
     known_refs: tuple[str, ...] = ()
 
 
-def pushed(text: bytes) -> list[Update]:
-    """The input of a pre-push hook: lines of local ref, its object, remote ref, its object.
+def pushed(text: bytes) -> Updates:
+    """From the input of a pre-push hook: lines of local ref, its object, remote ref, its object.
 
     Raises `ToolFailed` if it is not such input.
     """
-    return [Update(fields[3], fields[1]) for fields in _fields(text, 4)]
+    return tuple((fields[3], fields[1]) for fields in _fields(text, 4))
 
 
-def received(text: bytes) -> list[Update]:
-    """The input of a pre-receive hook: lines of old object, new object, ref."""
-    return [Update(fields[0], fields[1]) for fields in _fields(text, 3)]
+def received(text: bytes) -> Updates:
+    """From the input of a pre-receive hook: lines of old object, new object, ref."""
+    return tuple((fields[0], fields[1]) for fields in _fields(text, 3))
 
 
 def _fields(text: bytes, count: int) -> list[list[str]]:
@@ -73,7 +66,7 @@ def _fields(text: bytes, count: int) -> list[list[str]]:
 def check_commits(
     repository: git.Repository,
     moment: Moment,
-    updates: Sequence[Update],
+    updates: Updates,
     known_refs: Sequence[str],
     directories: Sequence[str | os.PathLike[str]],
 ) -> GuardVerdict:
@@ -81,8 +74,8 @@ def check_commits(
 
     Raises `ToolFailed` if git cannot answer.
     """
-    new = [f"{update.new}^{{}}" for update in updates if update.new.strip("0")]
-    old = [update.old for update in updates if update.old.strip("0")]
+    new = [f"{name}^{{}}" for _, name in updates if name.strip("0")]
+    old = [name for name, _ in updates if name.strip("0")]
     objects = git.objects(repository, [*new, *old])
     found = [_or_refuse(name, objects[name]) for name in new]
     commits = tuple(each.oid for each in found if each.kind == "commit")
@@ -97,9 +90,7 @@ def check_commits(
             for finding in _in_tree(repository, each.oid, places)
         ),
     ]
-    return GuardVerdict(
-        moment, tuple(findings), tuple(map(os.fsdecode, places.directories)), _top(repository)
-    )
+    return GuardVerdict(moment, tuple(findings), places.names, _top(repository))
 
 
 def _or_refuse(name: str, found: git.Object | None) -> git.Object:
@@ -130,9 +121,7 @@ def check_history(
                 hint="Run git fetch --unshallow (actions/checkout: fetch-depth: 0) and try again.",
             )
         findings.append(_border())
-    return GuardVerdict(
-        "history", tuple(findings), tuple(map(os.fsdecode, places.directories)), _top(repository)
-    )
+    return GuardVerdict("history", tuple(findings), places.names, _top(repository))
 
 
 def _border() -> GuardFinding:

@@ -18,7 +18,7 @@ from bundler.system import digests
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from bundler.guard.index import IndexContents
 
@@ -113,6 +113,7 @@ class _Scratch:
     """A private directory, gone afterwards. `tempfile` takes longer to import than git to ask."""
 
     def __enter__(self) -> bytes:
+        self.takes_sigterm = _set_sigterm(_leave)
         parent = os.path.realpath(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108  # mkdir is safe
         self.path = os.fsencode(f"{parent}/state-guard-{os.urandom(8).hex()}")
         os.mkdir(self.path, 0o700)
@@ -125,3 +126,22 @@ class _Scratch:
             for name in below:
                 os.rmdir(join(directory, name))
         os.rmdir(self.path)
+        if self.takes_sigterm:
+            _set_sigterm(None)
+
+
+def _leave(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def _set_sigterm(handler: Callable[[int, object], None] | None) -> bool:
+    """Sets what SIGTERM does, or resets it, unless the program has set that; whether it was set."""
+    import signal  # only here: it is slow
+
+    if signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, _leave):
+        return False
+    try:
+        signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
+    except ValueError:  # in another thread than the main one
+        return False
+    return True

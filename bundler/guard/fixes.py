@@ -10,9 +10,9 @@ import os
 import stat
 
 from bundler import git
-from bundler.guard.state_paths import NAME, RULE_FILE, is_below, join
+from bundler.guard.state_paths import NAME, RULE_FILE, join
 from bundler.system.fast_tuple import NamedTuple
-from bundler.system.git_directory import locate, read_regular
+from bundler.system.git_directory import is_below, locate, read_regular
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _examined(top: bytes, path: bytes) -> FixTarget:
         return FixTarget(path, problem, _rewritten("cat", word) if is_copied else (f"rm {word}",))
     if not stat.S_ISREG(mode):
         problem = f"{shown} is not a file, so git reads no rules from it."
-        return FixTarget(path, problem, (f"mv {word} {_with(word, '.moved')}",))
+        return FixTarget(path, problem, (f"mv {word} {word}.moved",))
     writable = () if mode & stat.S_IWUSR else (f"chmod u+w {word}",)
     text = read_regular(file, _LARGE_BYTES)
     if encoding := _encoding(text):
@@ -145,13 +145,8 @@ def _examined(top: bytes, path: bytes) -> FixTarget:
 
 
 def _rewritten(command: str, word: str) -> tuple[str, ...]:
-    new = _with(word, ".new")
+    new = f"{word}.new"  # next to a quoted word, it is part of it
     return (f"{command} {word} > {new}", f"mv {new} {word}")
-
-
-def _with(word: str, end: str) -> str:
-    """A shell word with a suffix."""
-    return f"{word}{end}"
 
 
 def _encoding(text: bytes) -> str:
@@ -175,7 +170,8 @@ def ignore(top: bytes, directory: bytes, target: FixTarget) -> str:
         sparse = _SPARSE
         index = git.quoted(f":{os.fsdecode(target.path)}")
         steps = [f"{call} show {index} > {word}"]
-    has_text = not target.is_here or _size(join(top, target.path)) > 0
+    file = join(top, target.path)
+    has_text = not target.is_here or (os.path.isfile(file) and os.path.getsize(file) > 0)
     return " && ".join(
         [
             *steps,
@@ -198,10 +194,6 @@ def commit_rules(top: bytes) -> str:
     return f"{step} && {commit(top, 'Ignore state', RULE_FILE)}"
 
 
-def _size(path: bytes) -> int:
-    return os.path.getsize(path) if os.path.exists(path) else 0
-
-
 def rule_for(directory: bytes, base: bytes = b"") -> bytes:
     """The line that protects a state directory everywhere, in the ignore file of a folder.
 
@@ -210,11 +202,7 @@ def rule_for(directory: bytes, base: bytes = b"") -> bytes:
     if directory.rpartition(b"/")[2] == NAME:
         return NAME
     inside = directory[len(base) + 1 :] if base else directory
-    return b"/" + b"".join(map(_escaped, _bytes(inside)))
-
-
-def _bytes(text: bytes) -> Sequence[bytes]:
-    return [text[at : at + 1] for at in range(len(text))]
+    return b"/" + b"".join(_escaped(inside[at : at + 1]) for at in range(len(inside)))
 
 
 def _escaped(byte: bytes) -> bytes:

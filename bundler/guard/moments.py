@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Only these read the hook's environment, and only for the hook's own repository.
 _OF_HOOKS = ("staged", "push", "receive")
+_NOTHING = "0" * 40
 
 
 def check(
@@ -56,30 +57,30 @@ def _ask(
         from bundler.guard.worktree import check_work_tree
 
         return check_work_tree(repository, moment, directories)
-    if moment == "staged":
-        verdict = _staged(repository, directories, movement)
-        if movement.updates is None:
-            return verdict
-        return joined(verdict, _commits(repository, moment, directories, movement, ()))
     if moment == "history":
         from bundler.guard.commits import check_history
 
         return check_history(repository, directories)
-    if moment == "receive":
-        if movement.updates is None:
-            raise ToolFailed(
-                "The standard input is empty, so nothing was received.",
-                hint="Use --receive only in git's pre-receive hook.",
-            )
-        return _commits(repository, moment, directories, movement, ["--all"])
+    updates = movement.updates
     known = [f"--remotes={movement.remote}"] if movement.remote else []
-    if movement.updates is None:
-        here = movement._replace(updates=((_NOTHING, "HEAD"),))
-        return _commits(repository, moment, directories, here, known or ["--remotes"])
-    return _commits(repository, moment, directories, movement, known)
+    staged = _staged(repository, directories, movement) if moment == "staged" else None
+    if staged is not None:
+        if updates is None:
+            return staged
+        known = []
+    elif moment == "receive":
+        known = ["--all"]
+    elif updates is None:
+        updates, known = ((_NOTHING, "HEAD"),), known or ["--remotes"]
+    if updates is None:
+        raise ToolFailed(
+            "The standard input is empty, so nothing was received.",
+            hint="Use --receive only in git's pre-receive hook.",
+        )
+    from bundler.guard.commits import check_commits
 
-
-_NOTHING = "0" * 40
+    verdict = check_commits(repository, moment, updates, known, directories)
+    return verdict if staged is None else joined(staged, verdict)
 
 
 def _staged(
@@ -93,19 +94,6 @@ def _staged(
         return check_staged(repository, directories)
     places = Places(movement.compare, git.ignores_case(repository))
     return GuardVerdict("staged", tuple(staged_copies(repository, places)))
-
-
-def _commits(
-    repository: git.Repository,
-    moment: Moment,
-    directories: Sequence[str | os.PathLike[str]],
-    movement: Movement,
-    known_refs: Sequence[str],
-) -> GuardVerdict:
-    from bundler.guard.commits import Update, check_commits
-
-    updates = [Update(old, new) for old, new in movement.updates or ()]
-    return check_commits(repository, moment, updates, known_refs, directories)
 
 
 def open_or_refuse(

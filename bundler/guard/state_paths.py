@@ -13,7 +13,7 @@ import stat
 from bundler.errors import ConfigurationError, ToolFailed
 from bundler.state.source_path import ADVICE, path_problem
 from bundler.system.fast_tuple import NamedTuple
-from bundler.system.git_directory import is_git_dir
+from bundler.system.git_directory import is_below, is_git_dir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,11 +60,6 @@ class FoundStatePaths(NamedTuple):
 
 def join(directory: bytes, name: bytes) -> bytes:
     return directory + b"/" + name if directory else name
-
-
-def is_below(path: bytes, directory: bytes) -> bool:
-    """Whether a path is the directory or is inside it."""
-    return path == directory or path.startswith(directory.rstrip(b"/") + b"/")
 
 
 class Places(NamedTuple):

@@ -11,8 +11,11 @@ if TYPE_CHECKING:
 
     Grade = Literal["fail", "warn"]
     Moment = Literal["staged", "build", "push", "receive", "history"]
+    # The old and the new object of each ref that moves: names, or zeros if there is none.
+    Updates = tuple[tuple[str, str], ...]
 else:
     Grade = Moment = str
+    Updates = tuple
 
 
 class GuardFinding(NamedTuple):
@@ -61,13 +64,12 @@ class GuardVerdict(NamedTuple):
 class Movement(NamedTuple):
     """The input of a check apart from the repository itself.
 
-    updates: old and new object of each ref that is pushed or received; None if git did not
-    tell. remote: the name of the remote that is pushed to. compare: at the moment ``staged``,
-    where the index is known to hold no state under its own name, the directories with state that
-    could have been copied.
+    updates: of the refs that are pushed or received; None if git did not tell. remote: the name of
+    the remote that is pushed to. compare: at the moment ``staged``, where the index is known to
+    hold no state under its own name, the directories with state that could have been copied.
     """
 
-    updates: tuple[tuple[str, str], ...] | None = None
+    updates: Updates | None = None
     remote: str = ""
     compare: tuple[bytes, ...] | None = None
 

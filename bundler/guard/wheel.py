@@ -47,7 +47,17 @@ def dropped_from_wheels(
         f"state-bundler doctor --fix --project {file_from_here(top, project or b'.')}"
         for _, project in affected
     )
-    return [_finding(path, fix) for path, _ in affected]
+    return [
+        GuardFinding(
+            "warn",
+            RULE,
+            os.fsdecode(path),
+            f"The build backend of {git.printable(path)} excludes git-ignored files from wheels.",
+            _WHY,
+            fix,
+        )
+        for path, _ in affected
+    ]
 
 
 def _drops(text: bytes, names: set[bytes]) -> bool:
@@ -61,14 +71,3 @@ def _drops(text: bytes, names: set[bytes]) -> bool:
     table = table.partition(b"\n[")[0]
     backend = next((line for line in table.splitlines() if line.startswith(b"build-backend")), b"")
     return any(name in backend for name in _DROPPING)
-
-
-def _finding(path: bytes, fix: str) -> GuardFinding:
-    return GuardFinding(
-        "warn",
-        RULE,
-        os.fsdecode(path),
-        f"The build backend of {git.printable(path)} excludes git-ignored files from wheels.",
-        _WHY,
-        fix,
-    )

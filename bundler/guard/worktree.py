@@ -28,13 +28,13 @@ from bundler.guard.state_paths import (
     GuardedProject,
     Located,
     Places,
-    is_below,
     join,
     read_project,
     walk,
 )
 from bundler.guard.verdict import GuardFinding, GuardVerdict, Moment, joined
 from bundler.system.fast_tuple import NamedTuple
+from bundler.system.git_directory import is_below
 from bundler.system.wording import counted
 
 TYPE_CHECKING = False

@@ -69,6 +69,11 @@ def locate(place: bytes) -> Location | None:
         here = os.path.dirname(here)
 
 
+def is_below(path: bytes, directory: bytes) -> bool:
+    """Whether a path is the directory or is inside it."""
+    return path == directory or path.startswith(directory.rstrip(b"/") + b"/")
+
+
 def is_git_dir(directory: bytes) -> bool:
     """Whether it looks like a git directory, including a work tree's own."""
     return os.path.lexists(directory + b"/HEAD") and (

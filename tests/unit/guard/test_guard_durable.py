@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
+import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -130,3 +135,29 @@ def test_a_root_rule_that_no_clone_has_is_not_durable(wd: WorkDir, how: str) -> 
         wd("git update-index --index-info", stdin=entries.encode())
     wd.write(f"{DIRECTORY}/K/state")
     assert [line for line in wd.guard().warnings if "on this machine only" in line]
+
+
+def test_nothing_is_left_behind_by_a_guard_that_is_ended(wd: WorkDir, tmp_path: Path) -> None:
+    wd.write("a/.gitignore", f"{STATE}\n")
+    wd.write(f"a/{STATE}/Key/state", "a state that was fetched")
+    wd.commit("rules")
+    scratch, started = tmp_path / "scratch", tmp_path / "started"
+    scratch.mkdir()
+    git = tmp_path / "bin" / "git"
+    git.parent.mkdir()
+    git.write_text(f"""\
+#!/bin/sh
+case "$GIT_WORK_TREE" in "{scratch}"*) touch "{started}"; exec sleep 60 ;; esac
+exec {shutil.which("git")} "$@"
+""")
+    git.chmod(0o755)
+    path = f"{git.parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "TMPDIR": str(scratch)}
+    guard = Path(sys.executable).with_name("state-guard")
+    with subprocess.Popen([guard], cwd=wd.path, env=environment) as process:
+        while not started.exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.terminate()
+        assert process.wait(30) == 128 + signal.SIGTERM
+    assert list(scratch.iterdir()) == []
