@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 from bundler.project.classic_dbt import files
@@ -73,33 +74,24 @@ class ComponentClasses:
 
     def _is_plain(self, path: Path, module: str, name: str, seen: frozenset[str]) -> bool:
         names = self._names_of(path, module)
-        found = names.get(name, [])
-        return (
-            bool(found)
-            and "*" not in names
-            and all(self._is_stateless_value(each, names, module, seen) for each in found)
+        found = [] if "*" in names else names.get(name, [])
+        return bool(found) and all(
+            self._is_stateless_value(each, names, module, seen) for each in found
         )
 
     def _is_stateless_value(
-        self,
-        value: _Value,
-        names: _Names,
-        module: str,
-        seen: frozenset[str],
+        self, value: _Value, names: _Names, module: str, seen: frozenset[str]
     ) -> bool:
         if not isinstance(value, ast.ClassDef):
             return value is not None and self.is_stateless(value, seen)
-        decorators = (_dotted(each, names, module) for each in value.decorator_list)
-        if not all(
-            found and all(each.partition(".")[0] in _PLAIN_DECORATORS for each in found)
-            for found in decorators
-        ):
-            return False
-        bases = (_dotted(base, names, module) for base in value.bases)
-        return all(
-            found and all(each == "object" or self.is_stateless(each, seen) for each in found)
-            for found in bases
-        )
+
+        def are_known(parts: Sequence[ast.expr], is_plain: Callable[[str], bool]) -> bool:
+            found = [_dotted(part, names, module) for part in parts]
+            return all(found) and all(map(is_plain, chain(*found)))
+
+        return are_known(
+            value.decorator_list, lambda each: each.partition(".")[0] in _PLAIN_DECORATORS
+        ) and are_known(value.bases, lambda each: each == "object" or self.is_stateless(each, seen))
 
     def _names_of(self, path: Path, module: str) -> _Names:
         if path not in self._names:

@@ -23,6 +23,8 @@ OTHERS = (
     *("NO_CACHE", "PYTHON"),
 )
 _COMMANDS = ("validate", "reach")
+# The one setting in a table of its own.
+_GUARD_ALLOW = "guard-allow"
 
 
 def given(environ: Mapping[str, str], model: type[msgspec.Struct]) -> dict[str, Any]:
@@ -32,26 +34,24 @@ def given(environ: Mapping[str, str], model: type[msgspec.Struct]) -> dict[str, 
     for an invalid value.
     """
     types = {field.encode_name: field.type for field in msgspec.structs.fields(model)}
-    settings = {_variable(name): name for name in types if name != "guard"}
+    types[_GUARD_ALLOW] = msgspec.structs.fields(types.pop("guard"))[0].type
+    settings = {_variable(name): name for name in types}
     found: dict[str, Any] = {}
     for variable, text in environ.items():
         if not variable.startswith(PREFIX) or variable.removeprefix(PREFIX) in OTHERS:
             continue
-        if variable not in settings and variable != _GUARD_ALLOW:
-            raise _unknown(variable, [*settings, _GUARD_ALLOW])
-        if text and variable == _GUARD_ALLOW:
-            found["guard"] = {"allow": _items(variable, text)}
-        elif text:
+        if variable not in settings:
+            raise _unknown(variable, list(settings))
+        if text:
             name = settings[variable]
             found[name] = _value(variable, text, name, types[name])
+    if _GUARD_ALLOW in found:
+        found["guard"] = {"allow": found.pop(_GUARD_ALLOW)}
     return found
 
 
 def _variable(name: str) -> str:
     return PREFIX + name.upper().replace("-", "_")
-
-
-_GUARD_ALLOW = _variable("guard-allow")
 
 
 def _unknown(variable: str, known: list[str]) -> ConfigurationError:

@@ -12,6 +12,7 @@ from bundler.errors import ConfigurationError
 from bundler.project.classic_dbt import classic_dbt, files, mentions
 from bundler.project.classic_vendors import advice_on_vendors
 from bundler.project.config import pyproject_of, read_toml
+from bundler.system.wording import counted
 
 _SOURCE = "[[tool.state-bundler.source]] with a key, a command that writes {state_path}, and a path"
 _MOST_NAMES = 6
@@ -47,11 +48,10 @@ def way_out(root: Path, below: Sequence[Path], *, has_all: bool = False) -> str:
         first = shlex.quote(os.path.relpath(below[0]))
         ways = ["Run it there", f"select one with --project {first}"]
         ways += ["all with --all"] if has_all else []
-        return (
-            f"{counted(below)} below: {names(root, below)}. {', '.join(ways[:-1])}, or {ways[-1]}."
-        )
-    if found := classic_dbt(root):
-        code = found.code.relative_to(root)
+        found = counted(len(below), "project is", "projects are")
+        return f"{found} below: {names(root, below)}. {', '.join(ways[:-1])}, or {ways[-1]}."
+    if dbt := classic_dbt(root):
+        code = dbt.code.relative_to(root)
         return (
             f"{code} loads dbt's models from a manifest. `state-bundler init` writes the source "
             "that runs dbt parse before each build."
@@ -74,10 +74,6 @@ def _example(root: Path) -> str:
     if "state-bundler" in read_toml(pyproject_of(root)).get("tool", {}):
         return " It belongs in [tool.state-bundler] in pyproject.toml."
     return " `state-bundler init` adds an example to pyproject.toml."
-
-
-def counted(projects: Sequence[Path]) -> str:
-    return f"{len(projects)} project{'s are' if len(projects) > 1 else ' is'}"
 
 
 def names(root: Path, projects: Sequence[Path]) -> str:

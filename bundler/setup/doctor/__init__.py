@@ -74,8 +74,7 @@ class DoctorContext:
         """The packages for a build that the project's interpreter has installed."""
         from bundler.setup.doctor.environment import installed
 
-        python = str(self.project.interpreter.path)
-        return installed(python, packages=self.survey.dagster is not None)
+        return installed(self.project.interpreter.path)
 
     @cached_property
     def image(self) -> ImageSource:

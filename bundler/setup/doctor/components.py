@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from bundler.errors import BundlerError, ConfigurationError
@@ -102,9 +102,7 @@ def judge(found: Found) -> Iterator[Finding]:
         )
     for warning in (*found.warnings, *(it.warning for it in found.components if it.warning)):
         yield Finding("warn", warning)
-    yield from _refused(found.components)
-    yield from _unsafe(found.components)
-    yield from _at_odds(found.components)
+    yield from _rejected(found.components)
     yield from _collisions(found.components)
     yield from _left_over(found)
     yield from _in_development(found)
@@ -123,30 +121,23 @@ def _summary(found: Found) -> str:
     return f"{found.place} will contain: {keys}."
 
 
-def _refused(found: Iterable[Component]) -> Iterator[Finding]:
-    """Keys that contain a credential."""
+def _rejected(found: Sequence[Component]) -> Iterator[Finding]:
+    """Keys with a credential, keys whose directory has another name, and keys that are incomplete
+    or that differing components share."""
+    why = "A refresh rejects it."
     for component in {item.key: item for item in found}.values():
         if (refused := component.refused) is not None:
-            why = "A refresh rejects it."
             yield Finding("fail", refused.what, why, refused.hint, where=_place(component))
-
-
-def _unsafe(found: Iterable[Component]) -> Iterator[Finding]:
-    """Keys whose directory has a different name."""
     for component in found:
         try:
             check_keys([component.key])
         except ConfigurationError as error:
-            why = "Dagster would write it next to the state directory, or into its root."
-            yield Finding("fail", error.what, why, error.hint, where=_place(component))
-
-
-def _at_odds(found: Iterable[Component]) -> Iterator[Finding]:
-    """Keys that are incomplete, or that differing components share."""
+            outside = "Dagster would write it next to the state directory, or into its root."
+            yield Finding("fail", error.what, outside, error.hint, where=_place(component))
     try:
         unique([component for component in found if component.refused is None])
     except BundlerError as error:
-        yield Finding("fail", error.what, "A refresh rejects it.", error.hint)
+        yield Finding("fail", error.what, why, error.hint)
 
 
 def _left_over(found: Found) -> Iterator[Finding]:

@@ -123,20 +123,14 @@ def _keep(known: set[bytes], value: bytes) -> None:
 
 def contents(patient: DoctorContext) -> Iterator[Finding]:
     """A line per key for every published state; another check says whether the state is valid."""
-    from bundler.artifacts.verify import verify
-    from bundler.state.bundle import MANIFEST_NAME
-    from bundler.state.directory import DirectoryArtifact
+    from bundler.state.statedir import StateDir
 
     findings = []
     for place in patient.survey.state_directories:
         directory = patient.survey.root / place
-        if not (directory / MANIFEST_NAME).exists():
-            continue
-        with DirectoryArtifact(directory) as artifact:
-            verdict = verify(artifact)
-        for found in verdict.directories:
-            states = found.manifest.states if found.manifest else ()
-            findings += [_finding(state, contents_of(directory, state)) for state in states]
+        published = StateDir(directory, str(place)).read()
+        states = published.manifest.states if published else ()
+        findings += [_finding(state, contents_of(directory, state)) for state in states]
     yield from findings or [Finding("ok", "There is no published state to inspect yet.")]
 
 

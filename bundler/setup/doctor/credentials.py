@@ -69,21 +69,10 @@ def wanted(root: Path) -> dict[str, list[str]]:
 
 def _unset(unset: Mapping[str, Sequence[str]], patient: DoctorContext) -> Iterator[Finding]:
     """The effect of an unset variable is known once the components are loaded."""
-    from bundler.refresh.sources.dagster import no_dagster
-
     try:
         found = patient.looked().found
     except BundlerError as error:
-        project = patient.project
-        if error.what != no_dagster(project.interpreter.path, project):
-            yield from _unset_and_not_loaded(unset, error)
-        elif unset:
-            yield Finding(
-                "warn",
-                f"Declarations reference variables that are not set: {', '.join(sorted(unset))}.",
-                "Which of them a refresh needs is only known once the components are loaded.",
-                "Export them, or set them in .env.",
-            )
+        yield from _unset_and_not_loaded(unset, error, patient.project)
         return
     keys = {one.location: one.key for source in found for one in source.components}
     for name, files in sorted(unset.items()):
@@ -106,8 +95,13 @@ def _unset(unset: Mapping[str, Sequence[str]], patient: DoctorContext) -> Iterat
 
 
 def _unset_and_not_loaded(
-    unset: Mapping[str, Sequence[str]], error: BundlerError
+    unset: Mapping[str, Sequence[str]], error: BundlerError, project: Project
 ) -> Iterator[Finding]:
+    from bundler.refresh.sources.dagster import no_dagster
+
+    why = "The components cannot be loaded, and this may be the reason."
+    if error.what == no_dagster(project.interpreter.path, project):
+        why = "Which of them a refresh needs is only known once the components are loaded."
     others = []
     for name, files in sorted(unset.items()):
         if re.search(rf"\b{re.escape(name)}\b", error.what) is None:
@@ -121,12 +115,8 @@ def _unset_and_not_loaded(
             where=files[0],
         )
     if others:
-        yield Finding(
-            "warn",
-            f"Declarations reference variables that are not set: {', '.join(others)}.",
-            "The components cannot be loaded, and this may be the reason.",
-            "Export them, or set them in .env.",
-        )
+        what = f"Declarations reference variables that are not set: {', '.join(others)}."
+        yield Finding("warn", what, why, "Export them, or set them in .env.")
 
 
 def _short(project: Project, from_file: Mapping[str, str]) -> Iterator[Finding]:

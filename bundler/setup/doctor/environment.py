@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 from bundler.errors import ToolFailed
 from bundler.setup.doctor import DoctorContext, Finding
@@ -11,22 +12,15 @@ from bundler.setup.doctor.printed import in_directory
 
 # Where the public names for finding state-backed components appeared.
 _DAGSTER_FLOOR = (1, 12)
-# Two questions: what is installed takes five times as long as the version of Python.
-_VERSION = """\
-import sys
-answer = {"python": sys.version.split()[0]}
-"""
-_PACKAGES = """\
-import importlib.metadata as m
+_QUESTION = """\
+import importlib.metadata as m, json, sys
 def version(name):
     try:
         return m.version(name)
     except m.PackageNotFoundError:
         return None
-answer.update((name, version(name)) for name in ("dagster", "dagster-dbt", "dbt-core"))
-"""
-_ANSWER = """\
-import json
+packages = ("dagster", "dagster-dbt", "dbt-core")
+answer = {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
 print(json.dumps(answer))
 """
 
@@ -93,15 +87,13 @@ def interpreter(patient: DoctorContext) -> Iterator[Finding]:
         yield Finding("ok", f"{said}, with dagster {dagster}.")
 
 
-def installed(python: str, *, packages: bool) -> dict[str, str | None]:
-    """The version of a Python, and of the `packages` that a Dagster project needs in it; None for
-    one that it does not have."""
+def installed(python: Path) -> dict[str, str | None]:
+    """The version of a Python, and of the packages that a Dagster project needs in it; None for one
+    that it does not have."""
     from bundler.system.process import check
 
-    question = f"{_VERSION}{_PACKAGES if packages else ''}{_ANSWER}"
     # -I: what is asked is the environment, not what is around in the current directory.
-    flags = ["-I"] if packages else ["-I", "-S"]
-    raw = check([python, *flags, "-c", question], timeout=30)
+    raw = check([str(python), "-I", "-c", _QUESTION], timeout=30)
     try:
         answer: dict[str, str | None] = json.loads(raw)
     except ValueError as error:
