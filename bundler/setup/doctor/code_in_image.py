@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 
 from bundler.artifacts.image.engine.dockerfile import (
     Instruction,
-    copied_sources,
+    context_sources,
     environment_of,
     words_of,
 )
@@ -37,7 +37,7 @@ def state_in_image(
         target = posixpath.join(
             folder or "/", _resolved((_words(instruction.text) or [""])[-1], variables)
         )
-        for source in copied_sources(instruction.text):
+        for source in context_sources(instruction):
             name = posixpath.normpath(_resolved(source, variables).lstrip("/") or ".")
             for directory in state_directories:
                 if directory.is_relative_to(name):
