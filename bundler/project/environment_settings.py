@@ -23,7 +23,7 @@ OTHERS = (
     *("NO_CACHE", "PYTHON"),
 )
 _COMMANDS = ("validate", "reach")
-# The one setting in a table of its own.
+# The only setting in another table.
 _GUARD_ALLOW = "guard-allow"
 
 

@@ -208,7 +208,7 @@ def _inline(item: Any) -> str:
 
 
 def _with_items(text: str, path: Sequence[str], items: list[Any]) -> Iterator[str]:
-    """With items in a list: in a table of its own, below the table's header, or as tomlkit does it.
+    """With items in a list: in a new table, below the table's header, or as tomlkit does it.
 
     The first two are not TOML where the table, or the list in it, is written already.
     """
