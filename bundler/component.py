@@ -34,10 +34,10 @@ import uuid
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 _T = TypeVar("_T")
@@ -222,12 +222,7 @@ class Load:
     def __enter__(self) -> Load:  # noqa: PYI034  # Self is in no standard library before 3.11
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -385,16 +380,5 @@ def _complete(coroutine: Coroutine[Any, Any, None]) -> None:
     except RuntimeError:
         asyncio.run(coroutine)
         return
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            asyncio.run(coroutine)
-        except BaseException as error:  # noqa: BLE001  # raised again below, in the caller's thread
-            failure.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, coroutine).result()

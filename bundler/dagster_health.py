@@ -23,6 +23,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ def state_health(
     if directory is None:
         return dg.Definitions()
     states = [
-        _EmbeddedState(directory, state, _names(index, state["key"]), max_age, baseline)
+        _EmbeddedState(_asset_key(index, state["key"]), directory, state, max_age, baseline)
         for index, state in enumerate(_states(directory))
     ]
     return dg.Definitions(
@@ -115,44 +116,36 @@ def _states(directory: Path) -> list[dict[str, Any]]:
     return states
 
 
-def _names(index: int, key: str) -> str:
-    """Asset names that stay distinct for keys that differ only in punctuation."""
-    return f"{_NO_NAME.sub('_', key).strip('_')}_{index}"
+def _asset_key(index: int, key: str) -> dg.AssetKey:
+    """Keys that stay distinct for keys of states that differ only in punctuation."""
+    return dg.AssetKey([_GROUP, f"{_NO_NAME.sub('_', key).strip('_')}_{index}"])
 
 
+@dataclass(frozen=True)
 class _EmbeddedState:
-    """One state and how to judge it."""
+    """One state and how to judge it. key: of its asset."""
 
-    def __init__(
-        self,
-        directory: Path,
-        state: Mapping[str, Any],
-        name: str,
-        max_age: str | None,
-        baseline: str | None,
-    ) -> None:
-        self._directory = directory
-        self._state = state
-        self._name = name
-        self._max_age = max_age
-        self._baseline = baseline
-        self.key = dg.AssetKey([_GROUP, name])
+    key: dg.AssetKey
+    directory: Path
+    state: Mapping[str, Any]
+    max_age: str | None
+    baseline: str | None
 
     def asset(self) -> dg.AssetSpec:
         return dg.AssetSpec(
             self.key,
             group_name=_GROUP,
             kinds={"state"},
-            description=f"The state of {self._state['key']} that is embedded in this program.",
+            description=f"The state of {self.state['key']} that is embedded in this program.",
             metadata=self._metadata(),
         )
 
     def _metadata(self) -> dict[str, Any]:
-        files = self._state["files"]
+        files = self.state["files"]
         return {
-            "key": self._state["key"],
-            "digest": self._state["digest"]["dirHash"],
-            "version": self._state.get("version", "local"),
+            "key": self.state["key"],
+            "digest": self.state["digest"]["dirHash"],
+            "version": self.state.get("version", "local"),
             "files": len(files),
             "size": sum(int(file["size"]) for file in files),
         }
@@ -167,7 +160,7 @@ class _EmbeddedState:
         yield from (result() for name, result in ways.items() if name in names)
 
     def _verified(self) -> dg.AssetCheckResult:
-        found = [problem for problem in problems(str(self._directory)) if self._concerns(problem)]
+        found = [problem for problem in problems(str(self.directory)) if self._concerns(problem)]
         metadata: dict[str, Any] = {**self._metadata(), **self._entries()}
         if found:
             metadata["problems"] = "\n".join(found[:_SHOWN])
@@ -175,15 +168,15 @@ class _EmbeddedState:
 
     def _concerns(self, problem: str) -> bool:
         """Whether a problem concerns this state, or the whole directory."""
-        others = [state["path"] for state in _states(self._directory)]
-        others.remove(self._state["path"])
+        others = [state["path"] for state in _states(self.directory)]
+        others.remove(self.state["path"])
         return not any(f"{path}/" in problem for path in others)
 
     def _entries(self) -> dict[str, int]:
         """Empty if the state is too large to count its entries."""
         from bundler.state.json_entries import TooLargeToCountError, entries_in
 
-        state = self._directory / self._state["path"] / "state"
+        state = self.directory / self.state["path"] / "state"
         try:
             with state.open("rb") as stream:
                 entries = entries_in(stream)
@@ -191,7 +184,7 @@ class _EmbeddedState:
             return {}
         except OSError:
             entries = None
-        return {"entries": len(self._state["files"]) if entries is None else entries}
+        return {"entries": len(self.state["files"]) if entries is None else entries}
 
     def _fresh(self) -> dg.AssetCheckResult:
         from bundler.project.config import seconds
@@ -199,11 +192,11 @@ class _EmbeddedState:
         from bundler.system.times import seconds_of
 
         now = time.time()
-        record = _record(self._directory)
+        record = _record(self.directory)
         keys = [it for place in record.refresh for it in place.keys] if record else []
-        refresh = next((it for it in keys if it.key == self._state["key"]), None)
+        refresh = next((it for it in keys if it.key == self.state["key"]), None)
         moment = (refresh.confirmed or refresh.fetched) if refresh else None
-        limit = None if self._max_age is None else seconds(self._max_age)
+        limit = None if self.max_age is None else seconds(self.max_age)
         problem = None if limit is None else age_problem(refresh, limit, now)
         age = int(now - seconds_of(moment)) if moment else None
         metadata = {
@@ -218,11 +211,11 @@ class _EmbeddedState:
         return self._result("fresh", passed=problem is None, metadata=metadata)
 
     def _current(self) -> dg.AssetCheckResult:
-        if self._baseline is None:
+        if self.baseline is None:
             return self._result("current", passed=True, metadata={"baseline": "none is configured"})
-        there = _digests_in(self._baseline).get(self._state["key"])
-        metadata = {"baseline": self._baseline, "baseline digest": there or "has no such key"}
-        is_current = there == self._state["digest"]["dirHash"]
+        there = _digests_in(self.baseline).get(self.state["key"])
+        metadata = {"baseline": self.baseline, "baseline digest": there or "has no such key"}
+        is_current = there == self.state["digest"]["dirHash"]
         return self._result("current", passed=is_current, metadata=metadata)
 
     def _result(self, name: str, *, passed: bool, metadata: dict[str, Any]) -> dg.AssetCheckResult:

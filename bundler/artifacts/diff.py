@@ -22,7 +22,7 @@ from bundler.state.artifact import Artifact, StateDirectory
 from bundler.state.bundle import MANIFEST_NAME, is_at
 from bundler.state.jsondiff import JsonChange, compare, summary
 from bundler.state.manifest import Contents, Manifest, State, build, parse, state_of
-from bundler.state.tree import FileEntry, StateTree, dir_hash, hash_stream
+from bundler.state.tree import File, StateTree, dir_hash, hash_stream
 from bundler.state.volatile import DBT_FILES, DBT_MEMBERS, FIVETRAN_MEMBERS, Volatile, meaning
 from bundler.system.atomic import io_errors
 from bundler.system.documents import MOST_BYTES, read_document
@@ -278,13 +278,13 @@ def manifest_of(directory: StateDirectory, name: str) -> Manifest:
     raw = directory.read_manifest()
     if raw is not None:
         return parse(raw, f"{name}: {directory.path}/{MANIFEST_NAME}")
-    trees: dict[str, list[FileEntry]] = {}
+    trees: dict[str, list[File]] = {}
     for member in directory.members():
         folder, slash, path = member.path.partition("/")
         if slash and not folder.startswith("@") and member.kind == "file":
             with member.open() as stream:
-                sha256, size = hash_stream(stream)  # type: ignore[arg-type]  # BinaryIO hides readinto
-            trees.setdefault(folder, []).append(FileEntry(path, sha256, size))
+                sha256, size = hash_stream(stream)
+            trees.setdefault(folder, []).append(File(path, sha256, size))
     states = (state_of(name, name, StateTree(tuple(files))) for name, files in trees.items())
     return build(Contents(tuple(states)))
 
@@ -353,7 +353,7 @@ def _known(state: State, document: Path | None) -> _Ignored:
     if len(state.files) == 1 and document is not None:
         for ignored in (_Ignored(frozenset(FIVETRAN_MEMBERS)), dbt):
             digest = meaning(document, state.files[0].sha256, Volatile(ignored.members))
-            if dir_hash([FileEntry("state", digest, 0)]) == state.digest.semantic:
+            if dir_hash([File("state", digest, 0)]) == state.digest.semantic:
                 return ignored
     return _Ignored()
 

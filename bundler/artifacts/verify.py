@@ -293,7 +293,7 @@ def _content_problem(member: Member, known: Known) -> str | None:
     found = member.sha256()
     if found is None:
         with member.open() as stream:
-            found, size = hash_stream(stream, size)  # type: ignore[arg-type]  # BinaryIO hides readinto
+            found, size = hash_stream(stream)
     return None if (found, size) == (expected, member.size) else "was altered"
 
 

@@ -36,7 +36,7 @@ from bundler.state.json_entries import (
 )
 from bundler.state.manifest import State, state_of
 from bundler.state.statedir import sanitize_key
-from bundler.state.tree import FileEntry, StateTree, dir_hash, scan
+from bundler.state.tree import File, StateTree, dir_hash, scan
 from bundler.state.volatile import NOTHING_VOLATILE, Volatile, meaning
 from bundler.system.atomic import io_errors
 from bundler.system.documents import read_document
@@ -416,7 +416,7 @@ def semantic_digest(
     if volatile == NOTHING_VOLATILE:
         return None
     entries = [
-        FileEntry(file.path, meaning(directory / file.path, file.sha256, volatile), 0)
+        File(file.path, meaning(directory / file.path, file.sha256, volatile), 0)
         for file in tree.files
         if not _any_match(file.path, kind.ignored)
     ]

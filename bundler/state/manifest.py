@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from bundler.errors import VerificationFailed
-from bundler.state.tree import FileEntry, StateTree, dir_hash
+from bundler.state.tree import File as File  # noqa: PLC0414  # a part of the manifest, too
+from bundler.state.tree import Hex256, Size, StateTree, dir_hash
 from bundler.system.times import refuse_impossible
 from bundler.verify_at_start import (
     MAX_MANIFEST_BYTES as MAX_MANIFEST_BYTES,  # noqa: PLC0414  # a name of this module, too
@@ -36,10 +37,7 @@ RUN_RECORD_TYPE = "https://state-bundler.io/run-record/v1"
 _CONTENTS_DOMAIN = b"state-bundle-contents/v1\0"
 _SUPPORT_DOMAIN = b"state-bundle-support/v1\0"
 
-Hex256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
 Commit = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{40}|[0-9a-f]{64})$")]
-# The largest integer that every JSON reader represents exactly (RFC 8785 forbids larger ones).
-Size = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 # RFC 3339, whole seconds, UTC.
 Time = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", max_length=20)]
 
@@ -56,14 +54,6 @@ class Model(
     omit_defaults=True,
 ):
     pass
-
-
-class File(Model, frozen=True):
-    """A file: path (POSIX, relative to its key directory), sha256, size in bytes."""
-
-    path: str
-    sha256: Hex256
-    size: Size
 
 
 class StateDigest(Model, frozen=True):
@@ -211,7 +201,7 @@ def state_of(
         key=key,
         path=path,
         digest=StateDigest(dir_hash=whole, semantic=semantic or whole),
-        files=tuple(File(entry.path, entry.sha256, entry.size) for entry in tree.files),
+        files=tree.files,
         writable=tuple(sorted(writable)),
     )
 
@@ -230,10 +220,6 @@ def build(contents: Contents, support: tuple[File, ...] = ()) -> Manifest:
         support_digest=_digest(_SUPPORT_DOMAIN, support),
     )
     return Manifest(predicate, canonical(_statement(predicate)))
-
-
-def _dir_hash(files: tuple[File, ...]) -> str:
-    return dir_hash(FileEntry(file.path, file.sha256, file.size) for file in files)
 
 
 def _statement(predicate: Predicate) -> _Statement:
@@ -321,7 +307,7 @@ def _state_problem(state: State) -> str | None:
     problem = state_problem(
         state.key, [file.path for file in state.files], state.writable, deferred
     )
-    if not problem and _dir_hash(state.files) != state.digest.dir_hash:
+    if not problem and dir_hash(state.files) != state.digest.dir_hash:
         return f"the digest of {state.key!r} does not match its files"
     return problem
 

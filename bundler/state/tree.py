@@ -17,7 +17,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, BinaryIO
 
 import msgspec
 
@@ -30,24 +30,23 @@ from bundler.verify_at_start import twins_in
 _BUFFER_BYTES = 256 * 1024
 
 
-class SupportsReadInto(Protocol):
-    """A binary stream that fills a buffer and returns how many bytes it wrote; 0 at the end."""
+Hex256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
+# The largest integer that every JSON reader represents exactly (RFC 8785 forbids larger ones).
+Size = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 
-    def readinto(self, buffer: bytearray, /) -> int | None: ...
 
-
-class FileEntry(msgspec.Struct, frozen=True, order=True):
-    """One file of a state tree: path (POSIX, relative), size in bytes, sha256 in hexadecimal."""
+class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file: path (POSIX, relative to its key directory), sha256, size in bytes."""
 
     path: str
-    sha256: str
-    size: int
+    sha256: Hex256
+    size: Size
 
 
 class StateTree(msgspec.Struct, frozen=True):
     """The files of one key directory, sorted by path as bytes."""
 
-    files: tuple[FileEntry, ...]
+    files: tuple[File, ...]
 
     @property
     def size(self) -> int:
@@ -58,7 +57,7 @@ class StateTree(msgspec.Struct, frozen=True):
         return dir_hash(self.files)
 
 
-def dir_hash(files: Iterable[FileEntry]) -> str:
+def dir_hash(files: Iterable[File]) -> str:
     """in-toto's ``dirHash`` of the files, in lowercase hexadecimal."""
     summary = hashlib.sha256()
     for entry in sorted(files, key=lambda entry: os.fsencode(entry.path)):
@@ -140,12 +139,12 @@ def check_names(paths: Sequence[str], root: Path | str) -> None:
         )
 
 
-def _hash_file(root: Path, path: str, before: os.stat_result) -> FileEntry:
+def _hash_file(root: Path, path: str, before: os.stat_result) -> File:
     try:
         # O_NOFOLLOW: the name may have become a link since it was listed.
         descriptor = os.open(root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with open(descriptor, "rb", buffering=0) as stream:
-            digest, size = hash_stream(stream, before.st_size)
+            digest, size = hash_stream(stream)
             after = os.fstat(descriptor)
     except OSError as error:
         raise unreadable(root / path, error) from error
@@ -158,20 +157,14 @@ def _hash_file(root: Path, path: str, before: os.stat_result) -> FileEntry:
             f"{root / path} changed while it was being read.",
             hint="Something still writes to the state: stop it, then try again.",
         )
-    return FileEntry(path=path, sha256=digest, size=size)
+    return File(path=path, sha256=digest, size=size)
 
 
-def hash_stream(stream: SupportsReadInto, expected: int = _BUFFER_BYTES) -> tuple[str, int]:
-    """The sha256 in hexadecimal and the size in bytes of the rest of a stream.
-
-    expected: the approximate size in bytes.
-    """
+def hash_stream(stream: BinaryIO) -> tuple[str, int]:
+    """The sha256 in hexadecimal and the size in bytes of the rest of a stream."""
     digest = hashlib.sha256()
-    # For a small file, allocating a large buffer takes longer than hashing.
-    buffer = bytearray(min(expected + 1, _BUFFER_BYTES))
-    view = memoryview(buffer)
     size = 0
-    while count := stream.readinto(buffer):
-        digest.update(view[:count])
-        size += count
+    while piece := stream.read(_BUFFER_BYTES):
+        digest.update(piece)
+        size += len(piece)
     return digest.hexdigest(), size

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bundler.errors import VerificationFailed
-from bundler.state.tree import FileEntry
+from bundler.state.tree import File
 from bundler.store.objects import Buffer, Objects
 from bundler.store.records import Version
 from bundler.system.atomic import io_errors
@@ -168,15 +168,12 @@ class Piece:
 _Wanted = tuple[Piece, Path | None]
 
 
-def pieces(version: Version) -> Iterator[tuple[FileEntry, Piece]]:
+def pieces(version: Version) -> Iterator[tuple[File, Piece]]:
     """The files of a version, each with its place."""
     for file, (index, offset) in zip(version.state.files, version.at, strict=True):
         place = StoredPlace(version.objects[index], offset)
         what = f"{file.path} of {version.key}, version {version.version}"
-        yield (
-            FileEntry(file.path, file.sha256, file.size),
-            Piece(place, file.sha256, file.size, what),
-        )
+        yield file, Piece(place, file.sha256, file.size, what)
 
 
 def places(versions: Iterable[Version]) -> dict[str, Piece]:

@@ -50,7 +50,7 @@ class EmbeddedState:
             while chunk := stream.read(_BUFFER_BYTES):
                 out.write(chunk)
         with open(target, "rb", buffering=0) as stream:  # the copy is what will be used
-            found = hash_stream(stream, file.size)
+            found = hash_stream(stream)
         if found != (file.sha256, file.size):
             target.unlink()
             raise VerificationFailed(f"{source} does not match its manifest.", key=self.state.key)

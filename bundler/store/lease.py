@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import msgspec
 
 from bundler.errors import BundlerError, Locked, Unavailable
-from bundler.state.manifest import Model, Size, decode_canonical
+from bundler.state.manifest import Model, decode_canonical
+from bundler.state.tree import Size
 from bundler.store import pointer, records
 from bundler.store.objects import Objects
 

@@ -14,10 +14,8 @@ from bundler.errors import VerificationFailed
 from bundler.state.manifest import (
     Commit,
     Contents,
-    Hex256,
     KeyRefresh,
     Model,
-    Size,
     State,
     Time,
     build,
@@ -25,6 +23,7 @@ from bundler.state.manifest import (
     decode_canonical,
     parse,
 )
+from bundler.state.tree import Hex256, Size
 
 FORMAT_NAME = "store.json"
 POINTER_NAME = "current.json"

@@ -19,8 +19,6 @@ from bundler.errors import ConfigurationError, InputOutputError
 from bundler.system.atomic import exchange_below, io_errors
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import Self
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -47,12 +45,7 @@ class OpenDirectory:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         _close(self.descriptor)
 
     def folder(self, name: str) -> OpenDirectory:

@@ -29,18 +29,8 @@ _FUNCTION_MARK = "component_instance"
 _DECLARATIONS = ("defs.yaml", "defs.yml", "component.yaml")
 # Attributes that shape the definitions, and not their state.
 _OF_DEFINITIONS = frozenset(
-    {
-        *(
-            "defs_state",
-            "exclude",
-            "include_metadata",
-            "op",
-            "post_processing",
-            "select",
-            "selector",
-        ),
-        *("translation", "translation_settings"),
-    }
+    {"defs_state", "exclude", "include_metadata", "op", "post_processing", "select", "selector"}
+    | {"translation", "translation_settings"}
 )
 
 

@@ -58,28 +58,21 @@ _is_quiet: ContextVar[bool] = ContextVar("_state_bundler_quiet", default=False)
 
 
 class RecordedRequest:
-    """A recorded request. number: of its exchange, 0 while nothing is recorded."""
+    """A recorded request. number: of its exchange, 0 while nothing is recorded. headers: their
+    names."""
 
-    __slots__ = ("_named", "method", "number", "url")
+    __slots__ = ("headers", "method", "number", "url")
 
     def __init__(self, number: int, method: str, url: str) -> None:
         self.number = number
         self.method = method
         self.url = url
-        self._named: set[str] = set()
+        self.headers: set[str] = set()
 
     def note(self, header: Any) -> None:
         """Records a header that it was sent with."""
         name = header.decode("latin-1") if isinstance(header, bytes) else str(header)
-        self._named.add(name.lower())
-
-    @property
-    def is_conditional(self) -> bool:
-        return not self._named.isdisjoint(_CONDITIONAL)
-
-    @property
-    def is_for_a_part(self) -> bool:
-        return _RANGE in self._named
+        self.headers.add(name.lower())
 
 
 class Recorder:
@@ -170,9 +163,9 @@ class Recorder:
         return body
 
     def _judge_status(self, request: RecordedRequest, status: int, location: str | None) -> None:
-        if status == _NOT_MODIFIED and not request.is_conditional:
+        if status == _NOT_MODIFIED and request.headers.isdisjoint(_CONDITIONAL):
             self.reject(request.number, "not-modified")
-        elif status == _PARTIAL and not request.is_for_a_part:
+        elif status == _PARTIAL and _RANGE not in request.headers:
             self.reject(request.number, "partial")
         elif status in _WITHOUT_BODY and request.method == "GET":
             self.reject(request.number, "empty")

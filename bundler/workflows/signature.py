@@ -26,7 +26,7 @@ from bundler.artifacts.verify import Verdict
 from bundler.errors import Findings, InputOutputError, ToolFailed, UsageError
 from bundler.state.artifact import Artifact
 from bundler.state.manifest import STATEMENT_TYPE, Model, canonical
-from bundler.state.tree import FileEntry, dir_hash, hash_stream
+from bundler.state.tree import File, dir_hash, hash_stream
 from bundler.system import process
 from bundler.system.atomic import io_errors, save
 from bundler.workflows.policy import Breach, Policy, judge, subject_of
@@ -107,7 +107,7 @@ def _folder_hash(root: Path) -> str:
     Raises `VerificationFailed` for a link: its target would run without being covered.
     """
     return dir_hash(
-        FileEntry(path, _file_hash(root / path), 0)
+        File(path, _file_hash(root / path), 0)
         for path, status in walk_folder(root)
         if stat.S_ISREG(status.st_mode)
     )

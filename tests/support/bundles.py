@@ -16,7 +16,7 @@ from bundler.state.manifest import (
     state_of,
 )
 from bundler.state.statedir import sanitize_key
-from bundler.state.tree import FileEntry, dir_hash, hash_stream, scan
+from bundler.state.tree import dir_hash, hash_stream, scan
 from bundler.state.volatile import Volatile, meaning
 
 PLACE = f"shop/defs/{STATE_DIRECTORY}"
@@ -44,7 +44,7 @@ def make_bundle(
         allowed = (writable or {}).get(key, ())
         tree = scan(root / name)
         meanings = [
-            FileEntry(
+            File(
                 it.path,
                 meaning(root / name / it.path, it.sha256, Volatile(frozenset(volatile))),
                 0,

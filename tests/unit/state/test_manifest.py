@@ -33,7 +33,7 @@ from bundler.state.manifest import (
     state_of,
 )
 from bundler.state.statedir import check_keys, sanitize_key
-from bundler.state.tree import FileEntry, StateTree, fold
+from bundler.state.tree import StateTree, fold
 
 _HEX = st.binary(min_size=32, max_size=32).map(bytes.hex)
 _NAME = st.text("abcdé日-_. ", min_size=1, max_size=8).filter(lambda name: name.strip(". ") == name)
@@ -60,7 +60,7 @@ def _manifests(draw: st.DrawFn) -> Manifest:
             )
         )
         files = [
-            FileEntry(name, draw(_HEX), draw(st.integers(0, 2**53 - 1)))
+            File(name, draw(_HEX), draw(st.integers(0, 2**53 - 1)))
             for name in sorted(names)
             if not any(other.startswith(f"{name}/") for other in names)
         ]
@@ -85,10 +85,8 @@ def test_the_content_digest_is_the_documented_one(manifest: Manifest) -> None:
 
 def _example() -> Manifest:
     trees = {
-        "Shop[eu]": StateTree((FileEntry("state", "1" * 64, 10),)),
-        "dbt": StateTree(
-            (FileEntry("project/a.sql", "2" * 64, 5), FileEntry("state", "3" * 64, 0))
-        ),
+        "Shop[eu]": StateTree((File("state", "1" * 64, 10),)),
+        "dbt": StateTree((File("project/a.sql", "2" * 64, 5), File("state", "3" * 64, 0))),
     }
     states = [state_of(key, sanitize_key(key), tree) for key, tree in trees.items()]
     versioned = NonLocalKey("Far", "VERSIONED_STATE_STORAGE", "0d3f")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundler.errors import BadData, InputOutputError
-from bundler.state.tree import FileEntry, check_names, dir_hash, name_problem, scan
+from bundler.state.tree import File, check_names, dir_hash, name_problem, scan
 
 # in-toto's own definition of the digest, as a shell command. sha256sum is asked for ./name, and the
 # ./ taken off its answer: a file named - alone would be its standard input.
@@ -69,8 +69,8 @@ def test_the_digest_of_nothing_is_the_one_in_gos_documentation() -> None:
     assert dir_hash([]) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
-@given(st.lists(st.builds(FileEntry, _PATHS, st.just("0" * 64), st.just(1)), max_size=5))
-def test_the_digest_does_not_depend_on_the_order(files: list[FileEntry]) -> None:
+@given(st.lists(st.builds(File, _PATHS, st.just("0" * 64), st.just(1)), max_size=5))
+def test_the_digest_does_not_depend_on_the_order(files: list[File]) -> None:
     assert dir_hash(files) == dir_hash(reversed(files))
 
 

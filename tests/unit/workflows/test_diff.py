@@ -19,7 +19,7 @@ from bundler.project.projects import open_project
 from bundler.refresh.run import refresh
 from bundler.state.directory import DirectoryArtifact
 from bundler.state.manifest import RunRecord
-from bundler.state.tree import FileEntry, dir_hash
+from bundler.state.tree import File, dir_hash
 from bundler.state.volatile import DBT_MEMBERS, FIVETRAN_MEMBERS, Volatile, meaning
 from tests.support import forked
 from tests.support.bundles import PLACE, make_bundle
@@ -181,7 +181,7 @@ def test_what_a_refresh_publishes_is_a_difference(
         root.mkdir()
         (root / "state").write_bytes(files["state"])
         digest = meaning(root / "state", "", Volatile(frozenset(_KNOWN[kind])))
-        semantic = dir_hash([FileEntry("state", digest, 0)])
+        semantic = dir_hash([File("state", digest, 0)])
         make_bundle(root / PLACE, {"A": {"state": files["state"]}}, semantic=semantic)
     with DirectoryArtifact(roots[0]) as first, DirectoryArtifact(roots[1]) as second:
         found = diff(first, second)
