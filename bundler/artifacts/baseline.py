@@ -12,7 +12,7 @@ from bundler.artifacts.diff import Difference, KeyDifference, diff, manifest_of
 from bundler.artifacts.extract import Extracted, extract
 from bundler.artifacts.open import open_artifact
 from bundler.errors import ConfigurationError
-from bundler.state.artifact import Artifact, OneArtifact, StateDirectory
+from bundler.state.artifact import Artifact, StateDirectory
 from bundler.state.bundle import paths_at
 from bundler.state.manifest import RunRecord
 from bundler.state.statedir import StateDir
@@ -82,7 +82,7 @@ def since(before: Artifact, after: Artifact, places: Sequence[str]) -> Differenc
     return Difference(before.name, after.name, tuple(added), 0)
 
 
-class _OfProjects(OneArtifact):
+class _OfProjects(Artifact):
     """An artifact without the state directories of other projects than those at these places."""
 
     def __init__(self, artifact: Artifact, places: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ import msgspec
 
 from bundler.errors import UsageError
 from bundler.project.config import load
-from bundler.state.artifact import Member, OneArtifact
+from bundler.state.artifact import Artifact, Member
 from bundler.state.bundle import MANIFEST_NAME, STATE_DIRECTORY
 from bundler.state.manifest import (
     Contents,
@@ -73,7 +73,7 @@ def versions_at(store: Store, moment: str) -> dict[str, Version]:
     return store.all_of(store.at(int(moment) if moment.isdigit() else moment)[1])
 
 
-class StoredStates(OneArtifact):
+class StoredStates(Artifact):
     """`bundler.state.artifact.Artifact` over some versions of a store."""
 
     kind = "store"

@@ -393,14 +393,10 @@ def _read(path: bytes) -> bytes:
 
 
 def _parse(text: bytes, name: str) -> dict[str, Any]:
-    import sys
+    from bundler.system import toml
 
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
-        return tomllib.loads(text.decode())
+        return toml.loads(text.decode())
     except ValueError as error:
         raise ConfigurationError(f"{name} is not TOML: {error}.") from error
 

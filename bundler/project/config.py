@@ -9,7 +9,6 @@ from __future__ import annotations
 import glob
 import os
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +20,7 @@ from bundler.project import environment_settings
 from bundler.project.options import KeyOptions, RefreshMode, RefreshOptions, SourceOptions
 from bundler.state.definitions import KINDS
 from bundler.state.source_path import ADVICE, nested, path_problem
+from bundler.system import toml
 from bundler.system.git_directory import read_regular
 
 TABLE = "tool.state-bundler"
@@ -126,19 +126,14 @@ _PLAIN = ("sources", "guard_allow", "credential_files", "image_path", "environme
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file; empty if it does not exist. Raises `ConfigurationError`."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
-        tables: dict[str, Any] = tomllib.loads(read_regular(os.fsencode(path)).decode())
+        return toml.loads(read_regular(os.fsencode(path)).decode())
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise io_failure(error, path) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigurationError(f"{path} is not valid TOML: {error}.") from error
-    return tables
 
 
 def table(tables: Mapping[str, Any], *names: str) -> Mapping[str, Any]:

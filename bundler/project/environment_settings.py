@@ -7,7 +7,6 @@ variable counts as unset.
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Mapping
 from typing import Any, get_origin
 
@@ -15,6 +14,7 @@ import msgspec
 
 from bundler.errors import ConfigurationError
 from bundler.project.settings_docs import ROOT
+from bundler.system import toml
 
 PREFIX = "STATE_BUNDLER_"
 # Other modules use these.
@@ -102,12 +102,8 @@ def _items(variable: str, text: str) -> list[Any]:
 
 
 def _as_toml(variable: str, text: str) -> Any:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return toml.loads(f"value = {text}")["value"]
     except ValueError as error:
         raise _bad(variable, text, "it is not a TOML value") from error
 

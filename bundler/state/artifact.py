@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 
@@ -61,76 +62,50 @@ class StateDirectory(Protocol):
         """Everything below it, including the manifest. Directories may be left out."""
 
 
-class Artifact(Protocol):
-    """An artifact that is open for reading; a context manager."""
+class Artifact(ABC):
+    """An artifact that is open for reading; a context manager.
 
-    @property
-    def name(self) -> str:
-        """As the user named it."""
+    name: as the user named it. kind: such as ``pex`` or ``oci``; shown in output. digest: the
+    identity (an image's digest, a file's sha256), if it is cheap to get. proof: what `verify`
+    compares: every byte, or a digest that the engine or registry computed.
+    """
 
-    @property
-    def kind(self) -> str:
-        """Such as ``pex`` or ``oci``; shown in output."""
-
-    @property
-    def digest(self) -> str | None:
-        """The identity of this artifact (an image's digest, a file's sha256), if it is cheap to
-        get."""
-
-    @property
-    def proof(self) -> str:
-        """What `verify` compares: every byte, or a digest that the engine or registry computed."""
-
-    def labels(self) -> Mapping[str, str]:
-        """Named metadata: an image's labels, a PEX's build properties."""
-
-    def claims(self) -> Sequence[Claim] | None:
-        """What its label says about its state directories; None if it has no such label."""
-
-    def run_record(self) -> RunRecord | None:
-        """How its state was made; None if it does not say."""
-
-    def state_directories(self) -> Sequence[StateDirectory]:
-        """Every state directory, whether the program would look there or not."""
-
-    def problems(self, found: Mapping[str, Manifest]) -> Iterable[str]:
-        """Problems of the artifact itself, as messages. found: its manifests, by path."""
-
-    def other_platforms(self) -> Iterable[Artifact]:
-        """The images of the other platforms of an index; each is open as long as this one is."""
-
-    def files_below(self) -> str | None:
-        """A digest of its code, which is everything but the state. None if that is not known."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *exc: object) -> None: ...
-
-
-class OneArtifact:
-    """Defaults that most kinds of artifacts share: no labels, no platforms, nothing to close."""
-
+    name: str
+    kind: str
     digest: str | None = None
     proof: str = "every byte read"
 
+    @abstractmethod
+    def run_record(self) -> RunRecord | None:
+        """How its state was made; None if it does not say."""
+
+    @abstractmethod
+    def state_directories(self) -> Sequence[StateDirectory]:
+        """Every state directory, whether the program would look there or not."""
+
     def labels(self) -> Mapping[str, str]:
+        """Named metadata: an image's labels, a PEX's build properties."""
         return {}
 
     def claims(self) -> Sequence[Claim] | None:
+        """What its label says about its state directories; None if it has no such label."""
         return None
 
     def problems(self, found: Mapping[str, Manifest]) -> Iterable[str]:
+        """Problems of the artifact itself, as messages. found: its manifests, by path."""
         del found
         return ()
 
     def other_platforms(self) -> Iterable[Artifact]:
+        """The images of the other platforms of an index; each is open as long as this one is."""
         return ()
 
     def files_below(self) -> str | None:
+        """A digest of its code, which is everything but the state. None if that is not known."""
         return None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        pass
+        del exc  # most kinds have nothing to close

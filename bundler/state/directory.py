@@ -17,7 +17,7 @@ from typing import BinaryIO
 import msgspec
 
 from bundler.errors import VerificationFailed, unreadable
-from bundler.state.artifact import Kind, Member, OneArtifact
+from bundler.state.artifact import Artifact, Kind, Member
 from bundler.state.bundle import MANIFEST_NAME, RUN_RECORD_NAME, STAGING_NAME, STATE_DIRECTORY
 from bundler.state.manifest import DirectoryRefresh, RunRecord, decode_canonical
 from bundler.verify_at_start import open_regular, read_regular
@@ -65,7 +65,7 @@ def _member(root: Path, path: str, status: os.stat_result) -> Member:
     return Member(path, kind, size, partial(_open, root / path), stat.S_IMODE(status.st_mode))
 
 
-class DirectoryArtifact(OneArtifact):
+class DirectoryArtifact(Artifact):
     """A directory that is, or contains, state directories. It has no labels.
 
     Raises `VerificationFailed` if a publish was interrupted in one of them.

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from bundler.system import toml
 from bundler.system.url_credentials import without_credentials
 from bundler.version import __version__
 
@@ -76,18 +77,10 @@ def from_direct_url(direct: Mapping[str, Any]) -> Installed:
 
 def _index_of(receipt: str) -> tuple[str, ...]:
     """The index that ``uv tool install`` recorded."""
-    options = _toml(receipt).get("tool", {}).get("options", {})
+    options = toml.loads(receipt).get("tool", {}).get("options", {})
     if url := options.get("index-url"):
         return ("--default-index", without_credentials(str(url)))
     for index in options.get("index", []):
         option = "--default-index" if index.get("default") else "--index"
         return (option, without_credentials(str(index["url"])))
     return ()
-
-
-def _toml(text: str) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    return tomllib.loads(text)

@@ -34,7 +34,7 @@ from bundler.artifacts.image.rootfs import RootFilesystem
 from bundler.artifacts.image.tarstream import content_of, read_tar
 from bundler.artifacts.names import ArtifactName, without_state
 from bundler.errors import UsageError, VerificationFailed
-from bundler.state.artifact import Member, OneArtifact, StateDirectory
+from bundler.state.artifact import Artifact, Member, StateDirectory
 from bundler.state.bundle import MANIFEST_NAME, Bundle
 from bundler.state.manifest import MAX_MANIFEST_BYTES, Claim, Manifest, RunRecord, parse
 
@@ -150,7 +150,7 @@ def _most(sizes: Iterable[int]) -> int:
     return max(_FREE_OF_SUSPICION_BYTES, sum(sizes) * _MAX_RATIO)
 
 
-class OciImage(OneArtifact):
+class OciImage(Artifact):
     """An image in a store, open for reading. Of several platforms, the one of this machine.
 
     platform: the manifest of another one. sealed: digests of layers that the store has confirmed

@@ -9,7 +9,6 @@ addition is an error, and a removal is discarded.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from bundler.project.layout import import_path
 from bundler.project.survey import Survey
 from bundler.setup.file_edits import newline_of
 from bundler.state.bundle import STATE_DIRECTORY
+from bundler.system import toml
 
 if TYPE_CHECKING:
     from bundler.project.classic_dbt import ClassicDbt
@@ -313,7 +313,7 @@ def _verified(before: str, after: str, items: Sequence[Any]) -> str:
     items: of a list that are ours.
     """
     try:
-        same = _foreign(_parsed(before), items) == _foreign(_parsed(after), items)
+        same = _foreign(toml.loads(before), items) == _foreign(toml.loads(after), items)
     except ValueError:
         same = False
     return after if same else before
@@ -332,11 +332,3 @@ def _foreign(value: Any, items: Sequence[Any]) -> Any:
     if isinstance(value, list):
         return [_foreign(item, items) for item in value if item not in items]
     return value
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    return tomllib.loads(text)

@@ -17,12 +17,12 @@ from bundler.artifacts.image.engine.remade import Remade
 from bundler.artifacts.image.image_import_path import RunsAs, runs_as
 from bundler.artifacts.image.tarstream import content_of, read_tar
 from bundler.errors import UsageError, VerificationFailed
-from bundler.state.artifact import Member, OneArtifact, StateDirectory
+from bundler.state.artifact import Artifact, Member, StateDirectory
 from bundler.state.bundle import MANIFEST_NAME, Bundle
 from bundler.state.manifest import MAX_MANIFEST_BYTES, Claim, Manifest, RunRecord, parse
 
 
-class EngineImage(OneArtifact):
+class EngineImage(Artifact):
     """An image in an engine.
 
     What its label names is read. An image without our label, one that was changed since, and one

@@ -45,7 +45,7 @@ from bundler.artifacts.python.trees import (
 )
 from bundler.artifacts.python.zipfiles import STORED, ZipFile
 from bundler.errors import UsageError, VerificationFailed, unreadable
-from bundler.state.artifact import LABEL_CODE, OneArtifact, StateDirectory
+from bundler.state.artifact import LABEL_CODE, Artifact, StateDirectory
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import Claim, Manifest, RunRecord
 
@@ -71,7 +71,7 @@ class _Code(NamedTuple):
     sha256: Mapping[str, str]
 
 
-class PexArtifact(OneArtifact):
+class PexArtifact(Artifact):
     """A PEX that is open for reading; nothing in it is run or unpacked.
 
     root: its path. user: the code at the top. zip: a zipapp's only zip file, else None.

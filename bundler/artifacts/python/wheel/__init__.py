@@ -19,7 +19,7 @@ from bundler.artifacts.python.python_import_path import TreePlan, plan
 from bundler.artifacts.python.trees import NewFile, zip_tree
 from bundler.artifacts.python.wheel import zip as wheelzip
 from bundler.artifacts.python.wheel.zip import metadata_of, rewrite
-from bundler.state.artifact import OneArtifact, StateDirectory
+from bundler.state.artifact import Artifact, StateDirectory
 from bundler.state.manifest import EVERY_BYTE, Claim, Manifest, RunRecord, canonical
 from bundler.system.atomic import io_errors
 
@@ -27,7 +27,7 @@ _STATES = "state-bundler/states.json"
 _RUN_RECORD = "state-bundler/run-record.json"
 
 
-class WheelArtifact(OneArtifact):
+class WheelArtifact(Artifact):
     """A wheel that is open for reading."""
 
     kind = "wheel"
