@@ -123,21 +123,26 @@ def _install(directory: Path, name: str) -> Hook:
     text = _script(name)
     path = directory / name
     action: Action = "installed"
-    if path.exists() or path.is_symlink():
-        there = path.read_bytes() if path.exists() else b""
-        if _FRAMEWORK in there:
-            path = directory / f"{name}.legacy"
-            action = "installed next to it"
-            there = path.read_bytes() if path.exists() else b""
-        if there == text:
-            return Hook(name, path, "unchanged")
-        if _OURS in there:
-            action = "updated"
-        elif path.exists() or path.is_symlink():
-            action = "installed next to it"
-            _keep(path)
-    _write(path, text)
+    if _FRAMEWORK in (_content(path) or b""):
+        path, action = directory / f"{name}.legacy", "installed next to it"
+    there = _content(path)
+    if there == text:
+        return Hook(name, path, "unchanged")
+    if there is not None and _OURS in there:
+        action = "updated"
+    elif there is not None:
+        action = "installed next to it"
+        _keep(path)
+    write_synced(path, text, 0o755)
+    path.chmod(0o755)
     return Hook(name, path, action)
+
+
+def _content(path: Path) -> bytes | None:
+    """A hook's text, empty for a link that leads nowhere; None if there is no hook."""
+    if path.exists():
+        return path.read_bytes()
+    return b"" if path.is_symlink() else None
 
 
 def _keep(path: Path) -> None:
@@ -149,11 +154,6 @@ def _keep(path: Path) -> None:
             hint="Merge the two, then try again.",
         )
     path.rename(kept)
-
-
-def _write(path: Path, text: bytes) -> None:
-    write_synced(path, text, 0o755)
-    path.chmod(0o755)
 
 
 def _script(name: str) -> bytes:

@@ -76,7 +76,6 @@ def find(
     start: Path | None = None,
     everything: bool | None = None,
     python: Path | None = None,
-    environ: Mapping[str, str] = os.environ,
 ) -> tuple[Project, ...]:
     """The projects that a command is about.
 
@@ -103,9 +102,7 @@ def find(
         roots = list(projects_below(here)) or [here]
     else:
         roots = [here]
-    return tuple(
-        open_project(root, python=python, environ=environ, has_all=has_all) for root in roots
-    )
+    return tuple(open_project(root, python=python, has_all=has_all) for root in roots)
 
 
 def start_for_context(context: Path, dockerfile: Path | None) -> Path:

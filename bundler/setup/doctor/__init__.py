@@ -216,9 +216,9 @@ def _effective(survey: Survey, findings: Iterator[Finding]) -> Iterator[Finding]
     for found in findings:
         here = os.path.relpath(survey.root / found.where) if found.where else ""
         finding = replace(found, where=here)
-        if finding.part not in problems:
+        if finding.part and finding.part not in problems:
             problems[finding.part] = _why_without_effect(survey, finding.part)
-        problem = problems[finding.part]
+        problem = problems.get(finding.part)
         if problem is None:
             yield finding
         else:
@@ -228,16 +228,13 @@ def _effective(survey: Survey, findings: Iterator[Finding]) -> Iterator[Finding]
 
 def _why_without_effect(survey: Survey, part: str) -> str | None:
     """Why a part of `init` changes nothing here; None if it does."""
-    try:
-        return None if not part or _edits(survey, {part}) else "Make this change by hand."
-    except BundlerError as error:
-        return error.hint or error.what
-
-
-def _edits(survey: Survey, wanted: set[str]) -> list[FileEdit]:
     from bundler.setup.init import PARTS, plan
 
-    return plan(survey, without=[part.name for part in PARTS if part.name not in wanted])
+    try:
+        edits = plan(survey, without=[each.name for each in PARTS if each.name != part])
+    except BundlerError as error:
+        return error.hint or error.what
+    return None if edits else "Make this change by hand."
 
 
 def fixes(

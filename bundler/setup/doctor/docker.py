@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from bundler.artifacts.image.engine.context import missing_configuration
@@ -63,7 +63,9 @@ def context(patient: DoctorContext) -> Iterator[Finding]:
     ignored = rules_in(image.ignore_file)
     rules = parse(ignored)
     names = Names.of(scanned(image.dockerfile).encode(), image.dockerfile.name, ignored, {})
-    left_out = find(image.context, ignored, names, _told_elsewhere(patient), _ignore_file(patient))
+    root = patient.survey.root.resolve()
+    reported = [root / ".venv", *(root / path for path in patient.survey.state_directories)]
+    left_out = find(image.context, ignored, names, reported, _ignore_file(patient))
     findings = [
         *_unread(patient),
         *_missing_project_file(patient, rules),
@@ -78,11 +80,6 @@ def context(patient: DoctorContext) -> Iterator[Finding]:
     if left_out.artifacts:
         yield Finding("ok", f"The context contains older artifacts: {left_out.artifacts[0]}.")
     yield from findings
-
-
-def _told_elsewhere(patient: DoctorContext) -> list[Path]:
-    root = patient.survey.root.resolve()
-    return [root / ".venv", *(root / path for path in patient.survey.state_directories)]
 
 
 def _missing_project_file(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,10 +74,9 @@ def makes_wheels(survey: Survey, declared: Path | None) -> bool:
     dockerfiles += [declared] if declared is not None else []
     if not dockerfiles:
         return True
-    files = [path for pattern in _RECIPES for path in survey.outer.glob(pattern)]
-    files += dockerfiles
-    files += [path for pattern in _RECIPES for path in survey.root.glob(pattern)]
-    return any(_BUILDS_WHEELS.search(scanned(file)) for file in files)
+    folders = (survey.outer, survey.root)
+    recipes = (path for each in folders for pattern in _RECIPES for path in each.glob(pattern))
+    return any(_BUILDS_WHEELS.search(scanned(file)) for file in chain(dockerfiles, recipes))
 
 
 def _by_the_backend(patient: DoctorContext) -> Finding:

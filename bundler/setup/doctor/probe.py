@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from functools import cache, partial
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 
@@ -35,9 +35,6 @@ from bundler.setup.doctor.probe_copy import MadeUpFile, ProjectCopy, copy_projec
 from bundler.system.process import check, run
 from bundler.system.secret_names import is_about_a_secret
 from bundler.system.url_credentials import has_credentials
-
-if TYPE_CHECKING:
-    from packaging.requirements import Requirement
 
 # The name of the folder that has the copy.
 PREFIX = "state-bundler-probe-"
@@ -216,7 +213,11 @@ class _BuildSystem(msgspec.Struct, frozen=True):
             is_importable, versions, markers = json.loads(check(argv, timeout=_DEADLINE_SECONDS))
         except (ToolFailed, ValueError) as error:
             return str(error)
-        wanted = [it for it in wanted if it.name != "wheel" and _applies(it, markers)]
+        wanted = [
+            it
+            for it in wanted
+            if it.name != "wheel" and (it.marker is None or it.marker.evaluate(markers))
+        ]
         if self.backend.startswith("setuptools.") and versions["wheel"] is None:
             wanted.append(Requirement(_BUILDS_WHEELS_ALONE))
         for requirement in wanted:
@@ -226,11 +227,6 @@ class _BuildSystem(msgspec.Struct, frozen=True):
             if not requirement.specifier.contains(version, prereleases=True):
                 return f"{python} has {requirement.name} {version}, not {requirement.specifier}"
         return None if is_importable else f"{self.backend} is not installed in {python}"
-
-
-def _applies(requirement: Requirement, markers: dict[str, str]) -> bool:
-    """markers: what they say of the Python that the requirement is for."""
-    return requirement.marker is None or requirement.marker.evaluate(markers)
 
 
 def _by_hooks(python: Path, kind: Kind, root: Path, out: Path) -> Path:

@@ -23,13 +23,17 @@ def reach(patient: DoctorContext) -> Iterator[Finding]:
             fix = command("state-bundler doctor --reach", patient.survey.root)
             yield Finding("ok", f"No external system was contacted. To check them: {fix}")
         return
+    from bundler.refresh.reach import REACH_SECONDS
+
     for reached in looked.reached:
         if reached.failure is not None:
             yield _failed(reached.failure)
         elif reached.how == "nothing":
+            is_cut = reached.seconds >= REACH_SECONDS
+            during = f" in its first {REACH_SECONDS:g} s" if is_cut else ""
             yield Finding(
                 "warn",
-                f"{reached.key}: no request was observed{_so_far(reached.seconds)}.",
+                f"{reached.key}: no request was observed{during}.",
                 _UNSEEN,
                 set_in_pyproject(
                     ("tool", "state-bundler", "keys", reached.key, "reach"),
@@ -38,12 +42,6 @@ def reach(patient: DoctorContext) -> Iterator[Finding]:
             )
         else:
             yield Finding("ok", _answered(reached.key, reached.hosts, reached.how, reached.seconds))
-
-
-def _so_far(seconds: float) -> str:
-    from bundler.refresh.reach import REACH_SECONDS
-
-    return f" in its first {REACH_SECONDS:g} s" if seconds >= REACH_SECONDS else ""
 
 
 def _answered(key: str, hosts: tuple[str, ...], how: str, seconds: float) -> str:

@@ -203,7 +203,7 @@ def _of_workflow(repository: Path, path: Path) -> Iterator[DeclaredBuild]:
     for job in table(data, "jobs").values():
         if not isinstance(job, Mapping) or not isinstance(job.get("steps"), list):
             continue
-        variables = {f"env.{k}": v for k, v in {**table(data, "env"), **table(job, "env")}.items()}
+        variables = _flat({**table(data, "env"), **table(job, "env")}, "env")
         steps = [step for step in job["steps"] if isinstance(step, Mapping)]
         login = tuple(step for step in steps if str(step.get("uses", "")).startswith(_LOGIN))
         for values in _matrix(table(job, "strategy", "matrix")):
