@@ -18,6 +18,7 @@ from bundler.errors import VerificationFailed
 from bundler.refresh.model import Component, Found
 from bundler.state.directory import DirectoryArtifact
 from bundler.workflows.status import of_artifact, of_names, of_sources
+from tests.support import forked
 from tests.support.bundles import make_bundle
 from tests.support.sample import Sample
 
@@ -26,9 +27,7 @@ _DAY = 86400.0
 
 
 def _status(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*_BUNDLER, "status", *arguments], input=stdin, capture_output=True, text=True, check=False
-    )
+    return forked.said("state-bundler", "status", *arguments, stdin=stdin.encode())
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 from bundler.cli.documents.schemas import DOCS, DOCUMENTS, FOLDER, schema_of
 from bundler.project.schema import in_order, render
 from bundler.version import SCHEMA_VERSION
+from tests.support import forked
 from tests.support.environments import ROOT
 from tests.support.workdir import WorkDir
 
@@ -40,8 +40,7 @@ _MAPS = ("contentDigests",)
 
 
 def run(folder: Path, *arguments: str) -> str:
-    argv = [Path(sys.executable).with_name("state-bundler"), *arguments]
-    return subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False).stdout
+    return forked.said("state-bundler", *arguments, cwd=folder).stdout
 
 
 @pytest.fixture(scope="module")

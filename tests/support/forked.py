@@ -53,7 +53,7 @@ def run(
             timeout=timeout,
         )  # fmt: skip
     request = {
-        "argv": [os.fsdecode(word) for word in argv],
+        "argv": _without_interpreter(argv),
         "environment": dict(env),
         "folder": os.fspath(folder),
         "umask": _umask(),
@@ -69,18 +69,27 @@ def run(
 
 def said(*words: Word, **options: Any) -> subprocess.CompletedProcess[str]:
     """What one of our programs says; its name is the first of the words."""
-    done = run([BIN / os.fsdecode(words[0]), *words[1:]], **options)
+    return text(run([BIN / os.fsdecode(words[0]), *words[1:]], **options))
+
+
+def text(done: subprocess.CompletedProcess[bytes]) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(
         done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
     )
 
 
+def _without_interpreter(argv: Sequence[Word]) -> list[str]:
+    """``python -m bundler`` is ``state-bundler``."""
+    words = [os.fsdecode(word) for word in argv]
+    if words[:3] == [sys.executable, "-m", "bundler"]:
+        return [os.fspath(BIN / NAMES[0]), *words[3:]]
+    return words
+
+
 def _can_fork(argv: Sequence[Word], env: Mapping[str, str]) -> bool:
     """Whether it is one of our programs, with the git and the interpreter that the server has."""
-    if Path(os.fsdecode(argv[0])).name not in NAMES:
-        return False
     path = env.get("PATH")
-    if shutil.which(os.fsdecode(argv[0]), path=path) not in _PROGRAMS:
+    if shutil.which(_without_interpreter(argv)[0], path=path) not in _PROGRAMS:
         return False
     if shutil.which("git", path=path) != shutil.which("git"):
         return False

@@ -9,7 +9,6 @@ import base64
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from bundler.artifacts.reference import parse
 from bundler.artifacts.verify import Verdict, verify
 from bundler.state.bundle import Bundle
 from bundler.workflows import signature
-from tests.support import registries
+from tests.support import forked, registries
 from tests.support.bundles import make_bundle, make_record
 from tests.support.engine import install
 from tests.support.layouts import LayoutMaker, code_layer, layer
@@ -130,8 +129,7 @@ def make_key(path: Path) -> tuple[Path, Path]:
 
 
 def state_bundler(*arguments: str | Path, code: int = 0) -> str:
-    argv = [Path(sys.executable).parent / "state-bundler", *arguments]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
+    done = forked.said("state-bundler", *arguments)
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bundler.setup.demo.project import write_sample
+from tests.support import forked
 from tests.support.environments import python_of
 
 # What a test run must not inherit from the machine it runs on.
@@ -54,9 +55,10 @@ class Sample:
         """Runs a program in the project; its interpreter's folder comes first on PATH."""
         whole = {**self.env, **(env or {})}
         whole["PATH"] = f"{self.python.parent}{os.pathsep}{whole['PATH']}"
-        return subprocess.run(
-            argv, cwd=self.root, env=whole, check=check, capture_output=True, text=True, timeout=300
-        )
+        done = forked.text(forked.run(argv, cwd=self.root, env=whole, timeout=300))
+        if check:
+            done.check_returncode()
+        return done
 
     def git(self, *arguments: str) -> str:
         identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
