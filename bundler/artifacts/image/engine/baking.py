@@ -12,7 +12,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +36,7 @@ from bundler.artifacts.image.engine.left_out import LeftOut
 from bundler.artifacts.image.engine.outputs import ReadyImage
 from bundler.artifacts.image.engine.stdin_context import STDIN, Piped
 from bundler.artifacts.image.image import Json
-from bundler.errors import BundlerError, ChildFailed, ToolFailed, UsageError
+from bundler.errors import ChildFailed, ToolFailed, UsageError
 from bundler.project.projects import Project
 from bundler.state.bundle import Bundle
 from bundler.system import process
@@ -272,21 +272,12 @@ def building_targets(
             if others:
                 _run(baking, baking.resolved, others, ["--metadata-file", str(metadata)])
         if baking.metadata_file is not None:
-            keys = {target.name: "containerimage.config.digest" for target in near}
-            told = {
-                target.name: {keys.get(target.name, "containerimage.digest"): image.image_id}
-                for target, image in zip([*near, *past], ready, strict=True)
-            }
-            _tell(baking, told, _read(metadata) if others else {})
-
-
-def _tell(baking: Baking, told: Mapping[str, Json], others: Json) -> None:
-    """bake's metadata, with the names of the images that have state."""
-    ours = {
-        name: {**one, "image.name": ",".join(baking.arguments(name).tags)}
-        for name, one in told.items()
-    }
-    outputs.write(Path(str(baking.metadata_file)), msgspec.json.encode({**others, **ours}))
+            told = _read(metadata) if others else {}
+            for target, made in zip([*near, *past], ready, strict=True):
+                key = "containerimage.config.digest" if target in near else "containerimage.digest"
+                names = ",".join(target.arguments.tags)
+                told[target.name] = {key: made.image_id, "image.name": names}
+            outputs.write(Path(baking.metadata_file), msgspec.json.encode(told))
 
 
 def _read(metadata: Path) -> Json:
@@ -308,16 +299,11 @@ def _in_engine(
         told = _bake(baking, targets, Path(name), "type=docker")
     bases = [_image_id(engine, target.name, told.get(target.name) or {}) for target in targets]
     for base in bases:
-        stack.callback(_remove, engine, base)
+        stack.callback(remove_unnamed, engine, base)
     return [
         stack.enter_context(building.naming(baking.docker, engine, target.arguments, base, request))
         for target, base in zip(targets, bases, strict=True)
     ]
-
-
-def _remove(engine: Engine, base: str) -> None:
-    with suppress(BundlerError):
-        remove_unnamed(engine, base)
 
 
 def _bake(baking: Baking, targets: Sequence[BakeTarget], folder: Path, output: str) -> Json:

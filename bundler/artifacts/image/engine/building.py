@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from bundler.artifacts.embedding import EmbedRequest
@@ -40,7 +40,7 @@ from bundler.artifacts.image.engine.ignore import (
 from bundler.artifacts.image.engine.missing_sources import missing_sources
 from bundler.artifacts.image.engine.outputs import ReadyImage
 from bundler.artifacts.image.engine.stdin_context import STDIN, Piped
-from bundler.errors import BundlerError, ConfigurationError, ToolFailed, UsageError
+from bundler.errors import ConfigurationError, ToolFailed, UsageError
 from bundler.listener import SILENT, Listener
 
 # What docker downloads, and bake's own names of contexts.
@@ -236,8 +236,7 @@ def building(
         finally:
             # BuildKit has its own cache.
             if builder.is_buildkit:
-                with suppress(BundlerError):
-                    remove_unnamed(engine, base)
+                remove_unnamed(engine, base)
             elif request.bundles:
                 request.listener.note(
                     "The code's image stays untagged: it is the classic builder's cache. "
@@ -255,8 +254,7 @@ def naming(
         yield image
     outputs.carry_out(docker, engine, arguments, image.image_id, request.listener)
     if arguments.only_files:
-        with suppress(BundlerError):
-            discard(engine, image.image_id)
+        discard(engine, image.image_id)
 
 
 def _loaded(build: DockerBuild) -> str:

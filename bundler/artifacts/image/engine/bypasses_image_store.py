@@ -24,7 +24,6 @@ from bundler.artifacts.image.engine.outputs import ReadyImage
 from bundler.errors import ToolFailed, UsageError
 from bundler.listener import Listener
 from bundler.state.artifact import Artifact
-from bundler.state.bundle import Bundle
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.engine.arguments import Arguments
@@ -46,8 +45,6 @@ class BuildRequest(Protocol):
     def builder(self) -> Builder: ...
     @property
     def arguments(self) -> Arguments: ...
-    @property
-    def bundles(self) -> tuple[Bundle, ...]: ...
     def run(self, folder: Path, result: Sequence[str]) -> None: ...
 
 

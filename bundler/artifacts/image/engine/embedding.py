@@ -100,8 +100,7 @@ class EngineDestination:
                 yield made
             self._name(str(made.digest))
         except BaseException:
-            with suppress(BundlerError):
-                discard(self.engine, sent.name)
+            discard(self.engine, sent.name)
             raise
 
     def _name(self, identity: str) -> None:
@@ -231,8 +230,8 @@ class PlaceFinder:
 
 
 def remove_unnamed(engine: Engine, image_id: str) -> None:
-    """Removes an unnamed image; layers that another image uses stay."""
-    with suppress(NotInEngine):
+    """Removes an unnamed image, if possible; layers that another image uses stay."""
+    with suppress(BundlerError):
         if not engine.image(image_id).get("RepoTags"):
             engine.remove_image(image_id)
 
@@ -247,8 +246,8 @@ def tag(engine: Engine, image_id: str, name: str) -> None:
 
 
 def discard(engine: Engine, made: str) -> None:
-    """Removes an image that was made and never named, by ID or temporary name."""
-    with suppress(NotInEngine):
+    """Removes an image that was made and never named, if possible, by ID or temporary name."""
+    with suppress(BundlerError):
         names = engine.image(made).get("RepoTags") or ()
         for name in names:
             if name.startswith(TEMPORARY):

@@ -6,6 +6,7 @@ import posixpath
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,6 @@ class EngineImage(Artifact):
         self._remade: Remade | None = None
         self._manifests: dict[str, bytes | None] = {}
         self._stack = ExitStack()
-        self._opened: ContainerFiles | None = None
 
     def labels(self) -> Mapping[str, str]:
         return self._labels
@@ -147,12 +147,9 @@ class EngineImage(Artifact):
         layer = image.remembered(self._settings, bundles) if len(bundles) == len(paths) else None
         return None if layer is None else Remade(layer, self._stack)
 
-    @property
+    @cached_property
     def container(self) -> ContainerFiles:
-        if self._opened is None:
-            context = reading(self.engine, str(self.digest))
-            self._opened = self._stack.enter_context(context)
-        return self._opened
+        return self._stack.enter_context(reading(self.engine, str(self.digest)))
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
