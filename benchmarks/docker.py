@@ -54,15 +54,16 @@ gc.set_threshold(100_000)  # as the command line does, and the freezing at the e
 import sys
 from pathlib import Path
 from bundler.artifacts.embedding import EmbedRequest
-from bundler.artifacts.image import engine as docker
+from bundler.artifacts.image.engine.connection import Docker
+from bundler.artifacts.image.engine.embedding import EngineDestination
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import RunRecord, parse
 from bundler.artifacts.verify import verify
 root, image, target = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 bundle = Bundle(root, parse((root / "@manifest.json").read_bytes()), sys.argv[4])
-engine = docker.Docker.from_environment().connect()
+engine = Docker.from_environment().connect()
 request = EmbedRequest((bundle,), RunRecord(), every_byte=sys.argv[5] == "deep")
-with docker.EngineDestination(engine, image, (target,)).embed(request) as made:
+with EngineDestination(engine, image, (target,)).embed(request) as made:
     verify(made).raise_for_problems()
 gc.freeze()
 """

@@ -34,7 +34,7 @@ def _main(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    from bundler.artifacts.image.engine.connection import split_options
+    from bundler.artifacts.image.engine.arguments import split_options
     from bundler.cli.commands import cli
     from bundler.cli.run import report, run
     from bundler.errors import BundlerError

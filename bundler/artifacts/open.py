@@ -116,7 +116,7 @@ def _ends_as_zip(path: Path) -> bool:
 
 
 def _open_image(name: str) -> Artifact:
-    from bundler.artifacts.image.engine import open_image
+    from bundler.artifacts.image.engine.opening import open_image
 
     return open_image(name)
 

@@ -56,8 +56,9 @@ def build_bake(
     Example:
       state-bundler build bake -f docker-bake.hcl app
     """
-    from bundler.artifacts.image.engine import Docker, baking
+    from bundler.artifacts.image.engine import baking
     from bundler.artifacts.image.engine.building import foresee
+    from bundler.artifacts.image.engine.connection import Docker
     from bundler.workflows.pipeline import verify_and_load
 
     words, docker = ctx.meta[META], Docker.from_environment()

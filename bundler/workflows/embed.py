@@ -28,7 +28,7 @@ from bundler.workflows.pipeline import Prepared, verify_and_load
 from bundler.workflows.update import tag_for
 
 if TYPE_CHECKING:
-    from bundler.artifacts.image.engine import EngineDestination
+    from bundler.artifacts.image.engine.embedding import EngineDestination
     from bundler.artifacts.image.oci import LayoutDestination
     from bundler.artifacts.image.registry import RegistryDestination
 
@@ -116,7 +116,8 @@ def _destinations(
 def _in_engine(
     names: Sequence[ArtifactName], targets: Sequence[ArtifactName], stack: ExitStack
 ) -> EngineDestination:
-    from bundler.artifacts.image.engine import EngineDestination, open_image
+    from bundler.artifacts.image.engine.embedding import EngineDestination
+    from bundler.artifacts.image.engine.opening import open_image
 
     if len(names) != 1 or names[0].kind != "engine":
         pull = next((f"docker pull {it.image}" for it in names if it.kind == "registry"), "")

@@ -226,7 +226,8 @@ def runners(
 
         return lambda name: pexrun.runner(Path(str(name)), python, root, listener)
     if artifact.kind == "docker":
-        from bundler.artifacts.image.engine import EngineImage, running
+        from bundler.artifacts.image.engine import running
+        from bundler.artifacts.image.engine.opening import EngineImage
 
         if not isinstance(artifact, EngineImage):
             return None

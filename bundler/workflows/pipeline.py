@@ -269,6 +269,6 @@ def _exists(artifact: Artifact, before: str) -> bool:
     """Whether there is an artifact with that name now."""
     if artifact.kind == "pex":
         return Path(before).exists()
-    from bundler.artifacts.image.engine import EngineImage
+    from bundler.artifacts.image.engine.opening import EngineImage
 
     return isinstance(artifact, EngineImage) and artifact.engine.has_image(before)

@@ -169,7 +169,8 @@ def _in_layout(name: ArtifactName, new: _NewTag) -> Iterator[_Update]:
 
 @contextmanager
 def _in_engine(name: ArtifactName, new: _NewTag) -> Iterator[_Update]:
-    from bundler.artifacts.image.engine import EngineDestination, open_image
+    from bundler.artifacts.image.engine.embedding import EngineDestination
+    from bundler.artifacts.image.engine.opening import open_image
 
     with ExitStack() as stack:
         old = stack.enter_context(open_image(name.image))
@@ -206,7 +207,7 @@ def _in_registry(
 def require_engine(name: ArtifactName) -> None:
     """Raises `ToolFailed` if only an engine can have the artifact, and it cannot be reached."""
     if name.kind == "engine" or (name.kind == "image" and not names_host(name.name)):
-        from bundler.artifacts.image.engine import Docker
+        from bundler.artifacts.image.engine.connection import Docker
 
         Docker.from_environment().refuse_silence()
 
@@ -215,7 +216,7 @@ def _is_in_registry(name: ArtifactName) -> bool:
     """A name without a prefix is in the engine if it has the image, else in its registry."""
     if name.kind != "image" or not names_host(name.name):
         return name.kind == "registry"
-    from bundler.artifacts.image.engine import open_image
+    from bundler.artifacts.image.engine.opening import open_image
 
     try:
         with open_image(name.image):

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from bundler import load_at_start, verify_at_start
-from bundler.artifacts.image.engine import Docker
+from bundler.artifacts.image.engine.connection import Docker
 from bundler.artifacts.image.engine.running import interpreters
 from bundler.artifacts.image.engine.running import runner as image_runner
 from bundler.artifacts.image.image_import_path import RunsAs

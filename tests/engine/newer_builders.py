@@ -22,10 +22,10 @@ from typing import Any
 import pytest
 
 from bundler.artifacts.embedding import EmbedRequest
-from bundler.artifacts.image import engine as dockers
 from bundler.artifacts.image import registry
 from bundler.artifacts.image.blobs import images_of
 from bundler.artifacts.image.engine.arguments import parse
+from bundler.artifacts.image.engine.opening import open_image
 from bundler.artifacts.image.image import LABEL_LAYER
 from bundler.artifacts.image.ociread import open_layout
 from bundler.artifacts.verify import verify
@@ -99,7 +99,7 @@ def test_a_builder_elsewhere_builds_for_the_engine(
     far = project.docker(1, "")
     built = project.build("--builder", elsewhere, *words, "-t", project.name, docker=far)
     assert project.inspect()["Id"] == built.image_id
-    with dockers.open_image(project.name, far) as artifact:
+    with open_image(project.name, far) as artifact:
         assert verify(artifact).all_problems == ()
 
 
@@ -287,7 +287,7 @@ def test_what_bake_cannot_build_is_refused_before_the_refresh(
 
     baker.bake(*words)
     for name in ("one", "two"):
-        with dockers.open_image(f"{project.name}:{name}", project.docker(1, "")) as artifact:
+        with open_image(f"{project.name}:{name}", project.docker(1, "")) as artifact:
             assert verify(artifact).all_problems == ()
         project.engine.docker("image", "rm", f"{project.name}:{name}")
 

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 from bundler.artifacts.embedding import EmbedRequest
-from bundler.artifacts.image import engine as dockers
 from bundler.artifacts.image import registry
 from bundler.artifacts.image.blobs import copy, descriptor, images_of, read_json
 from bundler.artifacts.image.engine import full_image_transfer
 from bundler.artifacts.image.engine.arguments import parse
 from bundler.artifacts.image.engine.full_image_transfer import pieces_of, publish_only, saved
 from bundler.artifacts.image.engine.loading import load
+from bundler.artifacts.image.engine.opening import open_image
 from bundler.artifacts.image.image import LABEL_LAYER
 from bundler.artifacts.image.layout import LayoutFolder, write_archive
 from bundler.artifacts.image.ociread import LoadedImage, open_layout
@@ -152,7 +152,7 @@ def test_only_what_is_new_is_sent_or_else_all_of_it(
     images = [build(project, "-t", project.name) for _ in range(2)]
     layers = [project.inspect(built.image_id)["RootFS"]["Layers"] for built in images]
     assert layers[0][:-1] == layers[1][:-1]
-    with dockers.open_image(project.name, project.docker(1, "")) as artifact:
+    with open_image(project.name, project.docker(1, "")) as artifact:
         assert verify(artifact).all_problems == ()
     assert project.inspect()["Id"] == images[1].image_id
 
@@ -216,7 +216,7 @@ def test_bake_puts_the_state_into_the_targets_with_the_code(
     assert both[0] == both[1]
     assert json.loads(metadata.read_text())["app"]["image.name"].startswith(project.name)
     assert LABEL_LAYER not in (project.inspect(f"{project.name}-tool")["Config"]["Labels"] or {})
-    with dockers.open_image(f"{project.name}:7", project.docker(1, "")) as artifact:
+    with open_image(f"{project.name}:7", project.docker(1, "")) as artifact:
         assert verify(artifact).all_problems == ()
 
     environment["CATALOG"] = "coffee"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bundler.artifacts.image import engine as dockers
+from bundler.artifacts.image.engine.embedding import tag
+from bundler.artifacts.image.engine.opening import open_image
 from bundler.artifacts.verify import verify
 from tests.support import engine as engines
 from tests.support.bundles import make_record
@@ -46,13 +47,13 @@ def test_an_image_in_podman(podman: engines.Engine, tmp_path: Path) -> None:
     project.write("Dockerfile", FROM_SCRATCH)
     project.write("src/shop/defs/__init__.py")
     first = project.build(docker=project.docker(0, "0"))
-    with dockers.open_image(project.name, project.docker(0, "0")) as artifact:
+    with open_image(project.name, project.docker(0, "0")) as artifact:
         assert verify(artifact).all_problems == ()
     bundle = project.new_state()
     engine = project.docker(0, "0").connect()
     assert engine.is_podman
     made = embed_image(engine, project.name, [bundle], make_record(bundle), check=verified)
-    dockers.tag(engine, made.image_id, project.name)
+    tag(engine, made.image_id, project.name)
     assert made.image_id != first.image_id
     before, after = project.inspect(first.image_id), project.inspect()
     assert before["RootFS"]["Layers"][:-1] == after["RootFS"]["Layers"][:-1]

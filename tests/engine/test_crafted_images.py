@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from bundler.artifacts.image import image
-from bundler.artifacts.image.engine import Docker, EngineImage
+from bundler.artifacts.image.engine.connection import Docker
 from bundler.artifacts.image.engine.connection import Engine as Api
+from bundler.artifacts.image.engine.opening import EngineImage
 from bundler.artifacts.image.ociread import open_layout
 from tests.support.bundles import PLACE
 from tests.support.crafted import (

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bundler.artifacts.image.engine import Docker
+from bundler.artifacts.image.engine.connection import Docker
 from bundler.cli.commands import cli
 from bundler.cli.run import run
 from bundler.project.options import Inside

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bundler.artifacts.image.engine import Docker
+from bundler.artifacts.image.engine.connection import Docker
 from bundler.artifacts.image.engine.dockerbuild import detect
 from bundler.errors import (
     BundlerError,

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from bundler.artifacts.image.engine import Docker, Engine
 from bundler.artifacts.image.engine.config import config_of, history_of
-from bundler.artifacts.image.engine.connection import NotInEngine
+from bundler.artifacts.image.engine.connection import Docker, Engine, NotInEngine
 from bundler.artifacts.image.engine.loading import archive_of, load
 from bundler.artifacts.image.layer import Layer, Placed
 from bundler.errors import ToolFailed, VerificationFailed

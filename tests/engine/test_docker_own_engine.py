@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from bundler.artifacts.image.engine import Docker, embedding, loading
+from bundler.artifacts.image.engine import embedding, loading
+from bundler.artifacts.image.engine.connection import Docker
 from bundler.errors import ToolFailed
 from tests.support import engine as engines
 from tests.support import owndockerd

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from bundler.artifacts.embedding import EmbedRequest
-from bundler.artifacts.image import engine as dockers
 from bundler.artifacts.image.engine import embedding
 from bundler.artifacts.image.engine.arguments import parse
+from bundler.artifacts.image.engine.embedding import tag
 from bundler.artifacts.image.engine.files import reading
 from bundler.artifacts.image.image import LABEL_LAYER
 from bundler.artifacts.image.image_import_path import runs_as
@@ -205,7 +205,7 @@ def test_what_a_copy_brought_is_hidden(project: Project) -> None:
     bundle = project.new_state()
     engine = project.docker().connect()
     made = embed_image(engine, project.name, [bundle], make_record(bundle), check=verified)
-    dockers.tag(engine, made.image_id, project.name)
+    tag(engine, made.image_id, project.name)
     run = ("run", "--rm", project.name, "ls", f"/app/src/{PLACE}")
     assert project.engine.docker(*run).stdout.decode().split() == ["@manifest.json", "Catalog"]
 

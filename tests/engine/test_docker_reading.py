@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bundler.artifacts.image import engine as dockers
 from bundler.artifacts.image import ociread
 from bundler.artifacts.image.blobs import copy, descriptor
 from bundler.artifacts.image.engine.full_image_transfer import publish_only, saved
+from bundler.artifacts.image.engine.opening import open_image
 from bundler.artifacts.image.layout import LayoutFolder
 from bundler.artifacts.image.ociread import LoadedImage
 from bundler.artifacts.open import open_artifact
@@ -32,7 +32,7 @@ def test_reading_an_image_that_a_plain_copy_filled(project: Project) -> None:
     environment = {**project.engine.environment, "DOCKER_BUILDKIT": "1"}
     argv = [project.engine.clis[0], "build", "-q", "-t", project.name, project.root]
     subprocess.run(argv, env=environment, check=True, capture_output=True)
-    with dockers.open_image(project.name, project.docker()) as artifact:
+    with open_image(project.name, project.docker()) as artifact:
         assert artifact.claims() is None
         verdict = verify(artifact)
     assert verdict.all_problems == ()
@@ -47,14 +47,14 @@ def test_an_altered_file_in_an_image_is_named(project: Project) -> None:
     worse = f"{project.name}-worse"
     argv = [project.engine.clis[0], "build", "-q", "-t", worse, "-f", project.root / "Worse"]
     subprocess.run([*argv, project.root], env=project.engine.environment, check=True)
-    with dockers.open_image(worse, project.docker()) as artifact:
+    with open_image(worse, project.docker()) as artifact:
         (problem,) = verify(artifact).all_problems
     assert "Catalog/state has" in problem
     for name in ("app.pex", "./app", "/nowhere/app", "build/app.tar"):
         with pytest.raises(UsageError, match=f"^{name} does not exist"):
             open_artifact(name)
     with pytest.raises(UsageError, match="no image"):
-        dockers.open_image("sbt/never-made", project.docker())
+        open_image("sbt/never-made", project.docker())
 
 
 def test_an_image_as_a_whole_becomes_a_layout_with_its_state(

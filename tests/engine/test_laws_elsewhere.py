@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import registry
-from bundler.artifacts.image.engine import Docker
+from bundler.artifacts.image.engine.connection import Docker
 from bundler.artifacts.image.layout import open_store
 from bundler.artifacts.image.ociread import choose
 from bundler.artifacts.reference import parse

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from bundler.artifacts.image import image
-from bundler.artifacts.image.engine import EngineImage
 from bundler.artifacts.image.engine.connection import Engine
 from bundler.artifacts.image.engine.loading import load
+from bundler.artifacts.image.engine.opening import EngineImage
 from bundler.artifacts.verify import verify
 from bundler.errors import ToolFailed, VerificationFailed
 from bundler.state.artifact import Artifact

@@ -21,8 +21,9 @@ from typing import Any
 import pytest
 
 from bundler.artifacts.embedding import EmbedRequest
-from bundler.artifacts.image.engine import Docker, building
+from bundler.artifacts.image.engine import building
 from bundler.artifacts.image.engine.arguments import parse
+from bundler.artifacts.image.engine.connection import Docker
 from bundler.artifacts.verify import verify
 from bundler.listener import SILENT, Listener
 from bundler.state.bundle import STATE_DIRECTORY, Bundle

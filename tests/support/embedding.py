@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.artifacts.embedding import EmbedRequest
-from bundler.artifacts.image.engine import Engine, EngineDestination, building
+from bundler.artifacts.image.engine import building
 from bundler.artifacts.image.engine.arguments import Arguments
-from bundler.artifacts.image.engine.connection import Docker
+from bundler.artifacts.image.engine.connection import Docker, Engine
+from bundler.artifacts.image.engine.embedding import EngineDestination
 from bundler.artifacts.image.engine.stdin_context import Piped
 from bundler.artifacts.image.oci import LayoutDestination, source
 from bundler.artifacts.python.pex import PexDestination, open_pex

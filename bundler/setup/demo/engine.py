@@ -19,7 +19,7 @@ def base_image(environ: Mapping[str, str]) -> str:
     ``STATE_BUNDLER_DEMO_BASE`` names one with this Python; else it is the official one, pulled if
     needed. The demo copies its installation, so engine and machine must have the same platform.
     """
-    from bundler.artifacts.image.engine import Docker
+    from bundler.artifacts.image.engine.connection import Docker
 
     if sys.platform != "linux":
         raise ToolFailed("The demo's environment only runs in an image if it was created on Linux.")

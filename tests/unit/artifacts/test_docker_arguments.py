@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundler.artifacts.image.engine.arguments import Arguments, parse, split_own
+from bundler.artifacts.image.engine.arguments import Arguments, parse, split_options, split_own
 from bundler.artifacts.image.engine.baking import Baking
 from bundler.artifacts.image.engine.baking import preflight as bake_preflight
 from bundler.artifacts.image.engine.building import preflight, refuse_missing_configuration
-from bundler.artifacts.image.engine.connection import Docker, split_options
+from bundler.artifacts.image.engine.connection import Docker
 from bundler.artifacts.image.engine.context import ClassicContext, shown, withheld_rules
 from bundler.artifacts.image.engine.dockerfile import (
     instructions,

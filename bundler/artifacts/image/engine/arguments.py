@@ -33,6 +33,10 @@ _WITHHELD = {
     *("--tag", "--push", "--load", "--output", "--iidfile", "--metadata-file", "--quiet"),
 }
 _TRUE = {"1", "t", "true"}
+_GLOBAL_WITH_VALUE = {
+    *("--config", "-c", "--context", "-H", "--host", "-l", "--log-level"),
+    *("--tlscacert", "--tlscert", "--tlskey"),
+}
 # Options with which docker describes a build instead of running it, and the values that turn them
 # off.
 _ASKING = {"--call": ("build",), "--print": ("false",), "--check": ("false", "0", "f")}
@@ -229,3 +233,15 @@ def _refuse_misspelt(name: str, ours: Iterable[str], prefix: str) -> None:
     if near or is_meant:
         hint = f"Did you mean {near}?" if near else "See docker bundle build --help."
         raise UsageError(f"Unknown option {name}.", hint=hint)
+
+
+def split_options(arguments: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+    """docker's global options at the front of a command line, and the rest."""
+    rest = list(arguments)
+    options: list[str] = []
+    while rest and rest[0].startswith("-"):
+        word = rest.pop(0)
+        options.append(word)
+        if word in _GLOBAL_WITH_VALUE and rest:
+            options.append(rest.pop(0))
+    return tuple(options), rest

@@ -20,7 +20,7 @@ import shlex
 import socket
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -356,21 +356,3 @@ def _refuse(response: requests.Response) -> NoReturn:
         raise NotInEngine(f"The Docker engine answered: {text}.")
     path = str(response.request.path_url).partition("?")[0]
     raise ToolFailed(f"The Docker engine refused {path}: {text}.")
-
-
-def split_options(arguments: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
-    """docker's global options at the front of a command line, and the rest."""
-    rest = list(arguments)
-    options: list[str] = []
-    while rest and rest[0].startswith("-"):
-        word = rest.pop(0)
-        options.append(word)
-        if word in _GLOBAL_WITH_VALUE and rest:
-            options.append(rest.pop(0))
-    return tuple(options), rest
-
-
-_GLOBAL_WITH_VALUE = {
-    *("--config", "-c", "--context", "-H", "--host", "-l", "--log-level"),
-    *("--tlscacert", "--tlscert", "--tlskey"),
-}
