@@ -22,12 +22,10 @@ from bundler.artifacts.image.engine.dockerbuild import Builder
 from bundler.artifacts.image.engine.embedding import has_containerd_store, tag
 from bundler.artifacts.image.engine.outputs import ReadyImage
 from bundler.errors import ToolFailed, UsageError
-from bundler.listener import Listener
 from bundler.state.artifact import Artifact
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.engine.arguments import Arguments
-    from bundler.artifacts.image.layout import LayoutFolder
 
 _TAG = "made"
 
@@ -145,7 +143,8 @@ def _in_layout(
     build: BuildRequest, engine: Engine, request: EmbedRequest, folder: Path
 ) -> Iterator[Artifact]:
     from bundler.artifacts.image import oci, registry
-    from bundler.artifacts.image.engine.full_image_transfer import publish_only
+    from bundler.artifacts.image.blobs import descriptor
+    from bundler.artifacts.image.engine.full_image_transfer import load_layout, publish_only
     from bundler.artifacts.image.layout import LayoutFolder
 
     arguments = build.arguments
@@ -166,26 +165,9 @@ def _in_layout(
         if fields["type"] == "oci":
             outputs.write_layout(layout.path, fields)
     if _is_loaded(arguments):
-        _load(engine, layout, arguments.tags, folder)
+        load_layout(engine, layout)
+        for other in arguments.tags[1:]:
+            tag(engine, arguments.tags[0], other)
     if arguments.pushes:
-        _push(layout, arguments.tags, request.listener)
-
-
-def _load(engine: Engine, layout: LayoutFolder, tags: Sequence[str], folder: Path) -> None:
-    from bundler.artifacts.image.engine.full_image_transfer import pieces_of
-    from bundler.artifacts.image.engine.loading import load
-    from bundler.artifacts.image.layout import write_archive
-
-    archive = folder / "image.tar"
-    write_archive(layout.path, archive)
-    load(engine, pieces_of(archive))
-    for name in tags[1:]:
-        tag(engine, tags[0], name)
-
-
-def _push(layout: LayoutFolder, tags: Sequence[str], listener: Listener) -> None:
-    from bundler.artifacts.image import registry
-    from bundler.artifacts.image.blobs import descriptors
-
-    (entry,) = descriptors(layout.index()["manifests"], layout.name)
-    registry.publish(layout, entry, tuple(map(registry.parse, tags)), listener)
+        tags = tuple(map(registry.parse, arguments.tags))
+        registry.publish(layout, descriptor(entry, layout.name), tags, request.listener)

@@ -139,7 +139,10 @@ def read_dockerfile(arguments: Arguments, piped: Piped | None) -> Dockerfile | N
                 f"There is no {path.name} in {path.resolve().parent}.",
                 hint="Pass it with -f, or use another context; Dockerfile.example has a template.",
             )
-        return Dockerfile(path.name, read(path), path)
+        try:
+            return Dockerfile(path.name, path.read_bytes(), path)
+        except OSError as error:
+            raise unreadable(path, error) from error
     if piped is None:
         return None
     name = arguments.file if piped.is_archive and arguments.file else "Dockerfile"
@@ -177,10 +180,14 @@ class DockerBuild:
         words = [*self.arguments.forwarded, *result]
         if self.arguments.quiet:
             words.append("--quiet")
-        environment = _environment(self.docker, folder)
         more, fill = self._context(folder)
         argv = self.docker.argv(*self.command, *words, *more)
-        exit_code = _docker(argv, environment, fill, quiet=self.arguments.quiet)
+        sys.stdout.flush()
+        with open(os.devnull, "wb") as nowhere:
+            # docker's progress goes to stderr, since our stdout is for data.
+            stdout = nowhere.fileno() if self.arguments.quiet else 2
+            environment = _environment(self.docker, folder)
+            exit_code = process.pass_through(argv, env=environment, fill=fill, stdout=stdout)
         if exit_code:
             raise ChildFailed("docker build", exit_code)
 
@@ -250,20 +257,6 @@ def plain(arguments: Sequence[str], docker: Docker | None = None) -> int:
         return process.pass_through(docker.argv(*arguments), env=environment)
 
 
-def _docker(
-    argv: Sequence[str],
-    environment: Mapping[str, str],
-    fill: Callable[[BinaryIO], None] | None,
-    *,
-    quiet: bool,
-) -> int:
-    """docker's progress goes to stderr, since our stdout is for data."""
-    sys.stdout.flush()
-    with open(os.devnull, "wb") as nowhere:
-        stdout = nowhere.fileno() if quiet else 2
-        return process.pass_through(argv, env=environment, fill=fill, stdout=stdout)
-
-
 def with_rules(root: Path, found: Dockerfile, withheld: Sequence[str], folder: Path) -> Path:
     """A copy of a Dockerfile, next to the effective ignore rules and ours."""
     copy = folder / found.name
@@ -271,10 +264,3 @@ def with_rules(root: Path, found: Dockerfile, withheld: Sequence[str], folder: P
     rules = [effective(root, found.path).rstrip("\n"), *withheld]
     copy.with_name(copy.name + IGNORE_FILE).write_text("\n".join(rules).lstrip("\n") + "\n")
     return copy
-
-
-def read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise unreadable(path, error) from error

@@ -65,16 +65,21 @@ def _load(
     """Loads the layout's image; returns the same as `send_whole`."""
     name = f"{name_prefix}{made.entry['digest'].removeprefix('sha256:')[:32]}"
     publish_only(layout, made.entry, name)
-    archive = layout.path.with_name("image.tar")
-    write_archive(layout.path, archive)
     try:
-        load(engine, pieces_of(archive))
+        load_layout(engine, layout)
     except ToolFailed:  # it may have got the name anyway
         with suppress(ToolFailed):
             engine.remove_image(name)
         raise
     (first, *_) = images_of(layout, descriptor(made.entry, name))
     return name, image.diff_ids(LoadedImage(layout, first).config)
+
+
+def load_layout(engine: Engine, layout: LayoutFolder) -> None:
+    """Loads a layout's image, by an archive next to the layout."""
+    archive = layout.path.with_name("image.tar")
+    write_archive(layout.path, archive)
+    load(engine, pieces_of(archive))
 
 
 class _Addition(LayoutFolder):
