@@ -30,10 +30,6 @@ def _main(arguments: list[str]) -> int:
 
         print(metadata())  # noqa: T201  # docker reads it
         return 0
-    return _run(arguments)
-
-
-def _run(arguments: list[str]) -> int:
     from bundler.artifacts.image.engine.arguments import split_options
     from bundler.cli.commands import cli
     from bundler.cli.run import report, run

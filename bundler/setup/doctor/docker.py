@@ -62,7 +62,7 @@ def context(patient: DoctorContext) -> Iterator[Finding]:
         return
     ignored = rules_in(image.ignore_file)
     rules = parse(ignored)
-    names = Names.of(scanned(image.dockerfile).encode(), image.dockerfile.name, ignored, {})
+    names = Names.of(scanned(image.dockerfile), image.dockerfile.name, ignored, {})
     root = patient.survey.root.resolve()
     reported = [root / ".venv", *(root / path for path in patient.survey.state_directories)]
     left_out = find(image.context, ignored, names, reported, _ignore_file(patient))

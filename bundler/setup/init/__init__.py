@@ -178,7 +178,7 @@ def _local_patterns(ignored: str, survey: Survey) -> list[str]:
     files = [survey.root / path for path in survey.dockerfiles]
     files += [image.dockerfile] if image.dockerfile else []
     text = "\n".join(map(scanned, dict.fromkeys(files)))
-    names, rules = Names.of(text.encode(), "", ignored, {}), parse(ignored)
+    names, rules = Names.of(text, "", ignored, {}), parse(ignored)
     usual = [
         f"**/{name}"
         for name in _USUAL

@@ -19,7 +19,7 @@ _PEM = "-----BEGIN {}-----\nAA==\n-----END {}-----\n"
 
 
 def _left_out(root: Path, dockerfile: str = _COPY, ignored: str = "", **args: str) -> LeftOut:
-    return find(root, ignored, Names.of(dockerfile.encode(), "Dockerfile", ignored, args))
+    return find(root, ignored, Names.of(dockerfile, "Dockerfile", ignored, args))
 
 
 def _write(root: Path, *paths: str, text: str = "x") -> None:
@@ -252,7 +252,7 @@ def test_an_archive_on_stdin_loses_its_credentials() -> None:
             info.size = len(text)
             archive.addfile(info, io.BytesIO(text.encode()))
     piped = Piped(content, is_archive=True)
-    names = Names.of(b"FROM x\nCOPY kept/.env /\n", "Dockerfile", "", {})
+    names = Names.of("FROM x\nCOPY kept/.env /\n", "Dockerfile", "", {})
     credentials = list(piped.credentials(names))
     assert credentials == [".env", "a/.aws", "key.pem", ".git"]
     sent = io.BytesIO()

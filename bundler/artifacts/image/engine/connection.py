@@ -131,14 +131,10 @@ class Engine:
         self._received = threading.local()
 
     @cached_property
-    def _host(self) -> str:
-        return self.docker.host
-
-    @cached_property
     def _first_client(self) -> APIClient:
         """It negotiates the version of the API."""
-        if self._host.startswith(UNIX):
-            _require_listener(self._host)
+        if self.docker.host.startswith(UNIX):
+            _require_listener(self.docker.host)
         return self._client_of(_OLDEST)
 
     @cached_property
@@ -158,7 +154,7 @@ class Engine:
 
         docker = self.docker
         client = transport.connect(
-            self._host,
+            self.docker.host,
             "{}.{}".format(*version),
             lambda stack: stack.enter_context(docker.dial()),
         )
@@ -196,7 +192,9 @@ class Engine:
         except requests.exceptions.ChunkedEncodingError as error:
             raise ToolFailed(_BROKEN, hint=_HINT) from error
         except requests.RequestException as error:
-            raise ToolFailed(f"No Docker engine responds at {self._host}.", hint=_HINT) from error
+            raise ToolFailed(
+                f"No Docker engine responds at {self.docker.host}.", hint=_HINT
+            ) from error
         except DockerException as error:
             raise ToolFailed(f"The request to the Docker engine failed: {error}.") from error
 

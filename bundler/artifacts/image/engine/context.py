@@ -63,7 +63,7 @@ def shown(arguments: Arguments, bundles: Sequence[Bundle]) -> Iterator[str]:
             continue
         ignored = effective(root, None)
         rules = parse(ignored)
-        if credentials := find(root, ignored, Names.of(b"", "", ignored, {})).credentials:
+        if credentials := find(root, ignored, Names.of("", "", ignored, {})).credentials:
             yield (
                 f"--build-context {name} gives the build access to {', '.join(credentials)}. To "
                 f"keep that out of the image, add it to {root / IGNORE_FILE}."

@@ -229,12 +229,12 @@ def left_out_of(
         root = Path(arguments.context)
         file = ignore_file_of(root, found.path if builder.is_buildkit else None)
         ignored = rules_in(file)
-        names = Names.of(found.raw, found.name, ignored, build_args)
+        names = Names.of(found.text, found.name, ignored, build_args)
         states = [bundle.root.resolve() for bundle in bundles]
         return find(root, ignored, names, states, str(file))
     if found is None or piped is None or not piped.is_archive:
         return LeftOut(elsewhere=arguments.context if arguments.context != STDIN else "")
-    names = Names.of(found.raw, found.name, "", build_args)
+    names = Names.of(found.text, found.name, "", build_args)
     return LeftOut(tuple(piped.credentials(names)))
 
 

@@ -74,12 +74,11 @@ class Names:
     names: tuple[_Name, ...] = ()
 
     @classmethod
-    def of(cls, dockerfile: bytes, name: str, ignored: str, build_args: Mapping[str, str]) -> Names:
+    def of(cls, dockerfile: str, name: str, ignored: str, build_args: Mapping[str, str]) -> Names:
         """name: the Dockerfile's, for messages. ignored: the text of the ignore file."""
-        text = dockerfile.decode(errors="replace")
         found = [
             _Name(path, pattern, f"{name}:{line}", ships)
-            for line, path, ships in context_paths(text, build_args)
+            for line, path, ships in context_paths(dockerfile, build_args)
             if path and (pattern := compiled(path)) is not None
         ]
         found += [

@@ -86,7 +86,8 @@ class Piped:
         ):
             while (member := archive.next()) is not None:
                 path = _path(member)
-                is_out = f"{path}/".startswith(tops) or _is_below(path, places)
+                is_state = any(f"/{place}/" in f"/{path}/" for place in places)
+                is_out = is_state or f"{path}/".startswith(tops)
                 _copy(self.content, done, member.offset if is_out else archive.offset, packed)
                 done = archive.offset
             _copy(self.content, done, None, packed)
@@ -170,10 +171,6 @@ def _is_secret(archive: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> 
     is_key_file = member.isreg() and path == _path(member) and path.lower().endswith(BY_CONTENT)
     content = archive.extractfile(member) if is_key_file else None
     return content is None or is_private(content.read())
-
-
-def _is_below(path: str, places: Sequence[str]) -> bool:
-    return any(f"/{place}/" in f"/{path}/" for place in places)
 
 
 def _copy(content: BinaryIO, start: int, end: int | None, stream: SupportsWrite[bytes]) -> None:
