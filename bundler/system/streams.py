@@ -47,8 +47,10 @@ def ending(work: Callable[[], int], report: Callable[[BundlerError], int]) -> in
         try:
             code = work()
             sys.stdout.flush()
+        except BrokenPipeError:
+            return report(ToolFailed("A program or server stopped reading its input."))
         except OSError as error:
-            return report(_failure_of(error))
+            return report(io_failure(error))
     except StreamFailed as error:
         if error.failure is not None:
             from contextlib import suppress  # takes longer to import than git to answer the guard
@@ -73,12 +75,6 @@ def is_ours(error: Exception) -> bool:
         return isinstance(error, BrokenPipeError)
     of_files = type(error).__module__ == "builtins" and error.errno is not None
     return of_files or isinstance(error, shutil.Error)
-
-
-def _failure_of(error: OSError) -> BundlerError:
-    if isinstance(error, BrokenPipeError):
-        return ToolFailed("A program or server stopped reading its input.")
-    return io_failure(error)
 
 
 def _settle_umask() -> None:

@@ -132,7 +132,8 @@ def ignored_below(source: str) -> frozenset[str]:
 
     Empty outside of a repository, and if git ignores the directory itself.
     """
-    if not any(os.path.lexists(os.path.join(parent, ".git")) for parent in _upward(source)):
+    above = (*_with_parents(os.path.realpath(source)), "")  # "" leads to the root
+    if not any(os.path.lexists(f"{parent}/.git") for parent in above):
         return frozenset()
     if _git(source, "check-ignore", "-q", ".")[0] == 0:
         return frozenset()
@@ -174,16 +175,6 @@ def _git(directory: str, *arguments: str) -> tuple[int, bytes]:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
         raise GitError(f"git cannot list what it ignores in {directory}: {(said or ['?'])[-1]}")
     return done.returncode, done.stdout
-
-
-def _upward(path: str) -> Iterator[str]:
-    path = os.path.realpath(path)
-    while True:
-        yield path
-        parent = os.path.dirname(path)
-        if parent == path:
-            return
-        path = parent
 
 
 def _with_parents(path: str) -> Iterator[str]:

@@ -220,8 +220,7 @@ def _exists(module: str) -> bool:
 
 
 def _project_of(package: str) -> Path:
-    directory = Path(str(importlib.import_module(package).__file__)).parent
-    for parent in (directory, *directory.parents):
+    for parent in Path(str(importlib.import_module(package).__file__)).parents:
         if (parent / "dg.toml").exists() or (parent / "pyproject.toml").exists():
             return parent
     raise FileNotFoundError(f"There is no dg.toml above {package}.")

@@ -110,7 +110,7 @@ def _urlopen(recorder: Recorder, call: Call) -> Any:
     else:
         judged = recorder.answer(request, response.status, response.headers, _urllib3.tries)
         setattr(response, _MARK, judged)
-        if judged is not None and call.argument(9, "preload_content", True):
+        if judged is not None and call.argument(None, "preload_content", True):
             judged.decoded = True  # it has been read already
             judged.take(response.data)
             _end_urllib3(judged, response)
@@ -222,7 +222,7 @@ def _took_http_client(judged: Body, data: bytes, call: Call) -> None:
 
 
 def _took_into(judged: Body, count: int, call: Call) -> None:
-    buffer = memoryview(call.argument(0, "buffer")).cast("B")
+    buffer = memoryview(call.argument(0, "b")).cast("B")
     _took_http_client(judged, bytes(buffer[:count]), call)
 
 
