@@ -12,12 +12,19 @@ import io
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from bundler.artifacts.image import image
-from bundler.artifacts.image.blobs import REF_NAME, Descriptor, open_regular, refuse_size
+from bundler.artifacts.image.blobs import (
+    REF_NAME,
+    Descriptor,
+    MissingBlob,
+    open_regular,
+    refuse_size,
+)
 from bundler.artifacts.image.compression import is_packed, unpacked
 from bundler.artifacts.image.image import Json
 from bundler.artifacts.image.tarstream import TarMember, read_tar
@@ -26,6 +33,7 @@ from bundler.system.readable import Readable
 
 _INDEX_FILE = "index.json"
 _DOCKER_LIST = "manifest.json"
+_BLOBS = "blobs/sha256/"
 _MAX_JSON_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
 # Layers that are compressed already shrink little more: an archive that grows more is a bomb.
@@ -61,7 +69,12 @@ class Archive:
                 f"{self.path} is not an OCI archive: it has neither index.json nor docker's "
                 "manifest.json."
             )
-        self._index = self._of_docker() if self.is_docker else self._json(_INDEX_FILE)
+        if self.is_docker:
+            self._index = self._of_docker()
+            return
+        self._index = self._json(_INDEX_FILE)
+        blobs = (name for name in self._members if name.startswith(_BLOBS))
+        self._blobs = {f"sha256:{name.removeprefix(_BLOBS)}": name for name in blobs}
 
     def _listed(self) -> dict[str, TarMember]:
         """The files and links in the archive, by name."""
@@ -101,10 +114,18 @@ class Archive:
         made = self._manifests.get(entry.digest)
         if made is not None:
             return io.BytesIO(made)
-        plain = f"blobs/sha256/{entry.digest.removeprefix('sha256:')}"
-        name = self._blobs.get(entry.digest, plain)
+        name = self._blobs.get(entry.digest)
+        if name is None:
+            raise MissingBlob(f"{self.path} is missing the blob {entry.digest}.")
         refuse_size(self, entry, self._member(name).size)
         return self._open(name)
+
+    def entries(self) -> Iterator[Descriptor]:
+        """Every blob. Their types are not known."""
+        for digest, name in self._blobs.items():
+            yield Descriptor("", digest, self._member(name).size, {})
+        for digest, raw in self._manifests.items():
+            yield Descriptor("", digest, len(raw), {})
 
     def _member(self, name: str) -> TarMember:
         member = self._members.get(name)

@@ -169,6 +169,12 @@ class LayoutFolder:
 
         self.add(write, lambda: entry.digest)
 
+    def take_all(self, source: Archive) -> None:
+        """Copies every image of an archive."""
+        for entry in source.entries():
+            self.take(source, entry)
+        self.publish(source.index())
+
     def publish(self, index: Mapping[str, Any]) -> None:
         """Replaces the index: from now on the layout contains the new image."""
         with io_errors(self.path):

@@ -15,7 +15,7 @@ import msgspec
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.add_layer import BaseImage, append
 from bundler.artifacts.image.archive import Archive
-from bundler.artifacts.image.blobs import REF_NAME, Descriptor, copy, descriptor, descriptors
+from bundler.artifacts.image.blobs import REF_NAME, Descriptor, descriptor, descriptors
 from bundler.artifacts.image.image import Json
 from bundler.artifacts.image.layout import (
     Layout,
@@ -73,29 +73,20 @@ def _destination(path: Path) -> Iterator[LayoutFolder]:
     if is_archive(path) or not (path / "index.json").exists():
         with replaced_folder(path) as folder:
             if path.is_file():
-                _copy_all(_changeable(path), folder)
+                with closing(Archive(path)) as archive:
+                    _refuse_docker(archive)
+                    folder.take_all(archive)
             yield folder
     else:
         yield LayoutFolder(path)
 
 
-def _changeable(path: Path) -> Archive:
-    found = Archive(path)
-    if found.is_docker:
-        found.close()
+def _refuse_docker(archive: Archive) -> None:
+    if archive.is_docker:
         raise UsageError(
-            f"{path} is a docker archive, which can only be read.",
+            f"{archive.path} is a docker archive, which can only be read.",
             hint="Use another name for the result: --tag oci:DIR:TAG",
         )
-    return found
-
-
-def _copy_all(source: Archive, target: LayoutFolder) -> None:
-    index = source.index()
-    for entry in descriptors(index.get("manifests"), source.name):
-        copy(source, target, entry)
-    target.publish(index)
-    source.close()
 
 
 def _entry(made: Json, tag: str) -> Json:
