@@ -331,10 +331,10 @@ def test_bombs_are_refused_in_little_memory(ours: Registry) -> None:
 
 
 def test_a_layer_that_unpacks_without_end_is_given_up(ours: Registry) -> None:
-    from bundler.artifacts.image.compression import unpacked
+    from bundler.artifacts.image.compression import Allowance, unpack
 
     bomb = gzip.compress(bytes(64 * 1024 * 1024))
-    stream = unpacked(io.BytesIO(bomb), 1024 * 1024)
+    stream, _ = unpack(io.BytesIO(bomb), Allowance(1024 * 1024))
     with pytest.raises(VerificationFailed, match="more than any layer"):
         shutil.copyfileobj(stream, io.BytesIO())
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from bundler.artifacts.image.compression import unpacked
+from bundler.artifacts.image.compression import unpack
 from bundler.artifacts.image.ociread import open_layout
 from bundler.artifacts.verify import verify
 from bundler.state.bundle import Bundle
@@ -183,5 +183,5 @@ def assert_verifies(path: Path, tag: str = "latest") -> None:
 
 def last_layer(path: Path, tag: str = "latest") -> list[tarfile.TarInfo]:
     manifest, _ = read_image(path, tag)
-    with unpacked(blob_of(path, manifest["layers"][-1]["digest"]).open("rb")) as stream:
+    with unpack(blob_of(path, manifest["layers"][-1]["digest"]).open("rb"))[0] as stream:
         return tarfile.open(fileobj=io.BytesIO(stream.read())).getmembers()

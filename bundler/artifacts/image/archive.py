@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import posixpath
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from bundler.artifacts.image.blobs import (
     open_regular,
     refuse_size,
 )
-from bundler.artifacts.image.compression import is_packed, unpacked
+from bundler.artifacts.image.compression import Allowance, is_packed, unpack
 from bundler.artifacts.image.image import Json
 from bundler.artifacts.image.tarstream import TarMember, read_tar
 from bundler.errors import VerificationFailed, unreadable
@@ -36,9 +37,6 @@ _DOCKER_LIST = "manifest.json"
 _BLOBS = "blobs/sha256/"
 _MAX_JSON_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
-# Layers that are compressed already shrink little more: an archive that grows more is a bomb.
-_FREE_OF_SUSPICION_BYTES = 1024**3
-_MAX_RATIO = 200
 _MAX_LINKS = 8
 # An image has three files per layer.
 _MAX_MEMBERS = 100_000
@@ -72,7 +70,7 @@ class Archive:
         if self.is_docker:
             self._index = self._of_docker()
             return
-        self._index = self._json(_INDEX_FILE)
+        self._index = image.load(self._small(_INDEX_FILE), f"{_INDEX_FILE} in {self.path}")
         blobs = (name for name in self._members if name.startswith(_BLOBS))
         self._blobs = {f"sha256:{name.removeprefix(_BLOBS)}": name for name in blobs}
 
@@ -96,10 +94,10 @@ class Archive:
         stream.seek(0)
         if packed is None:
             return stream
-        most = max(_FREE_OF_SUSPICION_BYTES, self.path.stat().st_size * _MAX_RATIO)
         plain = tempfile.TemporaryFile(prefix="state-bundler-")  # noqa: SIM115  # likewise
         self._stack.enter_context(plain)
-        shutil.copyfileobj(unpacked(stream, most), plain, _CHUNK_BYTES)
+        allowed = Allowance.for_packed(self.path.stat().st_size)
+        shutil.copyfileobj(unpack(stream, allowed)[0], plain, _CHUNK_BYTES)
         plain.seek(0)
         return cast("BinaryIO", plain)
 
@@ -123,9 +121,9 @@ class Archive:
     def entries(self) -> Iterator[Descriptor]:
         """Every blob. Their types are not known."""
         for digest, name in self._blobs.items():
-            yield Descriptor("", digest, self._member(name).size, {})
+            yield Descriptor("", digest, self._member(name).size)
         for digest, raw in self._manifests.items():
-            yield Descriptor("", digest, len(raw), {})
+            yield Descriptor("", digest, len(raw))
 
     def _member(self, name: str) -> TarMember:
         member = self._members.get(name)
@@ -133,7 +131,8 @@ class Archive:
             if member is None or member.kind == "file":
                 break
             folder = name.rpartition("/")[0]
-            name = _normal(f"{folder}/{member.target}")
+            # Nothing leads out of the archive.
+            name = posixpath.normpath(f"/{folder}/{member.target}").lstrip("/")
             member = self._members.get(name)
         if member is None or member.kind != "file":
             raise VerificationFailed(f"{self.path} is missing {name}.")
@@ -151,9 +150,9 @@ class Archive:
 
         return Readable(fill).buffered()
 
-    def _json(self, name: str) -> Json:
+    def _small(self, name: str) -> bytes:
         with self._open(name) as stream:
-            return image.load(stream.read(_MAX_JSON_BYTES), f"{name} in {self.path}")
+            return stream.read(_MAX_JSON_BYTES)
 
     def close(self) -> None:
         self._stack.close()
@@ -161,8 +160,7 @@ class Archive:
     # --- docker's own
 
     def _of_docker(self) -> Json:
-        with self._open(_DOCKER_LIST) as stream:
-            raw = b'{"images":' + stream.read(_MAX_JSON_BYTES) + b"}"
+        raw = b'{"images":' + self._small(_DOCKER_LIST) + b"}"
         listed = image.load(raw, f"{_DOCKER_LIST} in {self.path}")["images"]
         entries: list[Json] = []
         try:
@@ -176,8 +174,7 @@ class Archive:
 
     def _manifest(self, config_name: str, layer_names: list[str]) -> Json:
         """Makes the manifest of an image and returns its entry."""
-        with self._open(config_name) as stream:
-            raw = stream.read(_MAX_JSON_BYTES)
+        raw = self._small(config_name)
         config = image.load(raw, f"{config_name} in {self.path}")
         diff_ids = image.diff_ids(config)
         if len(diff_ids) != len(layer_names):
@@ -211,14 +208,3 @@ class Archive:
         size = self._member(name).size
         self._blobs[digest] = name
         return {"mediaType": f"{image.OCI_LAYER}{kind}", "digest": digest, "size": size}
-
-
-def _normal(path: str) -> str:
-    """``a/../b/layer.tar`` is ``b/layer.tar``; nothing leads out of the archive."""
-    parts: list[str] = []
-    for part in path.split("/"):
-        if part == "..":
-            parts[-1:] = []
-        elif part not in ("", "."):
-            parts.append(part)
-    return "/".join(parts)

@@ -7,11 +7,10 @@ embeds state knows only these two.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Annotated, Any, BinaryIO, Protocol
 
 import msgspec
 
@@ -26,7 +25,6 @@ _ATTESTATION = "vnd.docker.reference.type"
 # Of layers; manifests and configurations have the same media types as an image's.
 _ATTESTATION_LAYER = "application/vnd.in-toto+json"
 _UNKNOWN = "unknown"
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 # Large enough for a manifest or a configuration with many megabytes of labels.
 _MAX_JSON_BYTES = 16 * 1024 * 1024
 # How deeply indexes may be nested; in practice, at most once.
@@ -35,26 +33,32 @@ _MAX_DEPTH = 4
 _MAX_ENTRIES = 256
 _DESCRIPTOR = ("mediaType", "digest", "size", "annotations", "platform")
 _MANIFEST = ("mediaType", "config", "layers", "manifests", "annotations")
-_PLATFORM = ("os", "architecture", "variant")
 _NOT_DISTRIBUTABLE = (".nondistributable.", ".foreign.")
-
-
 # Larger than any registry accepts; sums with it stay within every language's integers.
 _MAX_SIZE = 2**53 - 1
 
 
-class Descriptor(msgspec.Struct, frozen=True):
+class Platform(msgspec.Struct, frozen=True):
+    """What a manifest of an index is for."""
+
+    os: str = _UNKNOWN
+    architecture: str = _UNKNOWN
+    variant: str = ""
+
+
+class Descriptor(msgspec.Struct, frozen=True, rename={"media_type": "mediaType"}):
     """Points to a blob. digest: ``sha256:`` and hexadecimal; size in bytes; raw: all its fields."""
 
     media_type: str
-    digest: str
-    size: int
-    raw: Json
+    digest: Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
+    size: Annotated[int, msgspec.Meta(ge=0, le=_MAX_SIZE)]
+    annotations: dict[str, str] | None = None
+    platform: Platform | None = None
+    raw: Json = {}
 
     @property
     def tag(self) -> str | None:
-        found = (self.raw.get("annotations") or {}).get(REF_NAME)
-        return str(found) if found is not None else None
+        return (self.annotations or {}).get(REF_NAME)
 
     @property
     def is_index(self) -> bool:
@@ -65,48 +69,29 @@ class Descriptor(msgspec.Struct, frozen=True):
         return self.media_type in MANIFEST_TYPES
 
     @property
-    def platform(self) -> Mapping[str, str]:
-        return self.raw.get("platform") or {}
-
-    @property
     def speaks_of_another(self) -> bool:
         """Whether it is marked as an attestation and names no platform that it could run on."""
-        platform = {self.platform.get(key, _UNKNOWN) for key in ("os", "architecture")}
-        return _ATTESTATION in (self.raw.get("annotations") or {}) and platform == {_UNKNOWN}
+        platform = self.platform or Platform()
+        is_marked = _ATTESTATION in (self.annotations or {})
+        return is_marked and platform.os == platform.architecture == _UNKNOWN
+
+
+# Before threads do it: see `bundler.state.manifest`.
+msgspec.json.Decoder(Descriptor)
 
 
 def descriptor(value: object, where: str) -> Descriptor:
     """Parses a descriptor. Raises `VerificationFailed` unless it points to a sha256 blob."""
-    if isinstance(value, dict):
-        media_type, digest, size = (value.get(key) for key in ("mediaType", "digest", "size"))
-        image.refuse_variants(value, _DESCRIPTOR, where)
-        if (
-            isinstance(media_type, str)
-            and isinstance(digest, str)
-            and _DIGEST.fullmatch(digest)
-            and type(size) is int
-            and 0 <= size <= _MAX_SIZE
-            and _is_text(value.get("annotations"))
-            and _is_platform(value.get("platform"))
-        ):
-            return Descriptor(media_type, digest, size, value)
-    raise VerificationFailed(f"{where} contains an entry that does not describe a blob.")
-
-
-def _is_text(value: object) -> bool:
-    """Whether annotations are missing, or text."""
-    return value is None or (
-        isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
-    )
-
-
-def _is_platform(value: object) -> bool:
-    if value is None:
-        return True
-    if not isinstance(value, dict):
-        return False
-    image.refuse_variants(value, _PLATFORM, "A platform")
-    return all(isinstance(value.get(key, ""), str) for key in _PLATFORM)
+    raw = value if isinstance(value, dict) else {}
+    image.refuse_variants(raw, _DESCRIPTOR, where)
+    try:
+        found = msgspec.convert({**raw, "raw": raw}, Descriptor)
+    except msgspec.ValidationError as error:
+        raise VerificationFailed(
+            f"{where} contains an entry that does not describe a blob."
+        ) from error
+    image.refuse_variants(raw.get("platform") or {}, Platform.__struct_fields__, "A platform")
+    return found
 
 
 def descriptors(value: object, where: str) -> list[Descriptor]:
@@ -202,8 +187,10 @@ def read_manifest(store: BlobStore, entry: Descriptor) -> Json:
         found.get(key) is not None for key in other
     ):
         raise VerificationFailed(f"{where} contains more than its media type allows.")
-    if not _is_text(found.get("annotations")):
-        raise VerificationFailed(f"{where} has invalid annotations.")
+    try:
+        msgspec.convert(found.get("annotations"), dict[str, str] | None)
+    except msgspec.ValidationError as error:
+        raise VerificationFailed(f"{where} has invalid annotations.") from error
     return found
 
 

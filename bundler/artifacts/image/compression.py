@@ -24,6 +24,9 @@ _ZSTD_LEVEL = 3
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _MAGIC_BYTES = 4
+# No program's layer decompresses to this much; one that does is an attack.
+_FREE_OF_SUSPICION_BYTES = 1024**3
+_MAX_RATIO = 200
 
 
 def compressed(pieces: Iterable[bytes], compression: Compression) -> Iterator[bytes]:
@@ -45,6 +48,11 @@ class Allowance:
     def __init__(self, left: int) -> None:
         self._left = left
 
+    @staticmethod
+    def for_packed(size: int) -> Allowance:
+        """For blobs of this many bytes. A store sends no more than it announced."""
+        return Allowance(max(_FREE_OF_SUSPICION_BYTES, size * _MAX_RATIO))
+
     def take(self, count: int) -> None:
         self._left -= count
         if self._left < 0:
@@ -58,17 +66,12 @@ def is_packed(magic: bytes) -> Compression | None:
     return "zstd" if magic.startswith(_ZSTD_MAGIC) else None
 
 
-def unpacked(stream: BinaryIO, most: int | None = None) -> BinaryIO:
-    """The tar stream inside a layer's blob; closing it closes the blob's stream.
+def unpack(stream: BinaryIO, allowed: Allowance | None = None) -> tuple[BinaryIO, bool]:
+    """The tar stream inside a layer's blob, and whether the blob was compressed.
 
-    most: the maximum number of bytes. Reading raises `VerificationFailed` if there are more, or if
-    the blob is truncated or damaged.
+    Closing the tar stream closes the blob's. Reading raises `VerificationFailed` if there are more
+    bytes than are allowed, or if the blob is truncated or damaged.
     """
-    return unpack(stream, None if most is None else Allowance(most))[0]
-
-
-def unpack(stream: BinaryIO, most: Allowance | None = None) -> tuple[BinaryIO, bool]:
-    """`unpacked`, and whether the blob was compressed: if not, the stream is the blob itself."""
     blob: Any = io.BufferedReader(cast("io.RawIOBase", stream))
     packed = is_packed(blob.peek(_MAGIC_BYTES)[:_MAGIC_BYTES])
     inner: Any = blob
@@ -83,8 +86,8 @@ def unpack(stream: BinaryIO, most: Allowance | None = None) -> tuple[BinaryIO, b
         except Exception as error:
             _report(error, stream)
             raise
-        if most is not None:
-            most.take(count)
+        if allowed is not None:
+            allowed.take(count)
         return count
 
     return Readable(fill, inner, blob).buffered(), packed is not None

@@ -15,6 +15,7 @@ import hashlib
 import json
 import posixpath
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -25,7 +26,7 @@ from bundler.artifacts.labels import decode_claims, decode_record, encode_claims
 from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.state.artifact import LABEL_RUN_RECORD, LABEL_STATES
 from bundler.state.bundle import MANIFEST_NAME, Bundle
-from bundler.state.manifest import Claim, Manifest, RunRecord, canonical
+from bundler.state.manifest import Claim, Manifest, RunRecord, canonical, parse
 
 LABEL_LAYER = "io.state-bundler.layer"
 LABEL_PLACES = "io.state-bundler.places"
@@ -334,16 +335,27 @@ def remembered(config: Mapping[str, Any], bundles: Sequence[Bundle]) -> Layer | 
     found = _places(config)
     if found is None or not own_layer_is_last(config):
         return None
+    known = {item.place: item for item in found.places}
     try:
-        known = {item.place: item for item in found.places}
-        placed = tuple(
-            Placed(bundle, item.path, item.parents)
-            for bundle in bundles
-            for item in (known[bundle.place],)
-        )
+        items = [(bundle, known[bundle.place]) for bundle in bundles]
+        placed = tuple(Placed(bundle, item.path, item.parents) for bundle, item in items)
     except (KeyError, ConfigurationError):
         return None
     return Layer(placed, user=found.user)
+
+
+def recreated(config: Mapping[str, Any], manifests: Callable[[str], bytes | None]) -> Layer | None:
+    """The topmost layer, made from the manifests in it, which are returned by their directories.
+
+    None if one is missing, or the image does not say where its states are.
+    """
+    paths = import_paths(config)
+    bundles = [
+        Bundle(Path(path), parse(raw, f"{path}/{MANIFEST_NAME}"), place)
+        for path, place in paths.items()
+        if (raw := manifests(path)) is not None
+    ]
+    return remembered(config, bundles) if len(bundles) == len(paths) else None
 
 
 # --- changing -------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -25,7 +25,6 @@ from bundler.artifacts.image.compression import Compression, compressed
 from bundler.artifacts.image.tarstream import TarReader
 from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.state.bundle import Bundle, BundleMember
-from bundler.state.manifest import State
 from bundler.system.readable import Readable
 
 if TYPE_CHECKING:
@@ -188,10 +187,11 @@ class Layer(msgspec.Struct, frozen=True):
         """The members of the tar stream, in their order."""
         emitted: set[str] = set()
         for placed in sorted(self.placed, key=lambda placed: placed.path.encode()):
-            for parent in placed.parents:
-                if parent.path not in emitted:
-                    emitted.add(parent.path)
-                    yield _directory(parent)
+            for above in placed.parents:
+                if above.path not in emitted:
+                    emitted.add(above.path)
+                    path = above.path.lstrip("/")
+                    yield LayerEntry(path, above.mode, above.uid, above.gid, directory=True)
             yield from self._state_directory(placed)
 
     def _state_directory(self, placed: Placed) -> Iterator[LayerEntry]:
@@ -199,17 +199,17 @@ class Layer(msgspec.Struct, frozen=True):
         yield LayerEntry(root, 0o755, directory=True)
         if self.opaque:
             yield LayerEntry(f"{root}/{OPAQUE_WHITEOUT}", 0o644)
-        writable = _Writable(placed.bundle.manifest.states)
+        states = placed.bundle.manifest.states
+        writable = [f"{state.path}/{path}" for state in states for path in state.writable]
         members = {member.path: member for member in placed.bundle.members()}
-        directories = _directories([*members, *(f"{path}/." for path in writable.paths)])
+        below = [*members, *(f"{path}/." for path in writable)]
+        directories = {above[1:] for path in below for above in parents_of(path)}
         for path in sorted(members.keys() | directories, key=str.encode):
             member = members.get(path)
-            if writable.covers(path):
-                mode = 0o664 if member else 0o775
-                yield LayerEntry(f"{root}/{path}", mode, self.user, 0, member, member is None)
-            else:
-                mode = 0o644 if member else 0o755
-                yield LayerEntry(f"{root}/{path}", mode, 0, 0, member, member is None)
+            mode, user = (0o644 if member else 0o755), 0
+            if any(path == above or path.startswith(f"{above}/") for above in writable):
+                mode, user = (0o664 if member else 0o775), self.user
+            yield LayerEntry(f"{root}/{path}", mode, user, 0, member, directory=member is None)
 
 
 def _other_than(expected: str, found: bytes, rest: BinaryIO) -> VerificationFailed:
@@ -248,31 +248,6 @@ class Content(Readable):
         buffer[: len(data)] = data
         self.left -= len(data)
         return len(data)
-
-
-class _Writable:
-    """What the program may write to at run time, below a state directory."""
-
-    def __init__(self, states: Iterable[State]) -> None:
-        self.paths = tuple(f"{state.path}/{path}" for state in states for path in state.writable)
-
-    def covers(self, path: str) -> bool:
-        return any(path == root or path.startswith(f"{root}/") for root in self.paths)
-
-
-def _directories(paths: Sequence[str]) -> set[str]:
-    """Every directory above the paths."""
-    found: set[str] = set()
-    for path in paths:
-        above = path.rpartition("/")[0]
-        while above and above not in found:
-            found.add(above)
-            above = above.rpartition("/")[0]
-    return found
-
-
-def _directory(owned: Owned) -> LayerEntry:
-    return LayerEntry(owned.path.lstrip("/"), owned.mode, owned.uid, owned.gid, directory=True)
 
 
 def _hashed(pieces: Iterable[bytes], digest: _Hash) -> Iterator[bytes]:

@@ -219,7 +219,7 @@ def add_to_folder(source: LayoutFolder, destination: Path) -> None:
         target = LayoutFolder(destination) if is_layout else LayoutFolder.create(destination)
     new = source.index()["manifests"]
     for path in (source.path / "blobs" / "sha256").iterdir():
-        target.take(source, Descriptor("", f"sha256:{path.name}", path.stat().st_size, {}))
+        target.take(source, Descriptor("", f"sha256:{path.name}", path.stat().st_size))
     index = target.index()
     tags = [entry.get("annotations") or {} for entry in new]
     others = [

@@ -8,7 +8,7 @@ byte by byte: it then hides everything below, and only it is read.
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -19,15 +19,16 @@ from bundler.artifacts.image import image, image_import_path
 from bundler.artifacts.image.blobs import (
     BlobStore,
     Descriptor,
+    Platform,
     descriptor,
     descriptors,
     images_of,
     read_json,
     read_manifest,
 )
-from bundler.artifacts.image.compression import Allowance, Hashing, unpack, unpacked
+from bundler.artifacts.image.compression import Allowance, Hashing, unpack
 from bundler.artifacts.image.examining import examined
-from bundler.artifacts.image.layer import OPAQUE_WHITEOUT, Layer
+from bundler.artifacts.image.layer import OPAQUE_WHITEOUT
 from bundler.artifacts.image.layout import Layout, open_store
 from bundler.artifacts.image.members import content_members, state_directories_in
 from bundler.artifacts.image.rootfs import RootFilesystem
@@ -35,14 +36,11 @@ from bundler.artifacts.image.tarstream import content_of, read_tar
 from bundler.artifacts.names import ArtifactName, without_state
 from bundler.errors import UsageError, VerificationFailed
 from bundler.state.artifact import Artifact, Member, StateDirectory
-from bundler.state.bundle import MANIFEST_NAME, Bundle
-from bundler.state.manifest import MAX_MANIFEST_BYTES, Claim, Manifest, RunRecord, parse
+from bundler.state.bundle import MANIFEST_NAME
+from bundler.state.manifest import MAX_MANIFEST_BYTES, Claim, Manifest, RunRecord
 
 # Python's names of machines, and Go's.
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "AMD64": "amd64"}
-# No program's layer decompresses to this much; one that does is an attack.
-_FREE_OF_SUSPICION_BYTES = 1024**3
-_MAX_RATIO = 200
 # Linux stacks at most this many file systems.
 _MAX_LAYERS = 500
 _MOST_SHOWN = 20
@@ -110,7 +108,7 @@ class LoadedImage:
         if self._tree is None:
             tree = RootFilesystem()
             sizes = {layer.digest: layer.size for layer in self.layers}
-            allowed = Allowance(_most(sizes.values()))
+            allowed = Allowance.for_packed(sum(sizes.values()))
             for position in range(len(self.layers)):
                 with self.checked_layer(position, allowed) as stream:
                     tree.apply(stream, position, image_import_path.captured)
@@ -120,7 +118,7 @@ class LoadedImage:
     def open_layer(self, position: int) -> BinaryIO:
         """A layer's uncompressed tar stream, not checked against its digest."""
         entry = self.layers[position]
-        return unpacked(self.store.open(entry), _most([entry.size]))
+        return unpack(self.store.open(entry), Allowance.for_packed(entry.size))[0]
 
     @contextmanager
     def checked_layer(self, position: int, allowed: Allowance | None = None) -> Iterator[BinaryIO]:
@@ -130,9 +128,8 @@ class LoadedImage:
         """
         entry = self.layers[position]
         with Hashing(self.store.open(entry)) as packed:
-            stream, is_packed = unpack(
-                cast("BinaryIO", packed), allowed or Allowance(_most([entry.size]))
-            )
+            allowed = allowed or Allowance.for_packed(entry.size)
+            stream, is_packed = unpack(cast("BinaryIO", packed), allowed)
             # The bytes of an uncompressed layer have only one digest, and are hashed once.
             plain = Hashing(stream) if is_packed else packed
             # Bound to a name: closing it closes the stream below.
@@ -143,11 +140,6 @@ class LoadedImage:
             raise VerificationFailed(
                 f"The layer {entry.digest} in {self.store.name} does not match its digest."
             )
-
-
-def _most(sizes: Iterable[int]) -> int:
-    """How much blobs of these sizes may decompress to. A store sends no more than it announced."""
-    return max(_FREE_OF_SUSPICION_BYTES, sum(sizes) * _MAX_RATIO)
 
 
 class OciImage(Artifact):
@@ -204,8 +196,9 @@ class OciImage(Artifact):
             return
         for child in images_of(self.store, self.entry):
             if child.digest != self.image.entry.digest:
-                said = "/".join(child.platform.get(part, "?") for part in ("os", "architecture"))
-                name, sealed = f"{self.name} ({said})", self._sealed_layers
+                platform = child.platform or Platform()
+                name = f"{self.name} ({platform.os}/{platform.architecture})"
+                sealed = self._sealed_layers
                 other = OciImage(self.store, self.entry, name, self.kind, child, sealed=sealed)
                 other._state_layers, other._is_other = self._state_layers, True
                 yield other
@@ -276,7 +269,7 @@ def for_this_machine(store: BlobStore, entry: Descriptor) -> Descriptor:
     """The manifest for this machine's platform, or the first if there is none."""
     children = images_of(store, entry)
     machine = architecture()
-    mine = [child for child in children if child.platform.get("architecture") == machine]
+    mine = [child for child in children if (child.platform or Platform()).architecture == machine]
     return (mine or children)[0]
 
 
@@ -320,7 +313,10 @@ class StateLayer:
 
     def members(self, path: str) -> Iterator[Member]:
         """The files of one of the directories; compares the whole layer."""
-        layer = self._expected()
+        layer = image.recreated(self._image.config, self.manifests.get)
+        if layer is None:
+            raise VerificationFailed("The state layer has no manifest.")
+        layer = msgspec.structs.replace(layer, opaque=self._is_opaque)
         with self._image.checked_layer(self._position) as stream:
             for name, content in layer.compare(stream):
                 if name.startswith(f"{path}/"):
@@ -329,18 +325,6 @@ class StateLayer:
 
     def was_compared(self, path: str) -> bool:
         return path in self._compared
-
-    def _expected(self) -> Layer:
-        config = self._image.config
-        bundles = [
-            Bundle(Path(path), parse(raw, f"{path}/{MANIFEST_NAME}"), place)
-            for path, place in image.import_paths(config).items()
-            if (raw := self.manifests.get(path)) is not None
-        ]
-        layer = image.remembered(config, bundles)
-        if layer is None or len(bundles) < len(self.paths):
-            raise VerificationFailed("The state layer has no manifest.")
-        return msgspec.structs.replace(layer, opaque=self._is_opaque)
 
 
 class _TopDirectory:

@@ -49,20 +49,6 @@ class Node(msgspec.Struct):
 Capture = Callable[[str], bool]
 
 
-def _hidden_name(path: str, name: str) -> str:
-    """The name that a whiteout removes."""
-    hidden = name[len(WHITEOUT_PREFIX) :]
-    if hidden in ("", ".", ".."):
-        raise VerificationFailed(f"A layer contains {path}, which removes no file.")
-    return hidden
-
-
-def never(path: str) -> bool:
-    """Captures nothing."""
-    del path
-    return False
-
-
 class RootFilesystem:
     """The merged file system. Paths are absolute and normalised."""
 
@@ -74,27 +60,34 @@ class RootFilesystem:
         # By path: what programs that unpack the layers may do differently.
         self._doubts: dict[str, str] = {}
 
-    def apply(self, stream: BinaryIO, layer: int, capture: Capture = never) -> None:
+    def apply(self, stream: BinaryIO, layer: int, capture: Capture | None = None) -> None:
         """Applies a layer's uncompressed tar stream.
 
-        capture: which regular files to keep the bytes of, by path. Raises `VerificationFailed` for
-        anything that is not a tar stream or leads outside the root.
+        capture: whether to keep the bytes of a file, by its path; of none by default. Raises
+        `VerificationFailed` for anything that is not a tar stream or leads outside the root.
         """
         added: dict[str, Node] = {}
         hidden: list[str] = []
-        for member, content in members_of(stream, capture):
+        for reader, member in read_tar(stream):
             path = member.path
             folder, _, name = path.rpartition("/")
             if f"/{WHITEOUT_PREFIX}" in folder:
                 raise VerificationFailed(f"A layer contains {path}, below a path that it removes.")
             if not name.startswith(WHITEOUT_PREFIX):
+                is_small = member.kind == "file" and member.size <= _MAX_CAPTURED_BYTES
+                content = None
+                if capture is not None and is_small and capture(path):
+                    content = content_of(reader, member).read()
                 self._take(added, path, _node(member, layer, content))
                 continue
             self._doubt_links(path, folder)
             if name == OPAQUE_WHITEOUT:
                 self._empty(folder)
             else:
-                hidden.append(f"{folder}/{_hidden_name(path, name)}")
+                removed = name.removeprefix(WHITEOUT_PREFIX)
+                if removed in ("", ".", ".."):
+                    raise VerificationFailed(f"A layer contains {path}, which removes no file.")
+                hidden.append(f"{folder}/{removed}")
         for path in hidden:
             self._remove(path)
             if path in added:
@@ -234,17 +227,6 @@ class RootFilesystem:
         node = self.lookup(path)
         if node is not None and node.kind == "directory":
             node.children = {}
-
-
-def members_of(
-    stream: BinaryIO, capture: Capture = never
-) -> Iterator[tuple[TarMember, bytes | None]]:
-    """The members of a tar stream, with the bytes of those to capture."""
-    for reader, member in read_tar(stream):
-        content = None
-        if member.kind == "file" and member.size <= _MAX_CAPTURED_BYTES and capture(member.path):
-            content = content_of(reader, member).read()
-        yield member, content
 
 
 def _parts(path: str) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from bundler.artifacts.image.compression import Compression, unpacked
+from bundler.artifacts.image.compression import Compression, unpack
 from bundler.artifacts.image.layer import Layer, Owned, Placed, parents_of
 from bundler.errors import BadData, ConfigurationError, VerificationFailed
 from tests.support.bundles import PLACE, make_bundle
@@ -55,7 +55,7 @@ def test_every_bundle_comes_out_as_it_went_in(
             reject()
         layer = Layer((item,))
         blob, diff_id, digest = written(layer, compression)
-        with unpacked(io.BytesIO(blob)) as stream:
+        with unpack(io.BytesIO(blob))[0] as stream:
             plain = stream.read()
         assert hashlib.sha256(blob).hexdigest() == digest
         assert hashlib.sha256(plain).hexdigest() == diff_id == layer.write(len).diff_id

@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from bundler.artifacts.image import image
@@ -19,8 +18,8 @@ from bundler.artifacts.image.image_import_path import RunsAs, runs_as
 from bundler.artifacts.image.tarstream import content_of, read_tar
 from bundler.errors import UsageError, VerificationFailed
 from bundler.state.artifact import Artifact, Member, StateDirectory
-from bundler.state.bundle import MANIFEST_NAME, Bundle
-from bundler.state.manifest import MAX_MANIFEST_BYTES, Claim, Manifest, RunRecord, parse
+from bundler.state.bundle import MANIFEST_NAME
+from bundler.state.manifest import MAX_MANIFEST_BYTES, Claim, Manifest, RunRecord
 
 
 class EngineImage(Artifact):
@@ -133,19 +132,10 @@ class EngineImage(Artifact):
 
         path: of the state directory that is being read. The first one starts again.
         """
-        paths = image.import_paths(self._settings)
-        if path == min(paths, default=None):
-            self._remade = self._new_remade(paths)
+        if path == min(image.import_paths(self._settings), default=None):
+            layer = image.recreated(self._settings, self.read_manifest)
+            self._remade = None if layer is None else Remade(layer, self._stack)
         return self._remade
-
-    def _new_remade(self, paths: Mapping[str, str]) -> Remade | None:
-        bundles = [
-            Bundle(Path(path), parse(raw, f"{path}/{MANIFEST_NAME}"), place)
-            for path, place in paths.items()
-            if (raw := self.read_manifest(path)) is not None
-        ]
-        layer = image.remembered(self._settings, bundles) if len(bundles) == len(paths) else None
-        return None if layer is None else Remade(layer, self._stack)
 
     @cached_property
     def container(self) -> ContainerFiles:

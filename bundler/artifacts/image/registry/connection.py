@@ -67,16 +67,16 @@ class Transient(ToolFailed):
 
 
 class RegistryRequest(msgspec.Struct, frozen=True):
-    """path: below the host, or a complete address that the registry returned. body: called for
-    each attempt. expected: the statuses that are answers; 404 raises `NotInRegistry` if it is
-    not among them."""
+    """path: below the host, or a complete address that the registry returned. expected: the
+    statuses that are answers; 404 raises `NotInRegistry` if it is not among them. body: called for
+    each attempt."""
 
     method: str
     path: str
-    scope: Scope = ()
-    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
-    body: Body | None = None
+    scope: Scope
     expected: tuple[int, ...] = (200,)
+    headers: Mapping[str, str] = {}
+    body: Body | None = None
 
 
 class SentLayer(msgspec.Struct, frozen=True):

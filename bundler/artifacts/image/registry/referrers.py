@@ -92,9 +92,7 @@ def _of_api(store: RegistryStore, subject: Descriptor) -> list[Descriptor]:
     for _ in range(_MAX_PAGES):
         if where is None:
             break
-        request = RegistryRequest(
-            "GET", where, store.scope, {"Accept": OCI_INDEX}, expected=(200, 404)
-        )
+        request = RegistryRequest("GET", where, store.scope, (200, 404), {"Accept": OCI_INDEX})
         with store.connection.send(request) as response:
             if response.status != 200:  # noqa: PLR2004  # HTTP's "OK"
                 return found

@@ -115,9 +115,7 @@ class RegistryStore:
 
     def has_blob(self, digest: str, size: int) -> bool:
         """Raises `VerificationFailed` if the registry has one of another size."""
-        request = RegistryRequest(
-            "HEAD", self.path("blobs", digest), self.scope, expected=(200, 404)
-        )
+        request = RegistryRequest("HEAD", self.path("blobs", digest), self.scope, (200, 404))
         with self.connection.send(request) as response:
             if response.status != 200:  # noqa: PLR2004  # HTTP's "OK"
                 return False
@@ -137,9 +135,8 @@ class RegistryStore:
             )
 
     def _read_manifest(self, what: str) -> tuple[bytes, str]:
-        request = RegistryRequest(
-            "GET", self.path("manifests", what), self.scope, {"Accept": ACCEPT}
-        )
+        path = self.path("manifests", what)
+        request = RegistryRequest("GET", path, self.scope, headers={"Accept": ACCEPT})
 
         def once() -> tuple[bytes, str, str | None]:
             with self.connection.attempt(request) as response:
@@ -235,7 +232,7 @@ class _Blob(Readable):
         start = self._position
         headers = {"Range": f"bytes={start}-"} if start else {}
         path = self._store.path("blobs", self._digest)
-        request = RegistryRequest("GET", path, self._store.scope, headers, expected=(200, _PARTIAL))
+        request = RegistryRequest("GET", path, self._store.scope, (200, _PARTIAL), headers)
         try:
             response = self._store.connection.once(request)
         except NotInRegistry as error:

@@ -36,6 +36,7 @@ _CREATED, _ACCEPTED, _NO_CONTENT = 201, 202, 204
 _SMALL_BYTES = 4 * 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
 _OCTETS = {"Content-Type": "application/octet-stream"}
+_NO_BODY = {"Content-Length": "0"}
 
 Pieces = Callable[[], Iterator[bytes]]
 
@@ -85,14 +86,8 @@ class RegistryTarget(RegistryStore):
 
     def put_manifest(self, raw: bytes, media_type: str, what: str) -> Mapping[str, str]:
         """Stores a manifest under a tag or its digest, and returns the answer's headers."""
-        request = RegistryRequest(
-            "PUT",
-            self.path("manifests", what),
-            self.scope,
-            {"Content-Type": media_type},
-            lambda: raw,
-            (_CREATED, 200),
-        )
+        path, headers = self.path("manifests", what), {"Content-Type": media_type}
+        request = RegistryRequest("PUT", path, self.scope, (_CREATED, 200), headers, lambda: raw)
         digest = digest_of(raw)
         with self.connection.send(request) as response:
             told = response.headers.get("Docker-Content-Digest")
@@ -120,13 +115,9 @@ class RegistryTarget(RegistryStore):
         A refusal is not an error: the login may have no access to the other one.
         """
         query = urlencode({"mount": digest, "from": other})
-        request = RegistryRequest(
-            "POST",
-            f"{self.path('blobs', 'uploads/')}?{query}",
-            (*self.scope, f"repository:{other}:pull"),
-            {"Content-Length": "0"},
-            expected=(_CREATED, _ACCEPTED),
-        )
+        path = f"{self.path('blobs', 'uploads/')}?{query}"
+        scope = (*self.scope, f"repository:{other}:pull")
+        request = RegistryRequest("POST", path, scope, (_CREATED, _ACCEPTED), _NO_BODY)
         try:
             with self.connection.send(request) as response:
                 if response.status == _CREATED:
@@ -181,13 +172,8 @@ class RegistryTarget(RegistryStore):
 
     def open_upload(self) -> str:
         """The location of a new upload."""
-        request = RegistryRequest(
-            "POST",
-            self.path("blobs", "uploads/"),
-            self.scope,
-            {"Content-Length": "0"},
-            expected=(_ACCEPTED,),
-        )
+        path = self.path("blobs", "uploads/")
+        request = RegistryRequest("POST", path, self.scope, (_ACCEPTED,), _NO_BODY)
         with self.connection.attempt(request) as response:
             location = response.headers.get("Location")
         if not location:
@@ -197,15 +183,12 @@ class RegistryTarget(RegistryStore):
     def finish_upload(self, location: str, digest: str, data: bytes = b"") -> None:
         """data: what has not been sent yet."""
         separator = "&" if urlsplit(location).query else "?"
-        request = RegistryRequest(
-            "PUT",
-            f"{location}{separator}{urlencode({'digest': digest})}",
-            self.scope,
-            {**_OCTETS, "Content-Length": str(len(data))},
-            lambda: data,
-            (_CREATED, _NO_CONTENT),
+        path = f"{location}{separator}{urlencode({'digest': digest})}"
+        headers = {**_OCTETS, "Content-Length": str(len(data))}
+        expected = (_CREATED, _NO_CONTENT)
+        self.once_in_upload(
+            RegistryRequest("PUT", path, self.scope, expected, headers, lambda: data)
         )
-        self.once_in_upload(request)
 
     def once_in_upload(self, request: RegistryRequest) -> Mapping[str, str]:
         """A request within an upload. If the registry has forgotten the upload, the failure is
@@ -218,9 +201,8 @@ class RegistryTarget(RegistryStore):
 
     def cancel(self, location: str) -> None:
         """Cancels an upload; otherwise it expires."""
-        request = RegistryRequest(
-            "DELETE", location, self.scope, expected=(_NO_CONTENT, 200, _ACCEPTED)
-        )
+        expected = (_NO_CONTENT, 200, _ACCEPTED)
+        request = RegistryRequest("DELETE", location, self.scope, expected)
         with suppress(ToolFailed, CredentialsRefused), self.connection.attempt(request):
             pass
 
@@ -287,7 +269,7 @@ class _Upload:
                     yield piece[left:]
 
         expected = (_ACCEPTED, _NO_CONTENT)
-        request = RegistryRequest("PATCH", location, self._target.scope, _OCTETS, body, expected)
+        request = RegistryRequest("PATCH", location, self._target.scope, expected, _OCTETS, body)
         headers = self._target.once_in_upload(request)
         if next(stream, None) is not None:  # it answered before the end: it does not want the rest
             raise Transient(f"The registry {host} closed the connection during an upload.")
@@ -298,9 +280,8 @@ class _Upload:
         """How many bytes of an interrupted upload the registry has; 0 if it starts again."""
         if self._location is None:
             return 0
-        request = RegistryRequest(
-            "GET", self._location, self._target.scope, expected=(_NO_CONTENT, 200)
-        )
+        expected = (_NO_CONTENT, 200)
+        request = RegistryRequest("GET", self._location, self._target.scope, expected)
         try:
             with self._target.connection.attempt(request) as response:
                 self._location = response.headers.get("Location") or self._location
