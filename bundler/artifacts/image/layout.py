@@ -25,6 +25,7 @@ from bundler.artifacts.image.blobs import (
     BlobStore,
     Descriptor,
     MissingBlob,
+    descriptors,
     open_regular,
     refuse_size,
 )
@@ -57,6 +58,11 @@ class Layout(BlobStore, Protocol):
     """A store that lists its images."""
 
     def index(self) -> Json: ...
+
+
+def entries_of(store: Layout) -> list[Descriptor]:
+    """The images and indexes in a store, the newest last."""
+    return descriptors(store.index().get("manifests"), store.name)
 
 
 def open_store(path: Path) -> Layout:
@@ -124,29 +130,38 @@ class LayoutFolder:
             write_synced(path / name, dump(content), _FILE_MODE)
         return LayoutFolder(path)
 
-    def add_json(self, value: Mapping[str, Any]) -> tuple[str, int]:
-        """Stores a manifest or a configuration; returns its digest and size."""
-        raw = dump(value)
+    def add_bytes(self, raw: bytes) -> tuple[str, int]:
+        """Stores a small blob; returns its digest and size."""
         digest = digest_of(raw)
-        self.add(lambda stream: stream.write(raw), lambda: digest)
+
+        def write(stream: BinaryIO) -> str:
+            stream.write(raw)
+            return digest
+
+        self._add(write)
         return digest, len(raw)
 
-    def add(self, write: Callable[[BinaryIO], object], digest: Callable[[], str]) -> None:
-        """Stores a blob whose digest is only known once it is written."""
+    def _add(self, write: Callable[[BinaryIO], str]) -> None:
+        """Stores a blob. write: returns its digest."""
         with io_errors(self.path):
             folder = _make_blobs(self.path)
             with temporary_file(folder / "blob") as (stream, beside):
-                write(stream)
-                give_name(stream, beside, self._blob(digest()), _FILE_MODE)
+                digest = write(stream)
+                give_name(stream, beside, self._blob(digest), _FILE_MODE)
 
     def add_layer(self, layer: Layer, packing: Compression) -> Written:
         written: list[Written] = []
 
-        def write(stream: BinaryIO) -> None:
+        def write(stream: BinaryIO) -> str:
             written.append(layer.write(stream.write, packing))
+            return f"sha256:{written[0].digest}"
 
-        self.add(write, lambda: f"sha256:{written[0].digest}")
+        self._add(write)
         return written[0]
+
+    def add_json(self, value: Mapping[str, Any]) -> tuple[str, int]:
+        """Stores a manifest or a configuration; returns its digest and size."""
+        return self.add_bytes(dump(value))
 
     add_config = add_json
 
@@ -158,16 +173,16 @@ class LayoutFolder:
         if self._blob(entry.digest).exists():
             return
 
-        def write(stream: BinaryIO) -> None:
+        def write(stream: BinaryIO) -> str:
             with Hashing(source.open(entry)) as blob:
                 shutil.copyfileobj(blob, stream)
                 digest = blob.whole_digest()
             if digest != entry.digest:
-                raise VerificationFailed(
-                    f"{entry.digest} in {source.name} does not match its digest."
-                )
+                what = f"{entry.digest} in {source.name} does not match its digest."
+                raise VerificationFailed(what)
+            return digest
 
-        self.add(write, lambda: entry.digest)
+        self._add(write)
 
     def take_all(self, source: Archive) -> None:
         """Copies every image of an archive."""

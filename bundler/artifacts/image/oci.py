@@ -15,11 +15,11 @@ import msgspec
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.add_layer import BaseImage, append
 from bundler.artifacts.image.archive import Archive
-from bundler.artifacts.image.blobs import REF_NAME, Descriptor, descriptor, descriptors
-from bundler.artifacts.image.image import Json
+from bundler.artifacts.image.blobs import REF_NAME, Descriptor, descriptor
 from bundler.artifacts.image.layout import (
     Layout,
     LayoutFolder,
+    entries_of,
     is_archive,
     open_store,
     replaced_folder,
@@ -52,11 +52,13 @@ class LayoutDestination(msgspec.Struct, frozen=True):
         """See `bundler.artifacts.embedding.Destination`; raises as `add_layer.append` does."""
         with _destination(self.path) as target:
             made = append(request.read_back_as(EVERY_BYTE), target, self.sources)
-            entry = _entry(made.entry, self.tag)
+            annotations = {**(made.entry.get("annotations") or {}), REF_NAME: self.tag}
+            entry = descriptor({**made.entry, "annotations": annotations}, target.name)
             request.listener.phase("Reading back")
             name = ArtifactName("layout", str(self.path), self.tag)
-            yield OciImage(target, descriptor(entry, target.name), str(name))
-            target.publish(_with_entry(target.index(), entry, self.tag))
+            yield OciImage(target, entry, str(name))
+            others = [item.raw for item in entries_of(target) if item.tag != self.tag]
+            target.publish({**target.index(), "manifests": [*others, entry.raw]})
 
     def digest(self) -> str | None:
         """The digest of the image that has the name now."""
@@ -74,34 +76,17 @@ def _destination(path: Path) -> Iterator[LayoutFolder]:
         with replaced_folder(path) as folder:
             if path.is_file():
                 with closing(Archive(path)) as archive:
-                    _refuse_docker(archive)
+                    if archive.is_docker:
+                        raise UsageError(
+                            f"{path} is a docker archive, which can only be read.",
+                            hint="Use another name for the result: --tag oci:DIR:TAG",
+                        )
                     folder.take_all(archive)
             yield folder
     else:
         yield LayoutFolder(path)
 
 
-def _refuse_docker(archive: Archive) -> None:
-    if archive.is_docker:
-        raise UsageError(
-            f"{archive.path} is a docker archive, which can only be read.",
-            hint="Use another name for the result: --tag oci:DIR:TAG",
-        )
-
-
-def _entry(made: Json, tag: str) -> Json:
-    annotations = {**(made.get("annotations") or {}), REF_NAME: tag}
-    return {**made, "annotations": annotations}
-
-
-def _with_entry(index: Json, entry: Json, tag: str) -> Json:
-    others = [
-        other.raw for other in descriptors(index.get("manifests"), "The index") if other.tag != tag
-    ]
-    return {**index, "manifests": [*others, entry]}
-
-
 def find(store: Layout, tag: str) -> Descriptor | None:
     """The image with a tag; None if there is none."""
-    entries = descriptors(store.index().get("manifests"), store.name)
-    return next((entry for entry in entries if entry.tag == tag), None)
+    return next((entry for entry in entries_of(store) if entry.tag == tag), None)

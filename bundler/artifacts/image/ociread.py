@@ -29,7 +29,7 @@ from bundler.artifacts.image.blobs import (
 from bundler.artifacts.image.compression import Allowance, Hashing, unpack
 from bundler.artifacts.image.examining import examined
 from bundler.artifacts.image.layer import OPAQUE_WHITEOUT
-from bundler.artifacts.image.layout import Layout, open_store
+from bundler.artifacts.image.layout import Layout, entries_of, open_store
 from bundler.artifacts.image.members import content_members, state_directories_in
 from bundler.artifacts.image.rootfs import RootFilesystem
 from bundler.artifacts.image.tarstream import content_of, read_tar
@@ -53,7 +53,7 @@ def architecture() -> str:
 
 def choose(store: Layout, tag: str | None) -> Descriptor:
     """The entry with a tag; without a tag, the only image, as it was updated last."""
-    entries = descriptors(store.index().get("manifests"), store.name)
+    entries = entries_of(store)
     found = [entry for entry in entries if tag is None or _is_called(entry, tag)]
     if tag is None and len({without_state(entry.tag or "") for entry in entries}) == 1:
         found = entries[-1:]

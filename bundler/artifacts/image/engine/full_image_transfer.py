@@ -22,7 +22,6 @@ from bundler.artifacts.image.blobs import (
     BlobStore,
     Descriptor,
     descriptor,
-    descriptors,
     images_of,
     manifests_of,
 )
@@ -30,7 +29,7 @@ from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.artifacts.image.engine.loading import load
 from bundler.artifacts.image.image import Json
 from bundler.artifacts.image.layer import Layer
-from bundler.artifacts.image.layout import LayoutFolder, write_archive
+from bundler.artifacts.image.layout import LayoutFolder, entries_of, write_archive
 from bundler.artifacts.image.ociread import LoadedImage, choose
 from bundler.errors import ToolFailed
 from bundler.state.manifest import RunRecord
@@ -114,7 +113,7 @@ def _documents(docker: Docker, image_id: str, folder: Path) -> LayoutFolder:
         raw = process.check(argv, env=docker.environment)
         if image.digest_of(raw) != digest:
             raise ToolFailed(f"buildx returned something other than {digest}.")
-        layout.add(lambda stream: stream.write(raw), lambda: digest)
+        layout.add_bytes(raw)
         top.setdefault("size", len(raw))
         return image.load(raw, digest)
 
@@ -136,7 +135,7 @@ def saved(engine: Engine, image_id: str) -> Iterator[BaseImage]:
         with engine.image_archive(image_id) as response, path.open("wb") as stream:
             shutil.copyfileobj(response, stream, _CHUNK_BYTES)
         with closing(Archive(path)) as archive:
-            entry, *_ = descriptors(archive.index().get("manifests"), archive.name)
+            entry, *_ = entries_of(archive)
             yield BaseImage(archive, entry)
 
 

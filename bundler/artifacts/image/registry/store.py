@@ -68,31 +68,26 @@ class RegistryStore:
             self.connection.close()
 
     def resolve(self, reference: Reference) -> Descriptor:
-        """The manifest or index behind a tag or a digest of this repository.
-
-        Raises `UsageError` if there is none.
-        """
-        try:
-            raw, media_type = self._read_manifest(reference.what)
-        except NotInRegistry as error:
+        """Like `find`, but raises `UsageError` if there is none."""
+        found = self.find(reference)
+        if found is None:
             raise UsageError(
                 f"The registry has no image {reference}.",
                 hint="List its tags: skopeo list-tags docker://" + reference.name,
-            ) from error
+            )
+        return found
+
+    def find(self, reference: Reference) -> Descriptor | None:
+        """The manifest or index behind a tag or a digest of this repository."""
+        try:
+            raw, media_type = self._read_manifest(reference.what)
+        except NotInRegistry:
+            return None
         found = descriptor(entry_of(raw, media_type), str(reference))
         if reference.digest is not None and found.digest != reference.digest:
             raise VerificationFailed(f"{reference} does not match its digest.")
         self.manifests[found.digest] = (raw, media_type)
         return found
-
-    def find(self, reference: Reference) -> Descriptor | None:
-        """Like `resolve`, but returns None if there is none."""
-        try:
-            return self.resolve(reference)
-        except UsageError as error:
-            if isinstance(error.__cause__, NotInRegistry):
-                return None
-            raise
 
     def open(self, entry: Descriptor) -> BinaryIO:
         if entry.is_index or entry.is_manifest:

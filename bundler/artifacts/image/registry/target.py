@@ -57,18 +57,15 @@ class RegistryTarget(RegistryStore):
 
     def add_layer(self, layer: Layer, packing: Compression) -> Written:
         same = [it for it in self.connection.sent if (it.layer, it.packing) == (layer, packing)]
-        same.sort(key=lambda sent: sent.repository == self.reference.repository)
-        if same and self._got(same[-1]):  # if the last one is refused, the others probably are, too
-            return same[-1].written
+        here = self.reference.repository
+        same.sort(key=lambda sent: sent.repository == here)
+        for sent in same[-1:]:  # if this one is refused, the others probably are, too
+            digest = f"sha256:{sent.written.digest}"
+            if sent.repository == here or self._mount(digest, sent.repository):
+                return sent.written
         written = self._send_layer(layer, packing)
-        sent = SentLayer(layer, packing, self.reference.repository, written)
-        self.connection.sent.append(sent)
+        self.connection.sent.append(SentLayer(layer, packing, here, written))
         return written
-
-    def _got(self, sent: SentLayer) -> bool:
-        """Whether this repository has the layer, now that another one may have handed it over."""
-        digest = f"sha256:{sent.written.digest}"
-        return sent.repository == self.reference.repository or self._mount(digest, sent.repository)
 
     def _send_layer(self, layer: Layer, packing: Compression) -> Written:
         written: list[Written] = []
