@@ -191,6 +191,7 @@ def _in_registry(
     name: ArtifactName, new: _NewTag, listener: Listener, connections: Connections | None
 ) -> Iterator[_Update]:
     from bundler.artifacts.image import registry
+    from bundler.artifacts.image.add_layer import BaseImage
     from bundler.artifacts.image.ociread import OciImage
 
     with registry.opened(name.image, listener, connections) as (repository, reference):
@@ -199,7 +200,7 @@ def _in_registry(
         old = OciImage(repository, entry, str(reference), registry.KIND)
         found = repository.find(target) if target.tag != reference.tag else None
         there = None if found is None else OciImage(repository, found, str(target), registry.KIND)
-        base = registry.BaseImage(repository, entry)
+        base = BaseImage(repository, entry)
         destination = registry.RegistryDestination(repository, (target,), (base,))
         yield _Update(old, str(reference), there, destination, str(target))
 

@@ -15,9 +15,7 @@ Of the libraries for this, oras-py set no artifact type and wrote no fallback ta
 SDK needs an engine; so it is urllib3 and the specification.
 """
 
-from bundler.artifacts.image.add_layer import BaseImage
-from bundler.artifacts.image.registry import referrers
-from bundler.artifacts.image.registry.connection import Connections, NotInRegistry, Transient
+from bundler.artifacts.image.registry.connection import Connections
 from bundler.artifacts.image.registry.embedding import (
     KIND,
     RegistryDestination,
@@ -28,22 +26,17 @@ from bundler.artifacts.image.registry.embedding import (
 )
 from bundler.artifacts.image.registry.store import RegistryStore
 from bundler.artifacts.image.registry.target import RegistryTarget
-from bundler.artifacts.reference import Reference, parse
+from bundler.artifacts.reference import parse
 
 __all__ = [
     "KIND",
-    "BaseImage",
     "Connections",
-    "NotInRegistry",
-    "Reference",
     "RegistryDestination",
     "RegistryStore",
     "RegistryTarget",
-    "Transient",
     "open_image",
     "opened",
     "parse",
     "publish",
-    "referrers",
     "source",
 ]

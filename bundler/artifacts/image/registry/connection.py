@@ -12,7 +12,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
@@ -127,17 +127,13 @@ class Connection:
         self._listener.note(f"{error.what} Trying again.")
         return True if error.wait is None else error.wait
 
-    @contextmanager
-    def send(self, request: RegistryRequest) -> Iterator[urllib3.BaseHTTPResponse]:
+    def send(self, request: RegistryRequest) -> AbstractContextManager[urllib3.BaseHTTPResponse]:
         """Sends a request with retries; its body is read within the context."""
-        with _keeping_the_line(self.patient(lambda: self.once(request))) as response:
-            yield response
+        return _keeping_the_line(self.patient(lambda: self.once(request)))
 
-    @contextmanager
-    def attempt(self, request: RegistryRequest) -> Iterator[urllib3.BaseHTTPResponse]:
+    def attempt(self, request: RegistryRequest) -> AbstractContextManager[urllib3.BaseHTTPResponse]:
         """Like `send`, but without retries; raises as `once` does."""
-        with _keeping_the_line(self.once(request)) as response:
-            yield response
+        return _keeping_the_line(self.once(request))
 
     def once(self, request: RegistryRequest) -> urllib3.BaseHTTPResponse:
         """One attempt, with a new token or other credentials if the present ones are refused. The
