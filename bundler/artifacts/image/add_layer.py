@@ -101,14 +101,14 @@ def append(
     job = _Job(request, target, before, layer)
     if not sources:
         return job.done(_onto_nothing(job))
-    if len(sources) > 1:
-        fresh = {"schemaVersion": 2, "mediaType": image.OCI_INDEX}
-        return job.done(_index(job, sources, fresh))
-    (source,) = sources
-    if source.entry.is_index:
-        return job.done(_index(job, sources, read_manifest(source.store, source.entry)))
-    (only,) = images_of(source.store, source.entry)
-    return job.done(_onto(job, source.store, only))
+    index: Json = {"schemaVersion": 2, "mediaType": image.OCI_INDEX}
+    if len(sources) == 1:
+        (source,) = sources
+        if not source.entry.is_index:
+            (only,) = images_of(source.store, source.entry)
+            return job.done(_onto(job, source.store, only))
+        index = read_manifest(source.store, source.entry)
+    return job.done(_index(job, sources, index))
 
 
 def _copied(target: BlobTarget, sources: Sequence[BaseImage]) -> Appended:
@@ -116,10 +116,8 @@ def _copied(target: BlobTarget, sources: Sequence[BaseImage]) -> Appended:
     if len(sources) != 1:
         raise UsageError("There is no state to embed.", hint="Select its project with --project.")
     (source,) = sources
-    entry = source.entry
-    copy(source.store, target, entry)
-    named = {"mediaType": entry.media_type, "digest": entry.digest, "size": entry.size}
-    return Appended({**entry.raw, **named}, {})
+    copy(source.store, target, source.entry)
+    return Appended(source.entry.raw, {})
 
 
 def _index(job: _Job, sources: Sequence[BaseImage], index: Json) -> Json:
@@ -166,8 +164,8 @@ def _onto(job: _Job, store: BlobStore, entry: Descriptor, *, platform: bool = Fa
     for kept in descriptors(manifest["layers"], entry.digest):
         take_layer(store, job.target, kept)
     packing = image.packing_of(loaded.layer_types)
-    raw = {**entry.raw, "mediaType": entry.media_type}
-    annotations = {k: v for k, v in (raw.pop("annotations", None) or {}).items() if k != REF_NAME}
+    raw = {key: value for key, value in entry.raw.items() if key != "annotations"}
+    annotations = {k: v for k, v in (entry.annotations or {}).items() if k != REF_NAME}
     if annotations:
         raw["annotations"] = annotations
     if platform:

@@ -240,12 +240,15 @@ def hides(volume: str, path: str, manifest: Manifest) -> bool:
 
 
 def hidden_states(
-    volumes: Iterable[str],
+    config: Mapping[str, Any],
     found: Mapping[str, Manifest],
     resolve: Callable[[str], str | None],
 ) -> Iterator[str]:
-    """The states that volumes hide, as messages. found: the manifests by their directories."""
-    for volume in volumes:
+    """The states that the image's volumes would hide at run time, as messages.
+
+    found: the manifests by their directories. resolve: follows the links in a path of the image.
+    """
+    for volume in volumes_of(config):
         real = resolved_volume(volume, resolve)
         for path, manifest in found.items():
             if hides(real, path, manifest):
@@ -257,12 +260,9 @@ def refuse_volumes(
     placed: Sequence[Placed],
     resolve: Callable[[str], str | None],
 ) -> None:
-    """Raises `ConfigurationError` if a volume would hide a state at run time.
-
-    resolve: follows the links in a path of the image.
-    """
+    """Raises `ConfigurationError` if there are `hidden_states`."""
     found = {item.path: item.bundle.manifest for item in placed}
-    for problem in hidden_states(volumes_of(config), found, resolve):
+    for problem in hidden_states(config, found, resolve):
         raise ConfigurationError(
             problem,
             hint="Remove that line from the Dockerfile, name a narrower directory in it, or "

@@ -240,9 +240,8 @@ class OciImage(Artifact):
         """
         config = self.image.config
         yield from image.annotation_problems(self.image.manifest, config)
-        volumes = image.volumes_of(config)
-        if volumes:
-            yield from image.hidden_states(volumes, found, self.image.tree.resolve)
+        if image.volumes_of(config):
+            yield from image.hidden_states(config, found, self.image.tree.resolve)
         if self._state_layer() is None or not image.is_untouched(config):
             yield from examined(self.image.tree, config, found)
 

@@ -81,9 +81,8 @@ class EngineImage(Artifact):
 
     def problems(self, found: Mapping[str, Manifest]) -> Iterator[str]:
         """What is wrong with the image itself, as messages. found: its manifests, by path."""
-        volumes = image.volumes_of(self._settings)
-        if volumes:
-            yield from image.hidden_states(volumes, found, self.container.resolve)
+        if image.volumes_of(self._settings):
+            yield from image.hidden_states(self._settings, found, self.container.resolve)
         if self.claims() is None:  # it was searched for states
             return
         made = self._made_diff_id() if image.is_untouched(self._settings) else None
