@@ -15,7 +15,7 @@ from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import image, registry
 from bundler.artifacts.image.layout import open_store
 from bundler.artifacts.image.ociread import choose
-from bundler.artifacts.image.registry import proxies
+from bundler.artifacts.image.registry import proxies, referrers
 from bundler.artifacts.reference import parse
 from bundler.errors import (
     ToolFailed,
@@ -450,10 +450,10 @@ def test_a_signature_lies_beside_the_image_in_the_registry(
     newer = make_bundle(tmp_path / "newer", {"K": {"state": b"newer"}})
     embed(f"{host}/signed/shop:3", newer, f"{host}/signed/shop:1")
     with registry.open_image(f"{host}/signed/shop:2") as old:
-        (kept,) = registry.referrers.contents(old.store, old.entry, signature.ARTIFACT_TYPE, 9999)
+        (kept,) = referrers.contents(old.store, old.entry, signature.ARTIFACT_TYPE, 9999)
     with registry.opened(f"{host}/signed/shop:3") as (target, reference):
         entry = target.resolve(reference)
-        registry.referrers.attach(target, entry, signature.ARTIFACT_TYPE, kept, "x/y")
+        referrers.attach(target, entry, signature.ARTIFACT_TYPE, kept, "x/y")
     other = f"docker://{host}/signed/shop:3"
     assert "does not match this artifact" in state_bundler(
         "verify", other, "--signed-by", allowed, code=1
