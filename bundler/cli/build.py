@@ -10,10 +10,10 @@ import click
 
 from bundler.cli.build_bake import build_bake
 from bundler.cli.build_docker import build_docker, places_of, refuse_relative
-from bundler.cli.build_options import BuildArguments, build_options, state_build_options
+from bundler.cli.build_options import BuildArguments, EmbedArguments
 from bundler.cli.build_wheel import allowed_files, build_wheel
 from bundler.cli.help import Grouped
-from bundler.cli.options import FILE, PATH, format_option, image_path_option, narrator
+from bundler.cli.options import FILE, PATH, format_option, image_path_option, narrator, takes
 from bundler.cli.outcome import show_verdict
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def build() -> None:
     "--pex", "pex_command", help="The pex command. Default: the project's, else the bundled one."
 )
 @format_option
-@build_options
+@takes("building", BuildArguments)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="-- [PEX ARGUMENTS]...")
 def build_pex(
     *,
@@ -115,7 +115,7 @@ def build_pex(
         refuse_below(parsed.sources, allowed_files(projects))
         refuse_old(find_pex(projects[0].interpreter.path, pex_command))
 
-    prepared = building.prepare(listener, check=check)
+    prepared = building.prepare_and_load(listener, check=check)
     command = find_pex(prepared.projects[0].interpreter.path, pex_command)
     allowed = allowed_files(prepared.projects)
     with building_pex(command, parsed, prepared.request(listener), allowed) as built:
@@ -134,9 +134,9 @@ def build_pex(
 @click.option("-o", "--output", metavar="LAYOUT[:TAG]", required=True, help="The image to write.")
 @image_path_option
 @format_option
-@state_build_options
+@takes("building", EmbedArguments)
 def build_oci(
-    base: str | None, output: str, image_path: str | None, style: str, building: BuildArguments
+    base: str | None, output: str, image_path: str | None, style: str, building: EmbedArguments
 ) -> None:
     """Add the state to an image in an OCI layout, without an engine.
 

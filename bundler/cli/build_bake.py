@@ -15,8 +15,8 @@ from bundler.cli.build_docker import (
     refuse_relative,
     wanted_places,
 )
-from bundler.cli.build_options import BuildArguments, build_options
-from bundler.cli.options import every_byte_option, format_option, narrator
+from bundler.cli.build_options import BuildArguments
+from bundler.cli.options import every_byte_option, format_option, narrator, takes
 from bundler.cli.outcome import show_verdicts
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 )
 @every_byte_option
 @format_option
-@build_options
+@takes("building", BuildArguments)
 @click.pass_context
 def build_bake(
     ctx: click.Context,
@@ -83,7 +83,7 @@ def build_bake(
             wanted = wanted_places(arguments, projects)
             foresee(arguments, engine, wanted, listener, found.inline(name))
 
-    prepared = building.prepare(listener, check=check)
+    prepared = building.prepare_and_load(listener, check=check)
     listener.phase("Building the images")
     listener.hands_over(silent=False)
     places = places_of(prepared, None)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bundler.cli.build_options import BuildArguments, build_options
+from bundler.cli.build_options import BuildArguments
 from bundler.cli.help import Grouped
-from bundler.cli.options import every_byte_option, format_option, image_path_option, narrator
+from bundler.cli.options import every_byte_option, format_option, image_path_option, narrator, takes
 from bundler.cli.outcome import show_verdict
 from bundler.errors import ConfigurationError
 
@@ -62,7 +62,7 @@ def takes_value(command: click.Command) -> dict[str, bool]:
 @image_path_option
 @every_byte_option
 @format_option
-@build_options
+@takes("building", BuildArguments)
 @click.pass_context
 def build_docker(
     ctx: click.Context,
@@ -110,7 +110,7 @@ def build_docker(
         engine_build.foresee(arguments, engine, wanted, listener, by_stdin)
 
     start = _start(arguments, listener)
-    prepared = building.prepare(listener, start=start, check=check)
+    prepared = building.prepare_and_load(listener, start=start, check=check)
     listener.phase("Building the image")
     listener.hands_over(silent=quiet)
     request = prepared.request(

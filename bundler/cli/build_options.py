@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bundler.cli import completion
 from bundler.cli.options import (
     FILE,
+    QUIET,
     ProjectArguments,
     RefreshArguments,
-    project_options,
-    quiet_option,
-    refresh_options,
-    taken_as,
-    together,
+    flag,
+    nested,
+    option,
 )
 
 if TYPE_CHECKING:
@@ -28,12 +28,28 @@ if TYPE_CHECKING:
     from bundler.workflows.pipeline import Prepared
 
 
-class LoadArguments(NamedTuple):
+@dataclass(frozen=True)
+class LoadArguments:
     """Whether and how the code location is loaded inside the finished artifact."""
 
-    load_check: bool | None
-    load_module: tuple[str, ...]
-    min_definitions: int | None
+    load_check: bool | None = option(
+        "--load-check/--no-load-check",
+        default=None,
+        help="Load the code location in the finished artifact, without network access. `build` "
+        "does so if it can run the artifact here; with --load-check the load is required, and "
+        "must find at least as many definitions as in the current artifact of that name.",
+    )
+    load_module: tuple[str, ...] = option(
+        "--load-module",
+        multiple=True,
+        metavar="MODULE[:NAME]",
+        help="What --load-check loads. Default: the module a code server would load.",
+    )
+    min_definitions: int | None = option(
+        "--min-definitions",
+        type=click.IntRange(0),
+        help="Minimum number of definitions.  [1, or as many as the older artifact has]",
+    )
 
     def add_to(self, prepared: Prepared, *, by_default: bool) -> Prepared:
         """Adds the load check that the options ask for.
@@ -86,44 +102,45 @@ class LoadArguments(NamedTuple):
         return int(is_required or (has_dagster and bool(prepared.bundles)))
 
 
-_load_options = taken_as(
-    "loading",
-    LoadArguments,
-    click.option(
-        "--load-check/--no-load-check",
-        default=None,
-        help="Load the code location in the finished artifact, without network access. `build` "
-        "does so if it can run the artifact here; with --load-check the load is required, and "
-        "must find at least as many definitions as in the current artifact of that name.",
-    ),
-    click.option(
-        "--load-module",
-        multiple=True,
-        metavar="MODULE[:NAME]",
-        help="What --load-check loads. Default: the module a code server would load.",
-    ),
-    click.option(
-        "--min-definitions",
-        type=click.IntRange(0),
-        help="Minimum number of definitions.  [1, or as many as the older artifact has]",
-    ),
-)
-
-
-class BuildArguments(NamedTuple):
+@dataclass(frozen=True)
+class EmbedArguments:
     """Options of every command that embeds state in an artifact."""
 
-    projects: ProjectArguments
-    refreshing: RefreshArguments
-    state_from: str | None
-    plan: Path | None
-    defer_from: str | None
-    pin_versioned: bool | None
-    embed_versioned: bool
-    no_guard: bool
-    environment: str | None
-    quiet: bool
-    loading: LoadArguments | None = None
+    projects: ProjectArguments = nested(ProjectArguments)
+    refreshing: RefreshArguments = nested(RefreshArguments)
+    state_from: str | None = option(
+        "--state-from",
+        shell_complete=completion.artifacts,
+        metavar="ARTIFACT",
+        help="Embed the states of this artifact, or states.tar, instead of refreshing.",
+    )
+    plan: Path | None = option(
+        "--plan",
+        type=FILE,
+        help="Ship exactly what this file of `plan --out` describes; nothing is refreshed.",
+    )
+    defer_from: str | None = option(
+        "--defer-from",
+        shell_complete=completion.artifacts,
+        metavar="ARTIFACT",
+        help="Let dbt defer to the dbt project in this artifact: its manifest is copied to "
+        "state_path.",
+    )
+    pin_versioned: bool | None = option(
+        "--pin-versioned/--no-pin-versioned",
+        default=None,
+        help="Record the store's current versions of versioned keys in the manifest.  "
+        "[if a store is configured]",
+    )
+    embed_versioned: bool = flag(
+        "--embed-versioned",
+        help="Also embed versioned keys, so that the program starts while the store is down.",
+    )
+    no_guard: bool = flag("--no-guard", help="Skip the git check. The run record says so.")
+    environment: str | None = option(
+        "--environment", help="Environment to name in the run record, such as staging."
+    )
+    quiet: bool = flag("-q", "--quiet", help=QUIET)
 
     def prepare(
         self,
@@ -131,14 +148,11 @@ class BuildArguments(NamedTuple):
         start: Path | None = None,
         replaces: Sequence[str] = (),
         check: Callable[[Sequence[Project]], None] = lambda _: None,
-        *,
-        loads: bool = True,
     ) -> Prepared:
         """Checks git and refreshes, or uses the states of `state_from` or `plan`.
 
         replaces: the artifacts that get the new states. check: raises if no build of these projects
-        can succeed, before anything is refreshed. loads: whether the result is loaded unless the
-        options say otherwise; what a plan describes is.
+        can succeed, before anything is refreshed.
         """
         from bundler.workflows.pipeline import prepare, with_baseline
 
@@ -153,12 +167,12 @@ class BuildArguments(NamedTuple):
                 options, projects, pins=self.pin_versioned, embeds=self.embed_versioned
             )
         elif options.mode or options.keys or self.embed_versioned:
-            option = "--state-from" if self.plan is None else "--plan"
+            given = "--state-from" if self.plan is None else "--plan"
             raise click.UsageError(
-                f"{option} takes all states and refreshes none: drop --refresh, --key, "
+                f"{given} takes all states and refreshes none: drop --refresh, --key, "
                 "--embed-versioned."
             )
-        prepared = prepare(
+        return prepare(
             projects,
             options,
             guarded=not self.no_guard,
@@ -170,9 +184,22 @@ class BuildArguments(NamedTuple):
             held=click.get_current_context().with_resource(ExitStack()),
             listener=listener,
         )
-        if self.loading is None:
-            return prepared
-        return self.loading.add_to(prepared, by_default=loads or bool(prepared.expected))
+
+
+@dataclass(frozen=True)
+class BuildArguments(EmbedArguments):
+    """The same, and those for loading the finished artifact."""
+
+    loading: LoadArguments = nested(LoadArguments)
+
+    def prepare_and_load(self, listener: Listener, **more: Any) -> Prepared:
+        """Like `prepare`; a load is added unless the options say otherwise."""
+        return self.loading.add_to(self.prepare(listener, **more), by_default=True)
+
+    def prepare_to_replace(self, listener: Listener, replaces: Sequence[str] = ()) -> Prepared:
+        """Like `prepare`; a load is only added if the options or a plan ask for it."""
+        prepared = self.prepare(listener, replaces=replaces)
+        return self.loading.add_to(prepared, by_default=bool(prepared.expected))
 
 
 def with_stored(
@@ -204,43 +231,3 @@ def with_stored(
 
     current = CurrentVersions(tuple(stores.values()), embeds, needed)
     return msgspec.structs.replace(options, stored=current)
-
-
-_own_build_options = taken_as(
-    "building",
-    BuildArguments,
-    click.option(
-        "--state-from",
-        shell_complete=completion.artifacts,
-        metavar="ARTIFACT",
-        help="Embed the states of this artifact, or states.tar, instead of refreshing.",
-    ),
-    click.option(
-        "--plan",
-        type=FILE,
-        help="Ship exactly what this file of `plan --out` describes; nothing is refreshed.",
-    ),
-    click.option(
-        "--defer-from",
-        shell_complete=completion.artifacts,
-        metavar="ARTIFACT",
-        help="Let dbt defer to the dbt project in this artifact: its manifest is copied to "
-        "state_path.",
-    ),
-    click.option(
-        "--pin-versioned/--no-pin-versioned",
-        default=None,
-        help="Record the store's current versions of versioned keys in the manifest.  "
-        "[if a store is configured]",
-    ),
-    click.option(
-        "--embed-versioned",
-        is_flag=True,
-        help="Also embed versioned keys, so that the program starts while the store is down.",
-    ),
-    click.option("--no-guard", is_flag=True, help="Skip the git check. The run record says so."),
-    click.option("--environment", help="Environment to name in the run record, such as staging."),
-    quiet_option,
-)
-state_build_options = together(project_options, refresh_options, _own_build_options)
-build_options = together(project_options, refresh_options, _load_options, _own_build_options)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bundler.cli.build_options import BuildArguments, build_options
+from bundler.cli.build_options import BuildArguments
 from bundler.cli.help import Grouped
-from bundler.cli.options import format_option, narrator
+from bundler.cli.options import format_option, narrator, takes
 from bundler.cli.outcome import show_verdict
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     help="Directory to write the wheel to.",
 )
 @format_option
-@build_options
+@takes("building", BuildArguments)
 def build_wheel(output: Path, style: str, building: BuildArguments) -> None:
     """Build the project's wheel with its own backend, with the state embedded.
 
@@ -50,7 +50,7 @@ def build_wheel(output: Path, style: str, building: BuildArguments) -> None:
         refuse_fifos_of_project(projects[0].root, "the build backend", listener)
 
     listener = narrator(quiet=building.quiet)
-    prepared = building.prepare(listener, check=check)
+    prepared = building.prepare_and_load(listener, check=check)
     project = prepared.projects[0]
     python, request = project.interpreter.path, prepared.request(listener)
     allowed = allowed_files([project])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from bundler.cli.build_options import BuildArguments, build_options
+from bundler.cli.build_options import BuildArguments
 from bundler.cli.help import Grouped
-from bundler.cli.options import every_byte_option, format_option, image_path_option, narrator
+from bundler.cli.options import every_byte_option, format_option, image_path_option, narrator, takes
 from bundler.cli.outcome import show_outcome
 
 
@@ -24,7 +24,7 @@ from bundler.cli.outcome import show_outcome
 @image_path_option
 @every_byte_option
 @format_option
-@build_options
+@takes("building", BuildArguments)
 def embed(
     *,
     sources: tuple[str, ...],
@@ -56,7 +56,7 @@ def embed(
     for source in sources:
         require_engine(ArtifactName.parse(source).without_asking())
     listener = narrator(quiet=building.quiet or style == "json")
-    prepared = building.prepare(listener, loads=False)
+    prepared = building.prepare_to_replace(listener)
     if not prepared.bundles:
         raise click.UsageError("There is no state to embed. Select its project with --project.")
     places = places_of(prepared, image_path)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from functools import reduce, wraps
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -30,31 +31,63 @@ MANAGEMENT_TYPES = (
     "LEGACY_CODE_SERVER_SNAPSHOTS",
 )
 
+QUIET = "Print only warnings, errors and the result."
+_WHEN = "When to fetch: always, only for keys without valid state, or never."
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 DIRECTORY = click.Path(path_type=Path, exists=True, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 PATH = click.Path(path_type=Path)
 
 
-def together(*decorators: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
-    """Applies click options so that --help lists them in this order."""
-    return lambda command: reduce(lambda found, add: add(found), reversed(decorators), command)
+def option(*names: str, **settings: Any) -> Any:
+    """A field of a group of options: `click.option` with these names and settings."""
+    return field(metadata={"option": (names, settings)})
 
 
-def taken_as(
-    parameter: str, group: Any, *options: Callable[[Any], Any]
-) -> Callable[[_Command], _Command]:
-    """Adds options to a command, which receives them as one value of the named tuple `group`."""
+def flag(*names: str, **settings: Any) -> Any:
+    return option(*names, is_flag=True, **settings)
+
+
+def nested(group: type[Any]) -> Any:
+    """A field of a group of options that is itself such a group."""
+    return field(metadata={"group": group})
+
+
+def takes(parameter: str, group: type[Any]) -> Callable[[_Command], _Command]:
+    """Adds the options of a dataclass to a command, which receives them as one value."""
 
     def decorate(command: Any) -> Any:
         @wraps(command)
         def call(*args: Any, **given: Any) -> Any:
-            values = {name: given.pop(name) for name in group._fields if name in given}
-            return command(*args, **given, **{parameter: group(**values)})
+            return command(*args, **given, **{parameter: _taken(group, given)})
 
-        return together(*options)(call)
+        for name, (names, settings) in reversed(list(_options(group))):
+            call = click.option(*names, name, **settings)(call)
+        return call
 
     return decorate
+
+
+def _options(group: type[Any]) -> Iterator[tuple[str, Any]]:
+    """The options of a group by their parameters' names, in the order of --help."""
+    for each in fields(group):
+        if "group" in each.metadata:
+            yield from _options(each.metadata["group"])
+        else:
+            yield each.name, each.metadata["option"]
+
+
+def _taken(group: type[Any], given: dict[str, Any]) -> Any:
+    """The value of a group; its options are no longer in `given`."""
+    return group(
+        **{
+            each.name: _taken(each.metadata["group"], given)
+            if "group" in each.metadata
+            else given.pop(each.name)
+            for each in fields(group)
+        }
+    )
 
 
 def one_of_formats(*names: str) -> Callable[[Any], Any]:
@@ -65,9 +98,7 @@ def one_of_formats(*names: str) -> Callable[[Any], Any]:
 
 
 format_option = one_of_formats("json")
-quiet_option = click.option(
-    "-q", "--quiet", is_flag=True, help="Print only warnings, errors and the result."
-)
+quiet_option = click.option("-q", "--quiet", is_flag=True, help=QUIET)
 every_byte_option = click.option(
     "--every-byte",
     is_flag=True,
@@ -76,12 +107,23 @@ every_byte_option = click.option(
 image_path_option = click.option("--image-path", help="Path of the state directory in the image.")
 
 
-class ProjectArguments(NamedTuple):
+@dataclass(frozen=True)
+class ProjectArguments:
     """The selected projects and their interpreter. everything: None if there is no ``--all``."""
 
-    directories: tuple[Path, ...]
-    everything: bool | None
-    python: Path | None
+    directories: tuple[Path, ...] = option(
+        "--project",
+        type=DIRECTORY,
+        multiple=True,
+        help="A project's directory (repeatable). Default: the current directory.",
+    )
+    everything: bool | None = flag("--all", help="All projects of the workspace.")
+    python: Path | None = option(
+        "--python",
+        type=PATH,
+        envvar="STATE_BUNDLER_PYTHON",
+        help="The project's interpreter. Default: the one dg and uv would use.",
+    )
 
     def find(self, listener: Listener, start: Path | None = None) -> tuple[Project, ...]:
         """Finds the projects and reports the interpreter of each."""
@@ -111,26 +153,6 @@ def _with_state(projects: tuple[Project, ...], listener: Listener) -> tuple[Proj
     return found
 
 
-project_options = taken_as(
-    "projects",
-    ProjectArguments,
-    click.option(
-        "--project",
-        "directories",
-        type=DIRECTORY,
-        multiple=True,
-        help="A project's directory (repeatable). Default: the current directory.",
-    ),
-    click.option("--all", "everything", is_flag=True, help="All projects of the workspace."),
-    click.option(
-        "--python",
-        type=PATH,
-        envvar="STATE_BUNDLER_PYTHON",
-        help="The project's interpreter. Default: the one dg and uv would use.",
-    ),
-)
-
-
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
     """A number and a unit, as in the configuration: ``30s``, ``5m``, ``24h``."""
 
@@ -148,25 +170,74 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in ne
             self.fail(f"{error.what} {error.hint}", param, ctx)
 
 
-class RefreshArguments(NamedTuple):
+@dataclass(frozen=True)
+class RefreshArguments:
     """Refresh options; None and empty values defer to the configuration."""
 
-    mode: RefreshMode | None
-    keys: tuple[str, ...]
-    management_types: tuple[ManagementType, ...]
-    timeout: float | None
-    total_timeout: float | None
-    attempts: int | None
-    jobs: int | None
-    allow_empty: tuple[str, ...]
-    allow_shrink: tuple[str, ...]
-    allow_removed: tuple[str, ...]
-    baseline: str | None
-    allow_stale: float | None
-    allow_http: tuple[str, ...]
-    image: str | None
-    in_network: str | None
-    in_python: str | None
+    mode: RefreshMode | None = option("--refresh", type=click.Choice(REFRESH_MODES), help=_WHEN)
+    keys: tuple[str, ...] = option(
+        "--key", multiple=True, shell_complete=completion.keys, help="Only this key (repeatable)."
+    )
+    management_types: tuple[ManagementType, ...] = option(
+        "--management-type",
+        multiple=True,
+        type=click.Choice(MANAGEMENT_TYPES),
+        help="Only keys of this type (repeatable).",
+    )
+    timeout: float | None = option(
+        "--timeout", type=Duration(), help="Timeout per key, including retries.  [5m]"
+    )
+    total_timeout: float | None = option(
+        "--total-timeout", type=Duration(), help="Timeout for the whole refresh.  [30m]"
+    )
+    attempts: int | None = option(
+        "--attempts", type=click.IntRange(1), help="Maximum attempts per key.  [3]"
+    )
+    jobs: int | None = option(
+        "--jobs",
+        type=click.IntRange(1),
+        help="Maximum number of keys refreshed concurrently.  [32]",
+    )
+    allow_empty: tuple[str, ...] = option(
+        "--allow-empty", multiple=True, metavar="KEY", help="Accept an empty state for KEY."
+    )
+    allow_shrink: tuple[str, ...] = option(
+        "--allow-shrink", multiple=True, metavar="KEY", help="Accept a much smaller state for KEY."
+    )
+    allow_removed: tuple[str, ...] = option(
+        "--allow-removed",
+        multiple=True,
+        metavar="KEY",
+        help="Allow KEY to exceed max-removed. Or pass the name of each removed definition.",
+    )
+    baseline: str | None = option(
+        "--baseline",
+        shell_complete=completion.artifacts,
+        metavar="ARTIFACT",
+        help="Compare with (and fall back to) its states. Default: the published states.",
+    )
+    allow_stale: float | None = option(
+        "--allow-stale",
+        type=Duration(),
+        help="If a system is unavailable, use the last good state up to this age.",
+    )
+    allow_http: tuple[str, ...] = option(
+        "--allow-http",
+        multiple=True,
+        metavar="'METHOD PATH STATUS'",
+        help="A failed request to accept; * is a wildcard.",
+    )
+    image: str | None = option(
+        "--in",
+        metavar="IMAGE",
+        help="Run the components in this image, which has the project installed.",
+    )
+    in_network: str | None = option(
+        "--in-network", metavar="NETWORK", help="Network for --in, such as host."
+    )
+    in_python: str | None = option(
+        "--in-python", metavar="PATH", help="Interpreter in the --in image.  [python]"
+    )
 
     def options(self) -> RefreshOptions:
         from bundler.project.options import KeyOptions, RefreshOptions
@@ -197,81 +268,11 @@ class RefreshArguments(NamedTuple):
         return Inside(self.image, self.in_network, self.in_python) if self.image else None
 
 
-def _mode(name: str) -> Callable[[Any], Any]:
-    return click.option(
-        name,
-        "mode",
-        type=click.Choice(REFRESH_MODES),
-        help="When to fetch: always, only for keys without valid state, or never.",
-    )
+@dataclass(frozen=True)
+class RefreshCommandArguments(RefreshArguments):
+    """`refresh --refresh` would read badly."""
 
-
-_REFRESH_OPTIONS = (
-    click.option(
-        "--key",
-        "keys",
-        multiple=True,
-        shell_complete=completion.keys,
-        help="Only this key (repeatable).",
-    ),
-    click.option(
-        "--management-type",
-        "management_types",
-        multiple=True,
-        type=click.Choice(MANAGEMENT_TYPES),
-        help="Only keys of this type (repeatable).",
-    ),
-    click.option("--timeout", type=Duration(), help="Timeout per key, including retries.  [5m]"),
-    click.option("--total-timeout", type=Duration(), help="Timeout for the whole refresh.  [30m]"),
-    click.option("--attempts", type=click.IntRange(1), help="Maximum attempts per key.  [3]"),
-    click.option(
-        "--jobs",
-        type=click.IntRange(1),
-        help="Maximum number of keys refreshed concurrently.  [32]",
-    ),
-    click.option(
-        "--allow-empty", multiple=True, metavar="KEY", help="Accept an empty state for KEY."
-    ),
-    click.option(
-        "--allow-shrink", multiple=True, metavar="KEY", help="Accept a much smaller state for KEY."
-    ),
-    click.option(
-        "--allow-removed",
-        multiple=True,
-        metavar="KEY",
-        help="Allow KEY to exceed max-removed. Or pass the name of each removed definition.",
-    ),
-    click.option(
-        "--baseline",
-        shell_complete=completion.artifacts,
-        metavar="ARTIFACT",
-        help="Compare with (and fall back to) its states. Default: the published states.",
-    ),
-    click.option(
-        "--allow-stale",
-        type=Duration(),
-        help="If a system is unavailable, use the last good state up to this age.",
-    ),
-    click.option(
-        "--allow-http",
-        multiple=True,
-        metavar="'METHOD PATH STATUS'",
-        help="A failed request to accept; * is a wildcard.",
-    ),
-    click.option(
-        "--in",
-        "image",
-        metavar="IMAGE",
-        help="Run the components in this image, which has the project installed.",
-    ),
-    click.option("--in-network", metavar="NETWORK", help="Network for --in, such as host."),
-    click.option("--in-python", metavar="PATH", help="Interpreter in the --in image.  [python]"),
-)
-refresh_options = taken_as("refreshing", RefreshArguments, _mode("--refresh"), *_REFRESH_OPTIONS)
-# `refresh --refresh` would read badly.
-refresh_command_options = taken_as(
-    "refreshing", RefreshArguments, _mode("--when"), *_REFRESH_OPTIONS
-)
+    mode: RefreshMode | None = option("--when", type=click.Choice(REFRESH_MODES), help=_WHEN)
 
 
 no_cache_option = click.option(

@@ -21,8 +21,7 @@ from bundler.cli.options import (
     RefreshArguments,
     narrator,
     one_of_formats,
-    project_options,
-    refresh_options,
+    takes,
 )
 from bundler.cli.outcome import tell_github
 from bundler.version import SCHEMA_VERSION
@@ -42,8 +41,8 @@ if TYPE_CHECKING:
     help="Show every change, not only the first ones.",
 )
 @one_of_formats("json", "markdown", "github")
-@project_options
-@refresh_options
+@takes("projects", ProjectArguments)
+@takes("refreshing", RefreshArguments)
 @click.pass_context
 def plan(
     ctx: click.Context,

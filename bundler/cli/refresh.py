@@ -16,11 +16,11 @@ from bundler.cli.options import (
     Duration,
     ProjectArguments,
     RefreshArguments,
+    RefreshCommandArguments,
     format_option,
     narrator,
-    project_options,
     quiet_option,
-    refresh_command_options,
+    takes,
     verbose_option,
 )
 from bundler.cli.store_options import (
@@ -44,8 +44,8 @@ _SHOWN_DIGEST = 12
 
 
 @click.command(cls=Grouped)
-@project_options
-@refresh_command_options
+@takes("projects", ProjectArguments)
+@takes("refreshing", RefreshCommandArguments)
 @click.option(
     "--push", is_flag=True, help="Refresh versioned keys too and push all states to the store."
 )

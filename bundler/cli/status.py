@@ -12,8 +12,16 @@ import click
 
 from bundler.cli import completion
 from bundler.cli.console import Console, age, size
-from bundler.cli.options import DIRECTORY, FILE, PATH, format_option, narrator, no_cache_option
-from bundler.cli.verify import PolicyArguments, policy_options
+from bundler.cli.options import (
+    DIRECTORY,
+    FILE,
+    PATH,
+    format_option,
+    narrator,
+    no_cache_option,
+    takes,
+)
+from bundler.cli.verify import PolicyArguments
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
@@ -47,7 +55,7 @@ Look = Callable[[], "Sequence[Holder]"]
 )
 @click.option("--python", type=PATH, help="The project's interpreter.")
 @click.option("--baseline", metavar="ARTIFACT", help="Compare with this artifact.")
-@policy_options
+@takes("demands", PolicyArguments)
 @click.option(
     "--signed-by",
     type=FILE,

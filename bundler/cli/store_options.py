@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
 from bundler.cli.console import Console, size
-from bundler.cli.options import DIRECTORY, taken_as
+from bundler.cli.options import DIRECTORY, option, takes
 
 if TYPE_CHECKING:
     from bundler.cli.documents import Pushed
@@ -25,11 +26,22 @@ _VARIABLE = "STATE_BUNDLER_STORE"
 NOWHERE = "-"
 
 
-class StoreArguments(NamedTuple):
+@dataclass(frozen=True)
+class StoreArguments:
     """The store, which an option, the environment or the project's configuration names."""
 
-    root: Path
-    url: str | None
+    url: str | None = option(
+        "--store",
+        metavar="URL",
+        envvar=_VARIABLE,
+        help="s3://, gs://, az:// or file://. Default: `store` in [tool.state-bundler].",
+    )
+    root: Path = option(
+        "--project",
+        type=DIRECTORY,
+        default=Path(),
+        help="The project that configures the store. Default: the current directory.",
+    )
 
     def address(self) -> str:
         """Its URL. Raises `ConfigurationError` if none is configured."""
@@ -44,24 +56,7 @@ class StoreArguments(NamedTuple):
         return local.author(self.root, note)
 
 
-store_options = taken_as(
-    "where",
-    StoreArguments,
-    click.option(
-        "--store",
-        "url",
-        metavar="URL",
-        envvar=_VARIABLE,
-        help="s3://, gs://, az:// or file://. Default: `store` in [tool.state-bundler].",
-    ),
-    click.option(
-        "--project",
-        "root",
-        type=DIRECTORY,
-        default=Path(),
-        help="The project that configures the store. Default: the current directory.",
-    ),
-)
+store_options = takes("where", StoreArguments)
 
 
 def url_of(url: str | None, root: Path) -> str:

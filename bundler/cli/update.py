@@ -8,9 +8,9 @@ from functools import partial
 import click
 
 from bundler.cli import completion
-from bundler.cli.build_options import BuildArguments, build_options
+from bundler.cli.build_options import BuildArguments
 from bundler.cli.help import Grouped
-from bundler.cli.options import every_byte_option, format_option, narrator
+from bundler.cli.options import every_byte_option, format_option, narrator, takes
 from bundler.cli.outcome import attempted, shown_at_the_end
 
 
@@ -22,7 +22,7 @@ from bundler.cli.outcome import attempted, shown_at_the_end
 @click.option("--in-place", is_flag=True, help="Move the image's existing tag instead.")
 @every_byte_option
 @format_option
-@build_options
+@takes("building", BuildArguments)
 def update(
     *,
     artifacts: tuple[str, ...],
@@ -66,7 +66,7 @@ def update(
                 pass
         connections = stack.enter_context(shared_connections(names))
         listener = narrator(quiet=building.quiet or style == "json")
-        prepared = building.prepare(listener, replaces=artifacts, loads=False)
+        prepared = building.prepare_to_replace(listener, replaces=artifacts)
         outcomes = stack.enter_context(shown_at_the_end(len(names), style))
         for name in names:
             outcome = attempted(

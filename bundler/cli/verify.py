@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
 from bundler.cli import completion
 from bundler.cli.console import Console, age
-from bundler.cli.options import DIRECTORY, FILE, Duration, narrator, one_of_formats, taken_as
+from bundler.cli.options import (
+    DIRECTORY,
+    FILE,
+    Duration,
+    flag,
+    narrator,
+    one_of_formats,
+    option,
+    takes,
+)
 from bundler.cli.outcome import raise_failures, show_verdict
 from bundler.system.wording import counted
 
@@ -24,19 +34,45 @@ if TYPE_CHECKING:
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,64}")
 
 
-class PolicyArguments(NamedTuple):
+@dataclass(frozen=True)
+class PolicyArguments:
     """The policy for an artifact that is intact."""
 
-    max_age: float | None
-    require: tuple[str, ...]
-    require_keys_of: tuple[Path, ...]
-    commit: str | None
-    clean: bool
-    guarded: bool
-    no_stale: bool
-    environment: str | None
-    min_entries: tuple[str, ...]
-    require_label: tuple[str, ...]
+    max_age: float | None = option(
+        "--max-age",
+        type=Duration(),
+        help="Maximum time since a state was last confirmed, such as 24h.",
+    )
+    require: tuple[str, ...] = option(
+        "--require", multiple=True, metavar="KEY", help="A key that must have a state."
+    )
+    require_keys_of: tuple[Path, ...] = option(
+        "--require-keys-of",
+        multiple=True,
+        metavar="PROJECT",
+        type=DIRECTORY,
+        help="Require every local key of this project's components.",
+    )
+    commit: str | None = option("--commit", metavar="REV", help="The commit it must be built from.")
+    clean: bool = flag("--clean", help="Require a build from a clean work tree.")
+    guarded: bool = flag("--guarded", help="Require a build that checked git for state.")
+    no_stale: bool = flag("--no-stale", help="Reject states that --allow-stale kept.")
+    environment: str | None = option(
+        "--environment", metavar="NAME", help="The environment it must be built for."
+    )
+    min_entries: tuple[str, ...] = option(
+        "--min-entries",
+        multiple=True,
+        metavar="[KEY=]N",
+        help="Minimum entries in a state's JSON, or files in other states; without KEY: in every "
+        "state. Counts volatile members, too.",
+    )
+    require_label: tuple[str, ...] = option(
+        "--require-label",
+        multiple=True,
+        metavar="NAME[=VALUE]",
+        help="A label it must have (repeatable).",
+    )
 
     def policy(self) -> Policy:
         from bundler.workflows.policy import Policy
@@ -55,48 +91,11 @@ class PolicyArguments(NamedTuple):
         )
 
 
-policy_options = taken_as(
-    "demands",
-    PolicyArguments,
-    click.option(
-        "--max-age",
-        type=Duration(),
-        help="Maximum time since a state was last confirmed, such as 24h.",
-    ),
-    click.option("--require", multiple=True, metavar="KEY", help="A key that must have a state."),
-    click.option(
-        "--require-keys-of",
-        multiple=True,
-        metavar="PROJECT",
-        type=DIRECTORY,
-        help="Require every local key of this project's components.",
-    ),
-    click.option("--commit", metavar="REV", help="The commit it must be built from."),
-    click.option("--clean", is_flag=True, help="Require a build from a clean work tree."),
-    click.option("--guarded", is_flag=True, help="Require a build that checked git for state."),
-    click.option("--no-stale", is_flag=True, help="Reject states that --allow-stale kept."),
-    click.option("--environment", metavar="NAME", help="The environment it must be built for."),
-    click.option(
-        "--min-entries",
-        multiple=True,
-        metavar="[KEY=]N",
-        help="Minimum entries in a state's JSON, or files in other states; without KEY: in every "
-        "state. Counts volatile members, too.",
-    ),
-    click.option(
-        "--require-label",
-        multiple=True,
-        metavar="NAME[=VALUE]",
-        help="A label it must have (repeatable).",
-    ),
-)
-
-
 @click.command()
 @click.argument(
     "artifacts", shell_complete=completion.artifacts, nargs=-1, required=True, metavar="ARTIFACT..."
 )
-@policy_options
+@takes("demands", PolicyArguments)
 @click.option("--signed-by", type=FILE, metavar="ALLOWED_SIGNERS", help="File of allowed signers.")
 @click.option(
     "--signature",
