@@ -31,11 +31,6 @@ if TYPE_CHECKING:
 _SHOWN_DIGEST = 12
 _NOWHERE = "-"
 _FROM_STDIN = "-"
-_TYPES = {
-    "LOCAL_FILESYSTEM": "local",
-    "VERSIONED_STATE_STORAGE": "versioned",
-    "LEGACY_CODE_SERVER_SNAPSHOTS": "legacy",
-}
 _CLEAR = "\x1b[H\x1b[2J"
 _WATCH_SECONDS = 5.0
 
@@ -241,12 +236,14 @@ def _table(console: Console, holder: Holder) -> None:
 
 
 def _row(key: KeyStatus, cross: str) -> list[str]:
+    from bundler.workflows.status import TYPES
+
     refresh = key.refresh
     return [
         f"{cross} {key.key}" if key.problem else key.key,
-        _TYPES[key.management_type],
+        TYPES[key.management_type],
         age(refresh.fetched if refresh else None),
-        age(refresh.confirmed if refresh else None) + (" stale" * bool(refresh and refresh.stale)),
+        age(refresh.confirmed if refresh else None) + (" stale" * key.is_stale),
         _NOWHERE if key.size is None else size(key.size),
         (key.digest or key.version or _NOWHERE)[:_SHOWN_DIGEST],
     ]

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from bundler.workflows.policy import Breach, Policy
 
 PROJECT = "project"
+TYPES: Mapping[ManagementType, str] = {
+    "LOCAL_FILESYSTEM": "local",
+    "VERSIONED_STATE_STORAGE": "versioned",
+    "LEGACY_CODE_SERVER_SNAPSHOTS": "legacy",
+}
 _MISMATCH = "does not match its manifest"
 # Only the manifests of these are read: their bytes are elsewhere.
 _ELSEWHERE = ("docker", "registry", "store")
@@ -51,6 +56,20 @@ class KeyStatus(msgspec.Struct, frozen=True):
     refresh: KeyRefresh | None = None
     users: tuple[str, ...] = ()
     problem: str = ""
+
+    @property
+    def confirmed(self) -> str | None:
+        """When the external system was last asked for it, if that is known."""
+        return (self.refresh.confirmed or self.refresh.fetched) if self.refresh else None
+
+    @property
+    def is_stale(self) -> bool:
+        return self.refresh is not None and self.refresh.stale
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it is a local key without a state."""
+        return self.size is None and self.management_type == "LOCAL_FILESYSTEM"
 
 
 class Moment(msgspec.Struct, frozen=True):
@@ -92,6 +111,11 @@ class Holder(msgspec.Struct, frozen=True):
     def size(self) -> int:
         """All states together, in bytes."""
         return sum(key.size or 0 for key in self.keys)
+
+    @property
+    def confirmed(self) -> str | None:
+        """When the oldest state was confirmed, if any says so."""
+        return min(filter(None, (key.confirmed for key in self.keys)), default=None)
 
 
 class Demands(msgspec.Struct, frozen=True):
@@ -271,10 +295,12 @@ def _of_sources(name: str, sources: Sequence[Found], baseline: str | None) -> Ho
         for key, users in _users(source.components).items():
             missing = KeyStatus(source.place, key, users[0].management_type)
             status = keys.get((source.place, key)) or known.get(key, missing)
-            told = tuple(dict.fromkeys((*status.users, *map(_told, users))))
+            told = (user.location or user.kind for user in users)  # where it is declared
             refused = next((user.refused.what for user in users if user.refused), "")
             problem = refused or status.problem
-            keys[source.place, key] = msgspec.structs.replace(status, users=told, problem=problem)
+            keys[source.place, key] = msgspec.structs.replace(
+                status, users=tuple(dict.fromkeys((*status.users, *told))), problem=problem
+            )
     return Holder(
         name,
         PROJECT,
@@ -291,11 +317,6 @@ def _users(components: Sequence[Component]) -> dict[str, list[Component]]:
     for component in components:
         by_key.setdefault(component.key, []).append(component)
     return by_key
-
-
-def _told(component: Component) -> str:
-    """Where the component is declared; its class, if that is unknown."""
-    return component.location or component.kind
 
 
 def _since(baseline: Artifact | None, artifact: Artifact) -> Difference | None:

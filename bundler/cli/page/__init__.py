@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bundler.cli.page.history import history
 from bundler.cli.page.markup import Html, Markup, element, joined, text, void
 from bundler.cli.page.sections import filters, fleet, section
 from bundler.cli.page.tables import ago
-from bundler.cli.page.values import Now, amount, labels
+from bundler.cli.page.values import Now, labels
+from bundler.system.wording import size
 from bundler.version import __version__
 from bundler.workflows.status import Holder
 
@@ -40,7 +40,11 @@ def page(holders: Sequence[Holder], now: float, *, title: str = "") -> str:
         element("style", Markup(style)),
     )
     body = joined(
-        element("header", _heading(heading, holders, clock)),
+        element(
+            "header",
+            element("h1", text(heading)),
+            element("dl", *_figures(holders, clock), class_="figures"),
+        ),
         element("main", *_main(holders, clock)),
         element("footer", text(f"state-bundler {__version__}, {clock.iso}")),
         element("script", Markup(script)),
@@ -61,41 +65,26 @@ def _hash(content: str) -> str:
 def _title(holders: Sequence[Holder]) -> str:
     if len(holders) == 1:
         return f"State of {labels([holders[0].name])[holders[0].name]}"
-    return f"State of {len(holders)} {_kinds(holders)}"
-
-
-def _kinds(holders: Iterable[Holder]) -> str:
-    return "projects" if all(item.kind == "project" for item in holders) else "artifacts"
-
-
-def _heading(heading: str, holders: Sequence[Holder], now: Now) -> Html:
-    return joined(
-        element("h1", text(heading)),
-        element("dl", *_figures(holders, now), class_="figures"),
-    )
+    kinds = "projects" if all(item.kind == "project" for item in holders) else "artifacts"
+    return f"State of {len(holders)} {kinds}"
 
 
 def _figures(holders: Sequence[Holder], now: Now) -> Iterator[Html]:
     """The key figures at the top of the page."""
     keys = [key for holder in holders for key in holder.keys]
     failed = [holder for holder in holders if holder.failure is not None]
-    moments = [
-        key.refresh.confirmed or key.refresh.fetched
-        for key in keys
-        if key.refresh and (key.refresh.confirmed or key.refresh.fetched)
-    ]
-    stale = sum(bool(key.refresh and key.refresh.stale) for key in keys)
-    missing = sum(key.size is None and key.management_type == "LOCAL_FILESYSTEM" for key in keys)
+    oldest = min(filter(None, (holder.confirmed for holder in holders)), default=None)
     yield _figure("keys", str(len(keys)))
-    yield _figure("size", amount(sum(holder.size for holder in holders)))
-    if moments:
-        yield _figure("oldest confirmed", ago(min(filter(None, moments)), now))
+    yield _figure("size", size(sum(holder.size for holder in holders)))
+    if oldest:
+        yield _figure("oldest confirmed", ago(oldest, now))
     if len(holders) > 1:
-        yield _figure("different contents", str(len(_contents(holders))))
+        contents = {tuple(sorted(it.contents.values())) for it in holders if it.contents}
+        yield _figure("different contents", str(len(contents)))
     alarms = {
         "findings": sum(len(holder.breaches) for holder in failed),
-        "stale": stale,
-        "without state": missing,
+        "stale": sum(key.is_stale for key in keys),
+        "without state": sum(key.is_missing for key in keys),
         "altered": sum(bool(holder.keys) and not holder.breaches for holder in failed),
         "unreadable": sum(not holder.keys for holder in failed),
     }
@@ -108,15 +97,6 @@ def _figure(name: str, value: str | Html, *, alarm: bool = False) -> Html:
     shown = text(value) if isinstance(value, str) else value
     parts = joined(element("dt", text(name)), element("dd", shown))
     return element("div", parts, class_="alarm" if alarm else "")
-
-
-def _contents(holders: Sequence[Holder]) -> dict[str, list[str]]:
-    """The names of the holders, by content."""
-    found: dict[str, list[str]] = defaultdict(list)
-    for holder in holders:
-        if holder.contents:
-            found[" ".join(sorted(holder.contents.values()))].append(holder.name)
-    return found
 
 
 def _main(holders: Sequence[Holder], now: Now) -> Iterator[Html]:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from bundler.cli.page.markup import Html, element, joined, text
 from bundler.workflows.status import Holder, KeyStatus
 
-_LOCAL = "LOCAL_FILESYSTEM"
-
 
 @dataclass(frozen=True)
 class Badge:
@@ -29,13 +27,13 @@ ATTENTION = "needs attention"
 
 def of_key(key: KeyStatus, holder: Holder) -> Iterator[Badge]:
     """Whether the key's state is the one that its manifest names, and what else is wrong."""
-    if key.size is None and key.management_type == _LOCAL:
+    if key.is_missing:
         yield _NO_STATE
     if key.problem:
         yield Badge("problem", "alarm", key.problem)
     elif key.size is not None:
         yield VERIFIED if holder.verified else NOT_VERIFIED
-    if key.refresh and key.refresh.stale:
+    if key.is_stale:
         yield _STALE
     for breach in holder.breaches:
         if breach.key == key.key:
@@ -52,9 +50,9 @@ def of_holder(holder: Holder) -> Iterator[Badge]:
         yield Badge("altered" if holder.keys else "unreadable", "alarm", holder.failure.what)
     for rule in dict.fromkeys(breach.rule for breach in holder.breaches):
         yield Badge(rule, "alarm", " ".join(b.what for b in holder.breaches if b.rule == rule))
-    if any(key.size is None and key.management_type == _LOCAL for key in holder.keys):
+    if any(key.is_missing for key in holder.keys):
         yield _NO_STATE
-    if any(key.refresh and key.refresh.stale for key in holder.keys):
+    if any(key.is_stale for key in holder.keys):
         yield _STALE
     build = holder.record.build if holder.record else None
     if build and build.dirty:

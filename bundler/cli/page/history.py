@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from bundler.cli.page.markup import Html, element, text, void
 from bundler.cli.page.tables import NOTHING, Cell, Row, age_cell, table
-from bundler.cli.page.values import Now, amount
+from bundler.cli.page.values import Now
 from bundler.system.times import seconds_of
+from bundler.system.wording import size
 from bundler.workflows.status import Holder, Moment
 
 _WIDTH, _HEIGHT, _MARGIN = 120.0, 28.0, 3.0
@@ -54,7 +55,7 @@ def _cells(key: str, moments: Sequence[Moment], now: Now) -> Iterator[Cell]:
     yield Cell(text(len(moments)), len(moments), kind="number")
     yield age_cell(moments[0].at, now)
     yield age_cell(moments[-1].at, now)
-    yield _line_cell([(moment, moment.size) for moment in moments], amount)
+    yield _line_cell([(moment, moment.size) for moment in moments], size)
     counted = [(moment, moment.entries) for moment in moments if moment.entries is not None]
     yield _line_cell(counted, str) if len(counted) > 1 else NOTHING
 

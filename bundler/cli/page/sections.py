@@ -7,19 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from bundler.artifacts.diff import Difference, KeyDifference
 from bundler.cli.page import health
 from bundler.cli.page.markup import Html, element, joined, text, void
-from bundler.cli.page.tables import NOTHING, Cell, Row, age_cell, table
-from bundler.cli.page.values import Now, amount
-from bundler.workflows.status import Holder, KeyStatus
+from bundler.cli.page.tables import NOTHING, Cell, Row, age_cell, size_cell, table
+from bundler.cli.page.values import Now
+from bundler.system.wording import size
+from bundler.workflows.status import TYPES, Holder, KeyStatus
 
 _SHOWN_DIGEST = 12
 _SHOWN_COMMIT = 8
 _MOST_FILES = 20
 _SIGNS = {"added": "+", "removed": "\N{MINUS SIGN}", "changed": "~", "volatile": "≈"}
-_TYPES = {
-    "LOCAL_FILESYSTEM": "local",
-    "VERSIONED_STATE_STORAGE": "versioned",
-    "LEGACY_CODE_SERVER_SNAPSHOTS": "legacy",
-}
 
 
 def filters(holders: Sequence[Holder]) -> Html:
@@ -44,7 +40,7 @@ def filters(holders: Sequence[Holder]) -> Html:
 def fleet(holders: Sequence[Holder], named: Mapping[str, str], now: Now) -> Html:
     """The overview table of all holders."""
     largest = max((holder.size for holder in holders), default=0) or 1
-    oldest = max((_oldest(holder, now) for holder in holders), default=0.0) or 1.0
+    oldest = max((_age(holder, now) for holder in holders), default=0.0) or 1.0
     rows = [
         Row((_link(named[holder.name], number), *_fleet_cells(holder, now, largest, oldest)))
         for number, holder in enumerate(holders)
@@ -66,14 +62,12 @@ def _fleet_cells(holder: Holder, now: Now, largest: int, oldest: float) -> Itera
     if not holder.keys:
         yield from (NOTHING,) * 6
         return
-    age = _oldest(holder, now)
     content = " ".join(value[:_SHOWN_DIGEST] for value in (holder.contents or {}).values())
-    moments = list(_moments(holder))
     built = _built(holder)
     yield Cell(text(holder.kind), holder.kind)
     yield Cell(text(len(holder.keys)), len(holder.keys), kind="number")
-    yield Cell(text(amount(holder.size)), holder.size, holder.size / largest, "number")
-    yield age_cell(min(moments), now, age / oldest) if moments else NOTHING
+    yield size_cell(holder.size, largest)
+    yield age_cell(holder.confirmed, now, oldest)
     yield Cell(text(built), built) if built else NOTHING
     yield Cell(element("code", text(content), class_="digest"), content) if content else NOTHING
 
@@ -150,7 +144,7 @@ def _failure(holder: Holder) -> Html:
 
 def _keys(holder: Holder, now: Now) -> Html:
     largest = max((key.size or 0 for key in holder.keys), default=0) or 1
-    oldest = max((_age(key, now) or 0.0 for key in holder.keys), default=0.0) or 1.0
+    oldest = _age(holder, now) or 1.0
     since = holder.since
     used = any(key.users for key in holder.keys)
     names = ["Key", "Health", "Type", "Fetched", "Confirmed", "Size", "Digest"]
@@ -162,7 +156,8 @@ def _keys(holder: Holder, now: Now) -> Html:
         if since is not None:
             cells.append(_change_cell(since.of(key.key, key.directory)))
         if used:
-            cells.append(Cell(_lines(key.users), " ".join(key.users)))
+            users = (element("span", text(user), class_="user") for user in key.users)
+            cells.append(Cell(joined(*users), " ".join(key.users)))
         rows.append(Row(tuple(cells), health.words(found)))
     return table(names, rows, "keys")
 
@@ -172,19 +167,12 @@ def _key_cells(
 ) -> Iterator[Cell]:
     yield Cell(element("code", text(key.key)), key.key)
     yield Cell(health.badges(found), health.words(found)) if found else NOTHING
-    kind = _TYPES[key.management_type]
+    kind = TYPES[key.management_type]
     yield Cell(element("span", text(kind), title=key.management_type), kind)
     fetched = key.refresh.fetched if key.refresh else None
-    yield age_cell(fetched, now) if fetched else NOTHING
-    confirmed, age = _confirmed(key), _age(key, now)
-    if confirmed and age is not None:
-        yield age_cell(confirmed, now, age / oldest)
-    else:
-        yield NOTHING
-    if key.size is not None:
-        yield Cell(text(amount(key.size)), key.size, key.size / largest, "number")
-    else:
-        yield NOTHING
+    yield age_cell(fetched, now)
+    yield age_cell(key.confirmed, now, oldest)
+    yield NOTHING if key.size is None else size_cell(key.size, largest)
     whole = key.digest or key.version or ""
     shown = whole[:_SHOWN_DIGEST]
     digest = element("code", text(shown), title=whole, class_="digest")
@@ -226,27 +214,11 @@ def _change(key: KeyDifference) -> Html:
 
 
 def _sizes(key: KeyDifference) -> str:
-    shown = [amount(value) if isinstance(value, int) else str(value or "nothing") for value in
-             (key.before, key.after)]  # fmt: skip
-    return shown[0] if shown[0] == shown[1] else f"{shown[0]} → {shown[1]}"
+    values = (key.before, key.after)
+    shown = [size(it) if isinstance(it, int) else str(it or "nothing") for it in values]
+    return " → ".join(dict.fromkeys(shown))
 
 
-def _lines(lines: Sequence[str]) -> Html:
-    return joined(*(element("span", text(line), class_="user") for line in lines))
-
-
-def _confirmed(key: KeyStatus) -> str | None:
-    return (key.refresh.confirmed or key.refresh.fetched) if key.refresh else None
-
-
-def _age(key: KeyStatus, now: Now) -> float | None:
-    confirmed = _confirmed(key)
-    return None if confirmed is None else now.since(confirmed)
-
-
-def _moments(holder: Holder) -> Iterator[str]:
-    yield from (moment for key in holder.keys if (moment := _confirmed(key)) is not None)
-
-
-def _oldest(holder: Holder, now: Now) -> float:
-    return max(map(now.since, _moments(holder)), default=0.0)
+def _age(holder: Holder, now: Now) -> float:
+    """Of its oldest state, in seconds."""
+    return now.since(holder.confirmed) if holder.confirmed else 0.0

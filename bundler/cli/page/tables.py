@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bundler.cli.page.markup import Html, element, joined, text
 from bundler.cli.page.values import Now, passed
+from bundler.system.wording import size
 
 NO_VALUE = -1.0
 
@@ -38,7 +39,8 @@ def table(names: Sequence[str], rows: Sequence[Row], kind: str) -> Html:
     kept = [
         index for index, _ in enumerate(names) if any(row.cells[index] != NOTHING for row in rows)
     ]
-    head = element("tr", *(element("th", _sorter(names[index]), scope="col") for index in kept))
+    sorters = (element("button", text(names[index]), type="button") for index in kept)
+    head = element("tr", *(element("th", sorter, scope="col") for sorter in sorters))
     body = [
         element(
             "tr", *(_cell(names[index], row.cells[index]) for index in kept), data_health=row.health
@@ -47,10 +49,6 @@ def table(names: Sequence[str], rows: Sequence[Row], kind: str) -> Html:
     ]
     parts = (element("thead", head), element("tbody", *body))
     return element("div", element("table", *parts, class_=kind), class_="scroll")
-
-
-def _sorter(name: str) -> Html:
-    return element("button", text(name), type="button")
 
 
 def _cell(name: str, cell: Cell) -> Html:
@@ -71,9 +69,17 @@ def _bar(share: float) -> Html:
     )  # fmt: skip
 
 
-def age_cell(moment: str, now: Now, share: float | None = None) -> Cell:
-    """A time, sorted by its age."""
-    return Cell(ago(moment, now), now.since(moment), share, "number")
+def age_cell(moment: str | None, now: Now, oldest: float | None = None) -> Cell:
+    """A time, sorted by its age. oldest: the age of the column's oldest, for a bar."""
+    if moment is None:
+        return NOTHING
+    age = now.since(moment)
+    return Cell(ago(moment, now), age, age / oldest if oldest else None, "number")
+
+
+def size_cell(count: int, largest: int) -> Cell:
+    """A size in bytes, with a bar."""
+    return Cell(text(size(count)), count, count / largest, "number")
 
 
 def ago(moment: str, now: Now) -> Html:

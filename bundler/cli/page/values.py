@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 from bundler.system.times import rfc3339, seconds_of
 
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-_STEP = 1024
 # An absolute path, after the name of a transport if there is one.
 _ABSOLUTE = re.compile(r"(?P<transport>[a-z-]+:)?(?P<path>/[^/].*)")
 
@@ -27,14 +25,6 @@ class Now:
     def since(self, moment: str) -> float:
         """The age of an RFC 3339 time in seconds; at least 0."""
         return max(0.0, self.seconds - seconds_of(moment))
-
-
-def amount(count: int) -> str:
-    """A human-readable size in bytes."""
-    value, unit = float(count), 0
-    while value >= _STEP and unit < len(_UNITS) - 1:
-        value, unit = value / _STEP, unit + 1
-    return f"{value:.0f} {_UNITS[unit]}" if not unit else f"{value:.1f} {_UNITS[unit]}"
 
 
 def passed(moment: str, now: Now) -> str:
