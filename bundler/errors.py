@@ -33,18 +33,20 @@ class BundlerError(Exception):
 
     exit_code: ClassVar[int]
     title: ClassVar[str]
-    where = ""
-    why = ""
     conclusion = ""
     log = ""
     headline = ""
     details: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
-    def __init__(self, what: str, *, hint: str = "", key: str | None = None) -> None:
+    def __init__(
+        self, what: str, *, hint: str = "", key: str | None = None, why: str = "", where: str = ""
+    ) -> None:
         super().__init__(what)
         self.what = what
         self.hint = hint
         self.key = key
+        self.why = why
+        self.where = where
         self.problem = what
 
     @classmethod

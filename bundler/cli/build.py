@@ -37,14 +37,13 @@ class _BuildGroup(click.Group):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        params = ctx.params
-        if params.pop("each"):
+        given = ctx.params
+        if given["each"]:
             from bundler.cli.build_all import build_all
 
-            return ctx.exit(build_all(ctx.meta[_REST], **params))
-        if any(value is not None for value in params.values()):
+            return ctx.exit(build_all(ctx.meta[_REST], given["workers"], given["report"]))
+        if given["workers"] is not None or given["report"] is not None:
             raise click.UsageError("--workers and --report require --each, before the kind.")
-        ctx.params = {}
         return super().invoke(ctx)
 
 
@@ -58,7 +57,7 @@ class _BuildGroup(click.Group):
     type=FILE,
     help="Write a JSON report of --each.",
 )
-def build() -> None:
+def build(**_: object) -> None:
     """Check git, refresh, build, embed and verify. Any failure leaves no artifact behind.
 
     With --each, the rest of the command line runs once per project, in the project's directory.

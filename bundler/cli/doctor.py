@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,8 +15,7 @@ from bundler.cli.options import DIRECTORY, PATH, format_option, narrator, no_cac
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
-    from bundler.errors import Findings
-    from bundler.setup.doctor import Examined, Finding
+    from bundler.setup.doctor import Examined
 
 
 @click.command()
@@ -62,14 +62,18 @@ def doctor(
 
         click.echo(as_json({"include": entries(project)}))
         return
+    from bundler.setup.doctor import examine
+
     roots = _roots(project)
     is_alone = len(roots) == 1
-    asked = _Asked(python, reach, not no_cache, shows=is_alone and style == "text")
+    ask = partial(examine, python=python, reaches=reach, is_cached=not no_cache)
+    shows = is_alone and style == "text"
     stateless = () if is_alone else _stateless(roots)
     if fix:
-        _fix(project, [root for root in roots if root not in stateless], asked)
+        _fix(project, [root for root in roots if root not in stateless], python)
     reports = {
-        root: _without_state() if root in stateless else _report(root, asked) for root in roots
+        root: _without_state() if root in stateless else _report(root, ask, shows=shows)
+        for root in roots
     }
     if style == "text" and not is_alone:
         _show_together(project.resolve(), reports)
@@ -108,22 +112,37 @@ def _without_state() -> list[Examined]:
     return [Examined("components", (Finding("ok", what, is_stateless=True),))]
 
 
-class _Asked(NamedTuple):
-    """The options that apply to all projects. shows: each check as soon as it finishes."""
+def _report(
+    root: Path, ask: Callable[..., Iterable[Examined]], *, shows: bool
+) -> Sequence[Examined]:
+    """Runs all checks; one that takes longer than a second is announced on stderr.
 
-    python: Path | None
-    reaches: bool
-    is_cached: bool
-    shows: bool
-
-
-def _report(root: Path, asked: _Asked) -> list[Examined]:
-    if not asked.shows:
-        return list(_announced(root, asked))
-    console = Console(sys.stdout)
-    if root != Path.cwd():
+    shows: each check as soon as it finishes; failures are shown at the end.
+    """
+    console, listener, examined = Console(sys.stdout), narrator(), list["Examined"]()
+    if shows and root != Path.cwd():
         console.line(console.styled(str(root), "bold", "cyan"))
-    return _examine(root, asked, console)
+    try:
+        for check in ask(root, begins=listener.working):
+            examined.append(check)
+            if shows and check.findings:
+                _show(console, check)
+    finally:
+        listener.working("")
+    return examined
+
+
+def _show(console: Console, check: Examined) -> None:
+    from bundler.cli.doctor_workspace import show_finding, sign
+
+    failed = any(finding.grade == "fail" for finding in check.findings)
+    mark = f"{sign(console, 'fail')} " if failed else ""
+    console.line(mark + console.styled(check.title, "bold"))
+    before = None
+    for finding in check.findings:
+        # A shared reason is only printed with the first finding.
+        show_finding(console, finding, why=finding.why != before)
+        before = finding.why
 
 
 def _show_together(home: Path, reports: Mapping[Path, Sequence[Examined]]) -> None:
@@ -133,51 +152,19 @@ def _show_together(home: Path, reports: Mapping[Path, Sequence[Examined]]) -> No
     show(Console(sys.stdout), home, reports, unnamed(home, list(reports)))
 
 
-def _announced(root: Path, asked: _Asked) -> Iterator[Examined]:
-    """The findings; a check that takes longer than a second is announced on stderr."""
-    from bundler.setup.doctor import examine
-
-    listener = narrator()
-    try:
-        yield from examine(
-            root,
-            python=asked.python,
-            reaches=asked.reaches,
-            is_cached=asked.is_cached,
-            begins=listener.working,
-        )
-    finally:
-        listener.working("")
-
-
-def _examine(root: Path, asked: _Asked, console: Console) -> list[Examined]:
-    """Runs all checks and shows each one as soon as it finishes; failures are shown at the end."""
-    from bundler.cli.doctor_workspace import show_finding, sign
-
-    examined = []
-    for check in _announced(root, asked):
-        examined.append(check)
-        if check.findings:
-            failed = any(finding.grade == "fail" for finding in check.findings)
-            mark = f"{sign(console, 'fail')} " if failed else ""
-            console.line(mark + console.styled(check.title, "bold"))
-            before = None
-            for finding in check.findings:
-                # A shared reason is only printed with the first finding.
-                show_finding(console, finding, why=finding.why != before)
-                before = finding.why
-    return examined
-
-
 def _conclude(home: Path, reports: Mapping[Path, Sequence[Examined]]) -> None:
     """Says how many findings there are, and raises the failures among them."""
     from bundler.cli.ci import annotation, system
     from bundler.cli.doctor_workspace import distinct
-    from bundler.errors import raise_all
+    from bundler.errors import Findings, raise_all
     from bundler.setup.doctor.printed import command
 
     console, found = Console(sys.stderr), list(distinct(reports))
-    failures = [as_error(it) for it in found if it.grade == "fail"]
+    failures = [
+        Findings(it.what, hint=it.fix, why=it.why, where=it.where)
+        for it in found
+        if it.grade == "fail"
+    ]
     warnings = [it for it in found if it.grade == "warn"]
     for it in warnings:
         if line := annotation(system(), "warning", it.what, it.where):
@@ -190,15 +177,7 @@ def _conclude(home: Path, reports: Mapping[Path, Sequence[Examined]]) -> None:
     console.paragraph(said)
 
 
-def as_error(finding: Finding) -> Findings:
-    from bundler.errors import Findings
-
-    error = Findings(finding.what, hint=finding.fix)
-    error.why, error.where = finding.why, finding.where
-    return error
-
-
-def _fix(home: Path, roots: Sequence[Path], asked: _Asked) -> None:
+def _fix(home: Path, roots: Sequence[Path], python: Path | None) -> None:
     from bundler.project.survey import Together, survey
     from bundler.setup.doctor import fixes
     from bundler.setup.file_edits import apply, diff
@@ -206,7 +185,7 @@ def _fix(home: Path, roots: Sequence[Path], asked: _Asked) -> None:
     listener = narrator()
     try:
         together = Together(home.resolve(), tuple(roots))
-        edits = fixes(together, python=asked.python, begins=listener.working)
+        edits = fixes(together, python=python, begins=listener.working)
     finally:
         listener.working("")
     for line in diff(edits, survey(home).outer):

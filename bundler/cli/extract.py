@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from bundler.cli import completion
-from bundler.cli.console import Console, size
+from bundler.cli.console import Console
 from bundler.cli.options import format_option, narrator
-from bundler.system.wording import counted
+from bundler.cli.outcome import content
 
 if TYPE_CHECKING:
     from bundler.artifacts.extract import Extracted
@@ -55,8 +55,4 @@ def show_extracted(found: Sequence[Extracted], style: str) -> None:
         return
     console = Console(sys.stdout)
     for item in found:
-        console.line(
-            f"{item.target}: {counted(len(item.manifest.states), 'state')}, "
-            f"{size(item.manifest.size)}, "
-            f"content {item.manifest.content_digest[:12]}"
-        )
+        console.line(f"{item.target}: {content(item.manifest)}")

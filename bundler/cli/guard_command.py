@@ -268,9 +268,7 @@ def _show(findings: Sequence[GuardFinding]) -> None:
         if finding.grade == "warn":
             console.warning(finding.what, why, fix)
         else:
-            error = Findings(finding.what, hint=fix)
-            error.why = why
-            console.failure(error)
+            console.failure(Findings(finding.what, hint=fix, why=why))
     failures = sum(finding.grade == "fail" for finding in findings)
     if failures > 1:
         console.line(f"{failures} findings; exit code {Findings.exit_code}.")

@@ -14,7 +14,6 @@ from bundler.cli.options import DIRECTORY, format_option
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
-    from bundler.errors import BundlerError
     from bundler.project.survey import Survey
     from bundler.setup.file_edits import FileEdit
 
@@ -79,7 +78,8 @@ def init(
         found, edits = _planned(project, yes=yes, remove=remove, without=without, registry=registry)
         changes += (_change(edit, found[0].outer) for edit in edits)
         if style == "text":
-            _show_diff(changes)
+            for line in (line for change in changes for line in change.diff.split("\n")):
+                click.secho(line, fg=_COLOURS.get(line[:1]))
         accepted = not edits or _applied(found, edits, yes=yes, remove=remove)
     if style == "json":
         from bundler.cli import documents
@@ -89,11 +89,14 @@ def init(
     sys.exit(0 if accepted else 1)
 
 
+Action = Literal["created", "changed", "removed"]
+
+
 class FileChange(NamedTuple):
     """What happens to a file. why: a message for each reason. diff: empty for a program."""
 
     path: str
-    action: Literal["created", "changed", "removed"]
+    action: Action
     why: tuple[str, ...] = ()
     diff: str = ""
 
@@ -102,6 +105,8 @@ def _planned(
     project: Path, *, yes: bool, remove: bool, without: tuple[str, ...], registry: str | None
 ) -> tuple[Sequence[Survey], Sequence[FileEdit]]:
     """The projects and the edits for them. Says so if there are none."""
+    from bundler.errors import ConfigurationError
+    from bundler.project.no_project import way_out
     from bundler.setup.init import chosen, plan
 
     found = chosen(project)
@@ -113,7 +118,9 @@ def _planned(
     edits = plan(*found, without=without, remove=remove)
     is_somewhere = any(each.pyproject or each.dagster or each.classic_dbt for each in found)
     if not is_somewhere and not (remove and edits):
-        raise _nothing_here(found[0].root)
+        root = found[0].root
+        what = f"{root} has neither pyproject.toml nor dg.toml: nothing to configure."
+        raise ConfigurationError(what, hint=way_out(root, ()))
     if not edits:
         click.echo("Nothing to undo." if remove else "Nothing to change.", err=True)
     return found, edits
@@ -123,16 +130,10 @@ def _change(edit: FileEdit, outer: Path) -> FileChange:
     from bundler.setup.file_edits import diff
 
     path = edit.path.relative_to(outer).as_posix()
-    if edit.before is None:
-        return FileChange(path, "created", edit.why, "\n".join(diff([edit], outer)))
-    action: Literal["changed", "removed"] = "removed" if edit.after is None else "changed"
+    action: Action = "created" if edit.before is None else "changed"
+    if edit.after is None:
+        action = "removed"
     return FileChange(path, action, edit.why, "\n".join(diff([edit], outer)))
-
-
-def _show_diff(changes: Sequence[FileChange]) -> None:
-    for change in changes:
-        for line in change.diff.split("\n"):
-            click.secho(line, fg=_COLOURS.get(line[:1]))
 
 
 def _applied(
@@ -174,16 +175,6 @@ def _registry(found: Sequence[Survey], *, ask: bool) -> str:
         return default
     answer = click.prompt("Where does CI push the images?", default=default, err=True)
     return str(answer).strip().rstrip("/")
-
-
-def _nothing_here(root: Path) -> BundlerError:
-    from bundler.errors import ConfigurationError
-    from bundler.project.no_project import way_out
-
-    return ConfigurationError(
-        f"{root} has neither pyproject.toml nor dg.toml: nothing to configure.",
-        hint=way_out(root, ()),
-    )
 
 
 def _say_how_to_install(console: Console) -> None:

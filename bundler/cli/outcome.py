@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bundler.artifacts.verify import Verdict
     from bundler.cli import documents
     from bundler.errors import BundlerError
+    from bundler.state.manifest import Manifest
 
 
 class UpdateOutcome(NamedTuple):
@@ -33,16 +34,6 @@ class UpdateOutcome(NamedTuple):
         made = {"changed": False} if self.made is None else _outputs(self.made)
         error = documents.Error.of(self.failure) if self.failure else None
         return documents.UpdatedArtifact(artifact=self.artifact, error=error, **made)
-
-
-def attempted(artifact: str, work: Callable[[], EmbedResult]) -> UpdateOutcome:
-    """Processes one of several artifacts; its failure does not stop the others."""
-    from bundler.errors import BundlerError
-
-    try:
-        return UpdateOutcome(artifact, work())
-    except BundlerError as error:
-        return UpdateOutcome(artifact, None, error)
 
 
 @contextmanager
@@ -121,46 +112,56 @@ def tell_github(outputs: dict[str, Any]) -> None:
                 stream.write(f"{name}={text}\n")
 
 
+def show_verdict(verdict: Verdict, name: str | None = None, style: str = "text") -> None:
+    """Prints what an artifact contains, also to the summary of a CI step."""
+    show_verdicts([(verdict, name or verdict.name)], style)
+
+
 def show_verdicts(named: Sequence[tuple[Verdict, str]], style: str = "text") -> None:
-    """Prints what artifacts contain, also to the summary of a CI step."""
+    """The same for several artifacts."""
     for verdict, name in named:
-        _show_verdict(verdict, name, style)
+        _summarise(verdict, name)
+        if style != "json":
+            _as_text(verdict, name)
     if style == "json":
         from bundler.cli.documents import BuildDocument, print_document
 
         print_document(BuildDocument, artifacts=[_document(*it) for it in named])
 
 
-def show_verdict(verdict: Verdict, name: str | None = None, style: str = "text") -> None:
-    """Prints what an artifact contains, also to the summary of a CI step."""
-    show_verdicts([(verdict, name or verdict.name)], style)
-
-
-def _show_verdict(verdict: Verdict, name: str, style: str) -> None:
+def _summarise(verdict: Verdict, name: str) -> None:
+    """For a CI step, and for the process that builds all projects."""
     from bundler.cli.ci import summarise, verdict_summary
 
     summarise(verdict_summary(verdict, name))
-    digest = f" {verdict.digest}" if verdict.digest else ""
     if os.environ.get("STATE_BUNDLER_ONE_OF_ALL"):
         from bundler.workflows.build_all import BuildResult, report_result
 
         state = "" if verdict.directories else " (no state)"
-        report_result(BuildResult(f"{name}{digest}{state}"))
-    if style == "json":
-        return
+        report_result(BuildResult(f"{name}{_digest(verdict)}{state}"))
+
+
+def _digest(verdict: Verdict) -> str:
+    return f" {verdict.digest}" if verdict.digest else ""
+
+
+def _as_text(verdict: Verdict, name: str) -> None:
     console = Console(sys.stdout)
     tick = console.styled(console.sign("✓", "ok"), "green", "bold")
-    console.line(f"{tick} {name}{digest}")
+    console.line(f"{tick} {name}{_digest(verdict)}")
     for directory in verdict.directories:
         if directory.manifest is not None:
-            console.line(
-                f"  {directory.path}: {counted(len(directory.manifest.states), 'state')}, "
-                f"{size(directory.manifest.size)}, content {directory.manifest.content_digest[:12]}"
-            )
+            console.line(f"  {directory.path}: {content(directory.manifest)}")
     if verdict.proof:
         console.line(f"  {verdict.proof}")
     if verdict.loaded:
         console.line(f"  {safe(verdict.loaded)}")
+
+
+def content(manifest: Manifest) -> str:
+    """What a state directory contains, in a line."""
+    count = counted(len(manifest.states), "state")
+    return f"{count}, {size(manifest.size)}, content {manifest.content_digest[:12]}"
 
 
 def _document(verdict: Verdict, name: str) -> documents.Built:

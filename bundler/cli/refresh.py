@@ -104,12 +104,13 @@ def refresh(
       state-bundler refresh --dry-run
     """
     from bundler.refresh.run import refresh as only_refresh
+    from bundler.workflows.export import destination_of
 
     if output is not None and (push or shard is not None):
         raise click.UsageError("-o cannot be combined with --push or --shard.")
     if dry_run and (push or shard is not None or output is not None):
         raise click.UsageError("--dry-run cannot be combined with --push, --shard or -o.")
-    destination = _destination(output)
+    destination = destination_of(output) if output is not None else None
     listener = narrator(quiet=quiet, verbose=verbose)
     found, options = projects.find(listener), refreshing.options()
     if dry_run:
@@ -131,14 +132,6 @@ def refresh(
         _show(refreshed, style, written=written)
         if written is not None and style == "text":
             Console(sys.stdout).line(f"{written.name} {written.digest}")
-
-
-def _destination(output: str | None) -> ArtifactName | None:
-    if output is None:
-        return None
-    from bundler.workflows.export import destination_of
-
-    return destination_of(output)
 
 
 def _export(

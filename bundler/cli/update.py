@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from functools import partial
 
 import click
 
@@ -11,7 +10,7 @@ from bundler.cli import completion
 from bundler.cli.build_options import BuildArguments
 from bundler.cli.help import Grouped
 from bundler.cli.options import every_byte_option, format_option, narrator, takes
-from bundler.cli.outcome import attempted, shown_at_the_end
+from bundler.cli.outcome import UpdateOutcome, shown_at_the_end
 
 
 @click.command(cls=Grouped)
@@ -48,6 +47,7 @@ def update(
     """
     from bundler.artifacts.names import ArtifactName
     from bundler.artifacts.open import shared_connections
+    from bundler.errors import BundlerError
     from bundler.workflows.update import open_if_pex, require_engine
     from bundler.workflows.update import update as renew
 
@@ -69,10 +69,8 @@ def update(
         prepared = building.prepare_to_replace(listener, replaces=artifacts)
         outcomes = stack.enter_context(shown_at_the_end(len(names), style))
         for name in names:
-            outcome = attempted(
-                str(name),
-                partial(
-                    renew,
+            try:
+                made = renew(
                     name,
                     new_tag,
                     in_place=in_place,
@@ -81,8 +79,10 @@ def update(
                     every_byte=every_byte,
                     before=first if name == names[0] else None,
                     connections=connections,
-                ),
-            )
-            if outcome.made is not None and not outcome.made.changed:
+                )
+            except BundlerError as error:  # it does not stop the others
+                outcomes.append(UpdateOutcome(str(name), None, error))
+                continue
+            if not made.changed:
                 listener.note(f"The state of {name} is unchanged; nothing to update.")
-            outcomes.append(outcome)
+            outcomes.append(UpdateOutcome(str(name), made))

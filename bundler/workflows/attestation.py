@@ -11,7 +11,7 @@ from typing import Any
 
 from bundler.artifacts.verify import Verdict
 from bundler.errors import UsageError
-from bundler.state.manifest import KeyRefresh, Manifest, RunRecord, canonical
+from bundler.state.manifest import RunRecord, canonical
 
 # https://slsa.dev/spec/v1.1/provenance
 BUILD_TYPE = "https://state-bundler.io/build/v1"
@@ -66,29 +66,15 @@ def _code(record: RunRecord) -> Iterator[dict[str, Any]]:
 
 def _states(verdict: Verdict, record: RunRecord) -> Iterator[dict[str, Any]]:
     for directory in verdict.directories:
-        if directory.manifest is not None:
-            yield from _states_of(directory.path, directory.manifest, record)
-
-
-def _states_of(path: str, manifest: Manifest, record: RunRecord) -> Iterator[dict[str, Any]]:
-    for state in manifest.states:
-        refresh = record.key(path, state.key)
-        yield {
-            "name": state.key,
-            "digest": {"dirHash": state.digest.dir_hash},
-            "annotations": {"path": f"{path}/{state.path}", **_how(refresh)},
-        }
-
-
-def _how(refresh: KeyRefresh | None) -> dict[str, Any]:
-    if refresh is None:
-        return {}
-    return _without_none(
-        fetched=refresh.fetched,
-        confirmed=refresh.confirmed,
-        stale=refresh.stale,
-        origin=refresh.origin,
-    )
+        for state in directory.manifest.states if directory.manifest else ():
+            refresh = record.key(directory.path, state.key)
+            known = ("fetched", "confirmed", "stale", "origin") if refresh else ()
+            how = _without_none(**{name: getattr(refresh, name) for name in known})
+            yield {
+                "name": state.key,
+                "digest": {"dirHash": state.digest.dir_hash},
+                "annotations": {"path": f"{directory.path}/{state.path}", **how},
+            }
 
 
 def _without_none(**members: Any) -> dict[str, Any]:

@@ -204,13 +204,7 @@ def check_guard(projects: Sequence[Project], listener: Listener) -> None:
         for finding in grouped(verdict.warnings):
             listener.warning(finding.what)
         failed += verdict.failures
-    raise_all([_failure(finding) for finding in failed])
-
-
-def _failure(finding: GuardFinding) -> Findings:
-    error = Findings(finding.what, hint=finding.fix)
-    error.why = finding.why
-    return error
+    raise_all([Findings(it.what, hint=it.fix, why=it.why) for it in failed])
 
 
 def verify_and_load(

@@ -231,8 +231,7 @@ _RULES: tuple[_Rule, ...] = (
     _labels,
 )
 
-# By rule, what it says when it is broken; "integrity" and "signature" are verify's own.
-# What is wrong, and what to do, by rule.
+# What is wrong, and what to do, by rule; "integrity" and "signature" are verify's own.
 RULES: Mapping[str, tuple[str, str]] = {
     "integrity": (
         "The state does not match its manifest.",

@@ -192,8 +192,10 @@ def of_artifact(
         known = msgspec.structs.replace(known, earlier=_earlier(artifact))
     if demands.of_bytes or artifact.kind not in _ELSEWHERE:
         known = _judged(known, artifact, verify(artifact), demands)
-    if known.verified or artifact.kind in _ELSEWHERE:
-        known = msgspec.structs.replace(known, since=_since(baseline, artifact))
+    if baseline is not None and (known.verified or artifact.kind in _ELSEWHERE):
+        from bundler.artifacts.diff import diff
+
+        known = msgspec.structs.replace(known, since=diff(baseline, artifact))
     return known
 
 
@@ -317,14 +319,6 @@ def _users(components: Sequence[Component]) -> dict[str, list[Component]]:
     for component in components:
         by_key.setdefault(component.key, []).append(component)
     return by_key
-
-
-def _since(baseline: Artifact | None, artifact: Artifact) -> Difference | None:
-    if baseline is None:
-        return None
-    from bundler.artifacts.diff import diff
-
-    return diff(baseline, artifact)
 
 
 def _project_since(name: str, baseline: str | None, sources: Sequence[Found]) -> Difference | None:

@@ -16,7 +16,7 @@ import msgspec
 from bundler.artifacts.embedding import Destination, EmbedResult
 from bundler.artifacts.names import LATEST, STATE_DIGITS, ArtifactName, without_state
 from bundler.artifacts.reference import names_host
-from bundler.artifacts.verify import Verdict, verify
+from bundler.artifacts.verify import verify
 from bundler.errors import ToolFailed, UsageError
 from bundler.listener import Listener
 from bundler.state.artifact import Artifact
@@ -76,7 +76,9 @@ def update(
         current = _current(found.old, found.there, prepared.bundles)
         if current is not None:
             unchanged = found.present if current is found.old else found.name
-            return EmbedResult(unchanged, changed=False, verdict=_intact(current))
+            verdict = verify(current)  # its support files may be from an older version
+            verdict.raise_for_problems()
+            return EmbedResult(unchanged, changed=False, verdict=verdict)
         record = renewed(found.old.run_record(), prepared)
         request = prepared.request(listener, record=record, every_byte=every_byte)
         listener.phase(f"Embedding the state in {found.name}")
@@ -243,13 +245,6 @@ def _platforms(artifact: Artifact) -> Iterator[Artifact]:
 
 def _code(artifact: Artifact) -> list[str]:
     return sorted(str(image.files_below()) for image in _platforms(artifact))
-
-
-def _intact(artifact: Artifact) -> Verdict:
-    """Whether the existing artifact is valid; its support files may be from an older version."""
-    verdict = verify(artifact)
-    verdict.raise_for_problems()
-    return verdict
 
 
 def tag_for(tag: str, bundles: Sequence[Bundle]) -> str:
