@@ -104,6 +104,7 @@ def _write(report: Path, outcomes: Sequence[Outcome]) -> None:
             name=outcome.job.name,
             project=str(outcome.job.root),
             seconds=round(outcome.seconds, 1),
+            why=outcome.result.why,
             said=outcome.said.splitlines(),
             log=str(outcome.job.log),
         )
@@ -123,7 +124,7 @@ def _summary(outcome: Outcome) -> str:
     told = f"{outcome.job.name}  {outcome.seconds:.0f} s"
     if not outcome.exit_code:
         return safe(told)
-    return safe(f"{told}  {outcome.why}") + f"\n  {outcome.job.log}"
+    return safe(f"{told}  {outcome.result.why}") + f"\n  {outcome.job.log}"
 
 
 def _show(outcomes: Sequence[Outcome]) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from bundler.cli.help import Renamed, called, everything, renamed
+from bundler.cli.help import Renamed, called, everything
 from bundler.cli.options import narrator
 from bundler.cli.run import run
-from bundler.errors import UsageError
-from bundler.system.wording import nearest
 
 _PREFIX = "--bundle-"
 _ABOUT = """
@@ -52,41 +50,13 @@ def _pex_bundle(arguments: Sequence[str]) -> int:
 
 def _split(arguments: Sequence[str], command: click.Command) -> tuple[list[str], list[str]]:
     """Our arguments, as ``build pex`` names them, and pex's, which include all after ``--``."""
-    flags = {
-        name
-        for option in command.params
-        if isinstance(option, click.Option) and option.is_flag
-        for name in (*option.opts, *option.secondary_opts)
-    }
-    ours: list[str] = []
-    theirs: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
-        if argument == "--":
-            theirs += [argument, *rest]
-        elif argument.startswith(_PREFIX):
-            name = f"--{argument[len(_PREFIX) :]}"
-            _refuse_unknown(name.partition("=")[0], command)
-            ours.append(name)
-            if "=" not in name and name not in flags:
-                ours += _next(rest)
-        else:
-            theirs.append(argument)
-    return ours, theirs
+    from bundler.artifacts.image.engine.arguments import split_own
+    from bundler.cli.build_docker import takes_value
 
-
-def _refuse_unknown(name: str, command: click.Command) -> None:
-    known = {it for option in command.params for it in (*option.opts, *option.secondary_opts)}
-    if name in known:
-        return
-    near = nearest(name, [it for it in known if it.startswith("--")])
-    hint = f"Did you mean {renamed(near)}?" if near else "See pex-bundle --help."
-    raise UsageError(f"Unknown option {renamed(name)}.", hint=hint)
-
-
-def _next(rest: Iterator[str]) -> list[str]:
-    value = next(rest, None)
-    return [] if value is None else [value]
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    own = takes_value(command)
+    ours, theirs = split_own(arguments[:end], own, _PREFIX, program="pex-bundle")
+    return ours, [*theirs, *arguments[end:]]
 
 
 def _pass_on(

@@ -53,20 +53,11 @@ class ProjectBuild:
         return self.log.with_suffix(".json")
 
 
-class BuildFailure(msgspec.Struct, frozen=True):
-    """An expected failure, with the fields of `BundlerError`."""
-
-    title: str
-    exit_code: int
-    what: str
-    hint: str
-
-
 class BuildResult(msgspec.Struct, frozen=True):
     """What a build reports to the process that started it: its result, or why it failed."""
 
     artifact: str = ""
-    failures: tuple[BuildFailure, ...] = ()
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,15 +73,6 @@ class Outcome:
     seconds: float
     said: str
     result: BuildResult
-
-    @property
-    def why(self) -> str:
-        """The failures, for people."""
-        return "\n".join(
-            f"{failure.title} ({failure.exit_code}): {failure.what}"
-            + (f"\n  Fix: {failure.hint}" if failure.hint else "")
-            for failure in self.result.failures
-        )
 
 
 def is_one_of_all(environ: Mapping[str, str] = os.environ) -> bool:
@@ -108,11 +90,12 @@ def report_result(result: BuildResult, environ: Mapping[str, str] = os.environ) 
 
 def failed(failures: Sequence[BundlerError]) -> BuildResult:
     """The result of a build that failed."""
-    return BuildResult(
-        failures=tuple(
-            BuildFailure(error.title, error.exit_code, error.what, error.hint) for error in failures
-        )
-    )
+    said = [
+        f"{error.title} ({error.exit_code}): {error.what}"
+        + (f"\n  Fix: {error.hint}" if error.hint else "")
+        for error in failures
+    ]
+    return BuildResult(why="\n".join(said))
 
 
 def jobs_of(

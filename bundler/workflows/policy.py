@@ -233,18 +233,12 @@ _RULES: tuple[_Rule, ...] = (
 
 # What is wrong, and what to do, by rule; "integrity" and "signature" are verify's own.
 RULES: Mapping[str, tuple[str, str]] = {
-    "integrity": (
-        "The state does not match its manifest.",
-        "Do not ship it. Build it again.",
-    ),
+    "integrity": ("The state does not match its manifest.", "Do not ship it. Build it again."),
     "signature": (
         "No allowed signer has signed this artifact.",
         "Sign it with state-bundler sign, or name the signature with --signature.",
     ),
-    "require": (
-        "A required key has no state.",
-        "Refresh the key, then build the artifact again.",
-    ),
+    "require": ("A required key has no state.", "Refresh the key, then build the artifact again."),
     "max-age": (
         "A state is older than allowed.",
         "Refresh the state, then build or update the artifact.",
@@ -253,18 +247,12 @@ RULES: Mapping[str, tuple[str, str]] = {
         "A stale state was kept because its system was unavailable.",
         "Refresh the state once the system is available.",
     ),
-    "commit": (
-        "The artifact was built from another commit.",
-        "Build it from that commit.",
-    ),
+    "commit": ("The artifact was built from another commit.", "Build it from that commit."),
     "clean": (
         "The artifact was built from a work tree with uncommitted changes.",
         "Commit the changes, then build it again.",
     ),
-    "guarded": (
-        "The git check was skipped in the build.",
-        "Build it without --no-guard.",
-    ),
+    "guarded": ("The git check was skipped in the build.", "Build it without --no-guard."),
     "environment": (
         "The artifact was built for another environment.",
         "Build it with --environment.",

@@ -194,13 +194,16 @@ def _option(found: _Found, word: str, rest: list[str]) -> None:
 
 
 def split_own(
-    arguments: Sequence[str], takes_value: Mapping[str, bool], prefix: str = "--"
+    arguments: Sequence[str],
+    takes_value: Mapping[str, bool],
+    prefix: str = "--",
+    program: str = "docker bundle build",
 ) -> tuple[list[str], list[str]]:
     """Separates our options from docker's: returns ours and theirs.
 
     takes_value: for each of our options, as ``--name``, whether it has a value. prefix: of our
-    options here, such as ``--bundle-``. After ``--`` everything is docker's. Raises `UsageError`
-    for a misspelt option of ours that docker does not have.
+    options here, such as ``--bundle-``. program: whose help lists them. After ``--`` everything is
+    docker's. Raises `UsageError` for a misspelt option of ours that docker does not have.
     """
     rest = list(arguments)
     ours: list[str] = []
@@ -217,21 +220,21 @@ def split_own(
             if takes_value[mine] and not equals and rest:
                 ours.append(rest.pop(0))
             continue
-        _refuse_misspelt(name, takes_value, prefix)
+        _refuse_misspelt(name, takes_value, prefix, program)
         theirs.append(word)
         if word in _WITH_VALUE and rest:
             theirs.append(rest.pop(0))
     return ours, theirs
 
 
-def _refuse_misspelt(name: str, ours: Iterable[str], prefix: str) -> None:
+def _refuse_misspelt(name: str, ours: Iterable[str], prefix: str, program: str) -> None:
     """docker would refuse it, too, but only after the refresh."""
     is_meant = prefix != "--" and name.startswith(prefix)
     if not name.startswith("--") or name in _WITH_VALUE or name in _SWITCHES:
         return
     near = nearest(name, [prefix + own[2:] for own in ours], 0.6 if is_meant else 0.8)
     if near or is_meant:
-        hint = f"Did you mean {near}?" if near else "See docker bundle build --help."
+        hint = f"Did you mean {near}?" if near else f"See {program} --help."
         raise UsageError(f"Unknown option {name}.", hint=hint)
 
 
