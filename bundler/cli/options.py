@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import wraps
 from pathlib import Path
@@ -56,13 +56,15 @@ def nested(group: type[Any]) -> Any:
 
 def takes(parameter: str, group: type[Any]) -> Callable[[_Command], _Command]:
     """Adds the options of a dataclass to a command, which receives them as one value."""
+    known = dict(_options(group))
 
     def decorate(command: Any) -> Any:
         @wraps(command)
         def call(*args: Any, **given: Any) -> Any:
-            return command(*args, **given, **{parameter: _taken(group, given)})
+            others = {name: value for name, value in given.items() if name not in known}
+            return command(*args, **others, **{parameter: _taken(group, given)})
 
-        for name, (names, settings) in reversed(list(_options(group))):
+        for name, (names, settings) in reversed(known.items()):
             call = click.option(*names, name, **settings)(call)
         return call
 
@@ -78,13 +80,13 @@ def _options(group: type[Any]) -> Iterator[tuple[str, Any]]:
             yield each.name, each.metadata["option"]
 
 
-def _taken(group: type[Any], given: dict[str, Any]) -> Any:
-    """The value of a group; its options are no longer in `given`."""
+def _taken(group: type[Any], given: Mapping[str, Any]) -> Any:
+    """The value of a group, from those of its options."""
     return group(
         **{
             each.name: _taken(each.metadata["group"], given)
             if "group" in each.metadata
-            else given.pop(each.name)
+            else given[each.name]
             for each in fields(group)
         }
     )

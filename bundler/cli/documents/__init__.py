@@ -7,6 +7,7 @@ with its schema.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -37,15 +38,18 @@ class Document(Part, frozen=True, kw_only=True):
 
 def print_document(kind: type[Part], source: object = None, **members: Any) -> None:
     """Prints a command's result as JSON on stdout. For source and members, see `Part.of`."""
-    document = kind.of(source, schema_version=SCHEMA_VERSION, **members)
-    sys.stdout.write(as_json(msgspec.to_builtins(document)) + "\n")
+    sys.stdout.write(as_json(_built(kind, source, members)) + "\n")
     sys.stdout.flush()
 
 
 def as_text(kind: type[Part], source: object = None, **members: Any) -> str:
     """The same document as indented JSON, for people and for files."""
+    return as_json(_built(kind, source, members), indent=2, ensure_ascii=False) + "\n"
+
+
+def _built(kind: type[Part], source: object, members: Mapping[str, Any]) -> dict[str, Any]:
     document = kind.of(source, schema_version=SCHEMA_VERSION, **members)
-    return as_json(msgspec.to_builtins(document), indent=2, ensure_ascii=False) + "\n"
+    return {"schemaVersion": SCHEMA_VERSION, **msgspec.to_builtins(document)}
 
 
 # --- states and artifacts -----------------------------------------------------------------------
