@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from bundler.cli.build_docker import build_docker, places_of, refuse_relative
 from bundler.cli.build_options import BuildArguments, EmbedArguments
 from bundler.cli.build_wheel import allowed_files, build_wheel
 from bundler.cli.help import Grouped
-from bundler.cli.options import FILE, PATH, format_option, image_path_option, narrator, takes
+from bundler.cli.options import FILE, PATH, formats, image_path, narrator, nested, option, takes
 from bundler.cli.outcome import show_verdict
 
 if TYPE_CHECKING:
@@ -69,27 +70,27 @@ def build(**_: object) -> None:
     """
 
 
+@dataclass(frozen=True)
+class PexArguments:
+    """The options of `build pex`."""
+
+    output: Path = option("-o", "--output", type=PATH, required=True, help="Path of the PEX.")
+    pex_command: str | None = option(
+        "--pex", help="The pex command. Default: the project's, else the bundled one."
+    )
+    style: str = formats("json")
+    building: BuildArguments = nested(BuildArguments)
+
+
 @build.command(
     name="pex",
     cls=Grouped,
     short_help="Build a PEX with pex and its own arguments.",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
-@click.option("-o", "--output", type=PATH, required=True, help="Path of the PEX.")
-@click.option(
-    "--pex", "pex_command", help="The pex command. Default: the project's, else the bundled one."
-)
-@format_option
-@takes("building", BuildArguments)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="-- [PEX ARGUMENTS]...")
-def build_pex(
-    *,
-    output: Path,
-    pex_command: str | None,
-    arguments: tuple[str, ...],
-    style: str,
-    building: BuildArguments,
-) -> None:
+@takes("given", PexArguments)
+def build_pex(arguments: tuple[str, ...], given: PexArguments) -> None:
     """Build a PEX with pex and its own arguments, with the state embedded.
 
     \b
@@ -103,8 +104,8 @@ def build_pex(
     from bundler.artifacts.python.pex.building import find_pex, refuse_old
     from bundler.workflows.pipeline import verify_and_load
 
-    listener = narrator(quiet=building.quiet)
-    parsed = parse([*arguments, "-o", str(output)])
+    listener = narrator(quiet=given.building.quiet)
+    parsed = parse([*arguments, "-o", str(given.output)])
 
     def check(projects: Sequence[Project]) -> None:
         for folder in parsed.sources:
@@ -112,31 +113,38 @@ def build_pex(
         for root in parsed.projects:
             refuse_fifos_of_project(root, "pex", listener)
         refuse_below(parsed.sources, allowed_files(projects))
-        refuse_old(find_pex(projects[0].interpreter.path, pex_command))
+        refuse_old(find_pex(projects[0].interpreter.path, given.pex_command))
 
-    prepared = building.prepare_and_load(listener, check=check)
-    command = find_pex(prepared.projects[0].interpreter.path, pex_command)
+    prepared = given.building.prepare_and_load(listener, check=check)
+    command = find_pex(prepared.projects[0].interpreter.path, given.pex_command)
     allowed = allowed_files(prepared.projects)
     with building_pex(command, parsed, prepared.request(listener), allowed) as built:
         verdict = verify_and_load(built.artifact, prepared, listener, before=str(built.destination))
-    show_verdict(verdict, str(built.destination), style)
+    show_verdict(verdict, str(built.destination), given.style)
+
+
+@dataclass(frozen=True)
+class OciArguments:
+    """The options of `build oci`."""
+
+    base: str | None = option(
+        "--base",
+        metavar="LAYOUT[:TAG]",
+        help="Base image. Without it, the image contains only the state.",
+    )
+    output: str = option(
+        "-o", "--output", metavar="LAYOUT[:TAG]", required=True, help="The image to write."
+    )
+    image_path: str | None = image_path()
+    style: str = formats("json")
+    building: EmbedArguments = nested(EmbedArguments)
 
 
 @build.command(
     name="oci", cls=Grouped, short_help="Build an image in an OCI layout, without an engine."
 )
-@click.option(
-    "--base",
-    metavar="LAYOUT[:TAG]",
-    help="Base image. Without it, the image contains only the state.",
-)
-@click.option("-o", "--output", metavar="LAYOUT[:TAG]", required=True, help="The image to write.")
-@image_path_option
-@format_option
-@takes("building", EmbedArguments)
-def build_oci(
-    base: str | None, output: str, image_path: str | None, style: str, building: EmbedArguments
-) -> None:
+@takes("given", OciArguments)
+def build_oci(given: OciArguments) -> None:
     """Add the state to an image in an OCI layout, without an engine.
 
     Without --base, the image contains only the state, for use with `COPY --from`.
@@ -150,16 +158,18 @@ def build_oci(
     from bundler.workflows.build_all import BuildResult, is_one_of_all, report_result
     from bundler.workflows.embed import embed
 
-    target = ArtifactName.layout(output)
-    sources = [str(ArtifactName.layout(base))] if base else []
-    listener = narrator(quiet=building.quiet)
-    prepared = building.prepare(listener, check=lambda it: refuse_relative(image_path, it))
+    target = ArtifactName.layout(given.output)
+    sources = [str(ArtifactName.layout(given.base))] if given.base else []
+    listener = narrator(quiet=given.building.quiet)
+    prepared = given.building.prepare(
+        listener, check=lambda it: refuse_relative(given.image_path, it)
+    )
     if not (sources or prepared.bundles) and is_one_of_all():
         report_result(BuildResult("none (no state)"))
         return
     tags = [str(target.tagged(target.tag or LATEST))]
-    places = places_of(prepared, image_path)
-    show_verdict(embed(sources, tags, prepared, listener, places=places).verdict, style=style)
+    places = places_of(prepared, given.image_path)
+    show_verdict(embed(sources, tags, prepared, listener, places=places).verdict, style=given.style)
 
 
 build.add_command(build_docker)

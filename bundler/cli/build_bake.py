@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from bundler.cli.build_docker import (
     wanted_places,
 )
 from bundler.cli.build_options import BuildArguments
-from bundler.cli.options import every_byte_option, format_option, narrator, takes
+from bundler.cli.options import every_byte, formats, narrator, nested, option, takes
 from bundler.cli.outcome import show_verdicts
 
 if TYPE_CHECKING:
@@ -24,32 +25,30 @@ if TYPE_CHECKING:
     from bundler.project.projects import Project
 
 
+@dataclass(frozen=True)
+class BakeArguments:
+    """The options of `build bake`."""
+
+    chosen: tuple[str, ...] = option(
+        "--state-target",
+        multiple=True,
+        metavar="TARGET",
+        help="A target or group to embed the state in (repeatable). Default: the targets whose "
+        "context contains a project.",
+    )
+    every_byte: bool = every_byte()
+    style: str = formats("json")
+    building: BuildArguments = nested(BuildArguments)
+
+
 @click.command(
     name="bake",
     cls=Wrapping,
     short_help="Build images with docker buildx bake and its own arguments.",
 )
-@click.option(
-    "--state-target",
-    "chosen",
-    multiple=True,
-    metavar="TARGET",
-    help="A target or group to embed the state in (repeatable). Default: the targets whose "
-    "context contains a project.",
-)
-@every_byte_option
-@format_option
-@takes("building", BuildArguments)
 @click.pass_context
-def build_bake(
-    ctx: click.Context,
-    /,
-    *,
-    chosen: tuple[str, ...],
-    every_byte: bool,
-    style: str,
-    building: BuildArguments,
-) -> None:
+@takes("given", BakeArguments)
+def build_bake(ctx: click.Context, given: BakeArguments) -> None:
     """Build images with docker buildx bake and its own arguments, with the state as the top layer.
 
     \b
@@ -68,9 +67,9 @@ def build_bake(
         ctx.exit(dockerbuild.plain(["buildx", "bake", *words]))
     docker.refuse_silence()
     found = baking.resolve(docker, words)
-    selected = found.chosen(chosen)
+    selected = found.chosen(given.chosen)
     baking.preflight(found, selected)
-    listener = narrator(quiet=building.quiet)
+    listener = narrator(quiet=given.building.quiet)
     targets: list[str] = []
 
     def check(projects: Sequence[Project]) -> None:
@@ -83,18 +82,18 @@ def build_bake(
             wanted = wanted_places(arguments, projects)
             foresee(arguments, engine, wanted, listener, found.inline(name))
 
-    prepared = building.prepare_and_load(listener, check=check)
+    prepared = given.building.prepare_and_load(listener, check=check)
     listener.phase("Building the images")
     listener.hands_over(silent=False)
     places = places_of(prepared, None)
-    request = prepared.request(listener, places=places, every_byte=every_byte)
+    request = prepared.request(listener, places=places, every_byte=given.every_byte)
     with baking.building_targets(found, targets, request) as images:
         verdicts = [verify_and_load(image.artifact, prepared, listener) for image in images]
     named = [
         (verdict, image.called or verdict.name)
         for image, verdict in zip(images, verdicts, strict=True)
     ]
-    show_verdicts(named, style)
+    show_verdicts(named, given.style)
 
 
 def _with_code(found: Baking, projects: Sequence[Project]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import click
 
 from bundler.cli.build_options import BuildArguments
 from bundler.cli.help import Grouped
-from bundler.cli.options import every_byte_option, format_option, image_path_option, narrator, takes
+from bundler.cli.options import every_byte, formats, image_path, narrator, nested, takes
 from bundler.cli.outcome import show_verdict
 from bundler.errors import ConfigurationError
 
@@ -56,23 +57,22 @@ def takes_value(command: click.Command) -> dict[str, bool]:
     }
 
 
+@dataclass(frozen=True)
+class DockerArguments:
+    """The options of `build docker`."""
+
+    image_path: str | None = image_path()
+    every_byte: bool = every_byte()
+    style: str = formats("json")
+    building: BuildArguments = nested(BuildArguments)
+
+
 @click.command(
     name="docker", cls=Wrapping, short_help="Build an image with docker and its own arguments."
 )
-@image_path_option
-@every_byte_option
-@format_option
-@takes("building", BuildArguments)
 @click.pass_context
-def build_docker(
-    ctx: click.Context,
-    /,
-    *,
-    image_path: str | None,
-    every_byte: bool,
-    style: str,
-    building: BuildArguments,
-) -> None:
+@takes("given", DockerArguments)
+def build_docker(ctx: click.Context, given: DockerArguments) -> None:
     """Build an image with docker and its own arguments, with the state as the top layer.
 
     The build never sees the state, so new state does not invalidate cached layers. No name (-t)
@@ -92,7 +92,7 @@ def build_docker(
     arguments = parse(ctx.meta[META])
     if arguments.asks:
         ctx.exit(dockerbuild.plain(["build", *ctx.meta[META]]))
-    quiet = building.quiet or arguments.quiet
+    quiet = given.building.quiet or arguments.quiet
     listener = narrator(quiet=quiet)
     by_stdin = ctx.with_resource(stdin_context.take(arguments))
     docker = Docker.from_environment()
@@ -103,31 +103,31 @@ def build_docker(
     engine_build.require_buildkit(arguments, by_stdin, detected)
 
     def check(projects: Sequence[Project]) -> None:
-        refuse_relative(image_path, projects)
+        refuse_relative(given.image_path, projects)
         for project in projects:
             engine_build.refuse_missing_configuration(arguments, project.root, by_stdin, detected)
-        wanted, engine = wanted_places(arguments, projects, image_path), docker.connect_late()
+        wanted, engine = wanted_places(arguments, projects, given.image_path), docker.connect_late()
         engine_build.foresee(arguments, engine, wanted, listener, by_stdin)
 
     start = _start(arguments, listener)
-    prepared = building.prepare_and_load(listener, start=start, check=check)
+    prepared = given.building.prepare_and_load(listener, start=start, check=check)
     listener.phase("Building the image")
     listener.hands_over(silent=quiet)
     request = prepared.request(
         listener,
-        places=places_of(prepared, image_path),
+        places=places_of(prepared, given.image_path),
         hints=_hints(arguments, prepared.projects),
-        every_byte=every_byte,
+        every_byte=given.every_byte,
     )
     with engine_build.building(
         arguments, request, docker=docker, builder=detected(), piped=by_stdin
     ) as image:
         before = next(iter(arguments.tags), None)
         verdict = verify_and_load(image.artifact, prepared, listener, before=before)
-    if quiet and style == "text":
+    if quiet and given.style == "text":
         click.echo(image.image_id)
     else:
-        show_verdict(verdict, image.called, style)
+        show_verdict(verdict, image.called, given.style)
 
 
 def _start(arguments: Arguments, listener: Listener) -> Path | None:

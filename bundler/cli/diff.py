@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,16 @@ import click
 
 from bundler.cli import definitions as shown
 from bundler.cli.console import Console, safe, size
-from bundler.cli.options import DIRECTORY, PATH, ProjectArguments, narrator, one_of_formats
+from bundler.cli.options import (
+    DIRECTORY,
+    PATH,
+    ProjectArguments,
+    flag,
+    formats,
+    narrator,
+    option,
+    takes,
+)
 
 if TYPE_CHECKING:
     from bundler.artifacts.diff import Difference, FileDifference, KeyDifference
@@ -25,57 +35,45 @@ if TYPE_CHECKING:
 _SIGNS = {"added": "+", "removed": "-", "renamed": "~", "changed": "~", "reordered": "~"}
 MOST_LINES = 40
 
-diff_format_option = one_of_formats("json", "markdown")
+
+@dataclass(frozen=True)
+class DiffArguments:
+    """The options of `diff`."""
+
+    volatile: tuple[str, ...] = option(
+        "--volatile", multiple=True, metavar="NAME", help="A JSON member to ignore (repeatable)."
+    )
+    everything: bool = flag("--all-changes", help="Show every change, not only the first ones.")
+    with_definitions: bool = flag(
+        "--definitions", help="Load both without network, and compare their assets, jobs and so on."
+    )
+    modules: tuple[str, ...] = option(
+        "--load-module",
+        multiple=True,
+        metavar="MODULE",
+        help="What --definitions loads. Default: the module that a code server loads.",
+    )
+    project: Path | None = option(
+        "--project",
+        type=DIRECTORY,
+        help="The project to load states with that come without code. Default: the current "
+        "directory.",
+    )
+    python: Path | None = option(
+        "--python",
+        type=PATH,
+        envvar="STATE_BUNDLER_PYTHON",
+        help="The interpreter that --definitions runs a PEX with.",
+    )
+    style: str = formats("json", "markdown")
 
 
 @click.command()
 @click.argument("before", metavar="A")
 @click.argument("after", metavar="B")
-@click.option(
-    "--volatile", multiple=True, metavar="NAME", help="A JSON member to ignore (repeatable)."
-)
-@click.option(
-    "--all-changes", "everything", is_flag=True, help="Show every change, not only the first ones."
-)
-@click.option(
-    "--definitions",
-    "with_definitions",
-    is_flag=True,
-    help="Load both without network, and compare their assets, jobs and so on.",
-)
-@click.option(
-    "--load-module",
-    "modules",
-    multiple=True,
-    metavar="MODULE",
-    help="What --definitions loads. Default: the module that a code server loads.",
-)
-@click.option(
-    "--project",
-    type=DIRECTORY,
-    help="The project to load states with that come without code. Default: the current directory.",
-)
-@click.option(
-    "--python",
-    type=PATH,
-    envvar="STATE_BUNDLER_PYTHON",
-    help="The interpreter that --definitions runs a PEX with.",
-)
-@diff_format_option
 @click.pass_context
-def diff(
-    ctx: click.Context,
-    before: str,
-    after: str,
-    *,
-    volatile: tuple[str, ...],
-    everything: bool,
-    with_definitions: bool,
-    modules: tuple[str, ...],
-    project: Path | None,
-    python: Path | None,
-    style: str,
-) -> None:
+@takes("given", DiffArguments)
+def diff(ctx: click.Context, before: str, after: str, given: DiffArguments) -> None:
     """Show what changed between the states of A and B, key by key and inside JSON files.
 
     A and B are artifacts or directories. Exits with 1 if they differ, 0 otherwise. Changes to
@@ -94,14 +92,14 @@ def diff(
     listener = narrator()
     listener.working(f"Comparing {before} with {after}")
     with open_artifact(before) as one, open_artifact(after) as other:
-        found = compare(one, other, volatile)
-        if with_definitions:
-            definitions = _definitions(one, other, project, python, modules)
+        found = compare(one, other, given.volatile)
+        if given.with_definitions:
+            definitions = _definitions(one, other, given.project, given.python, given.modules)
     listener.working("")
-    most = sys.maxsize if everything else MOST_LINES
-    if style == "json":
+    most = sys.maxsize if given.everything else MOST_LINES
+    if given.style == "json":
         _print_json(found, definitions)
-    elif style == "markdown":
+    elif given.style == "markdown":
         click.echo("\n".join(as_markdown(found, most)))
         if definitions is not None:
             click.echo("\n".join(["", *shown.markdown(definitions, most)]))

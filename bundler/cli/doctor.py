@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,40 +12,36 @@ from typing import TYPE_CHECKING
 import click
 
 from bundler.cli.console import Console, as_json
-from bundler.cli.options import DIRECTORY, PATH, format_option, narrator, no_cache_option
+from bundler.cli.options import DIRECTORY, PATH, flag, formats, narrator, no_cache, option, takes
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
     from bundler.setup.doctor import Examined
 
 
+@dataclass(frozen=True)
+class DoctorArguments:
+    """The options of `doctor`."""
+
+    project: Path = option(
+        "--project",
+        type=DIRECTORY,
+        default=Path(),
+        help="The project. Default: the current directory or its whole workspace.",
+    )
+    python: Path | None = option("--python", type=PATH, help="The project's interpreter.")
+    fix: bool = flag("--fix", help="Fix what can be fixed safely, then check again.")
+    reach: bool = flag(
+        "--reach", help="Also check that each external system responds and accepts the credentials."
+    )
+    no_cache: bool = no_cache()
+    matrix: bool = flag("--matrix", help="Only print the projects as a CI matrix.")
+    style: str = formats("json")
+
+
 @click.command()
-@click.option(
-    "--project",
-    type=DIRECTORY,
-    default=Path(),
-    help="The project. Default: the current directory or its whole workspace.",
-)
-@click.option("--python", type=PATH, help="The project's interpreter.")
-@click.option("--fix", is_flag=True, help="Fix what can be fixed safely, then check again.")
-@click.option(
-    "--reach",
-    is_flag=True,
-    help="Also check that each external system responds and accepts the credentials.",
-)
-@no_cache_option
-@click.option("--matrix", is_flag=True, help="Only print the projects as a CI matrix.")
-@format_option
-def doctor(
-    project: Path,
-    python: Path | None,
-    *,
-    fix: bool,
-    reach: bool,
-    no_cache: bool,
-    matrix: bool,
-    style: str,
-) -> None:
+@takes("given", DoctorArguments)
+def doctor(given: DoctorArguments) -> None:
     """Find every reason why a build would fail or silently lose state.
 
     Exits with 1 if there is any failure. Warnings do not make a build fail. External
@@ -57,29 +54,29 @@ def doctor(
       state-bundler doctor --reach
       echo "matrix=$(state-bundler doctor --matrix)" >> "$GITHUB_OUTPUT"
     """
-    if matrix:
+    if given.matrix:
         from bundler.setup.doctor.matrix import matrix as entries
 
-        click.echo(as_json({"include": entries(project)}))
+        click.echo(as_json({"include": entries(given.project)}))
         return
     from bundler.setup.doctor import examine
 
-    roots = _roots(project)
+    roots = _roots(given.project)
     is_alone = len(roots) == 1
-    ask = partial(examine, python=python, reaches=reach, is_cached=not no_cache)
-    shows = is_alone and style == "text"
+    ask = partial(examine, python=given.python, reaches=given.reach, is_cached=not given.no_cache)
+    shows = is_alone and given.style == "text"
     stateless = () if is_alone else _stateless(roots)
-    if fix:
-        _fix(project, [root for root in roots if root not in stateless], python)
+    if given.fix:
+        _fix(given.project, [root for root in roots if root not in stateless], given.python)
     reports = {
         root: _without_state() if root in stateless else _report(root, ask, shows=shows)
         for root in roots
     }
-    if style == "text" and not is_alone:
-        _show_together(project.resolve(), reports)
-    if style == "json":
+    if given.style == "text" and not is_alone:
+        _show_together(given.project.resolve(), reports)
+    if given.style == "json":
         _print_json(reports)
-    _conclude(project, reports)
+    _conclude(given.project, reports)
 
 
 def _roots(project: Path) -> Sequence[Path]:

@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import click
 
 from bundler.cli.build_options import BuildArguments
 from bundler.cli.help import Grouped
-from bundler.cli.options import every_byte_option, format_option, image_path_option, narrator, takes
+from bundler.cli.options import every_byte, formats, image_path, narrator, nested, option, takes
 from bundler.cli.outcome import show_outcome
+
+
+@dataclass(frozen=True)
+class EmbedCommand:
+    """The options of `embed`."""
+
+    tags: tuple[str, ...] = option(
+        "-t",
+        "--tag",
+        multiple=True,
+        required=True,
+        metavar="NAME",
+        help="Tag of the new image (repeatable). {content} and {environment} are substituted.",
+    )
+    image_path: str | None = image_path()
+    every_byte: bool = every_byte()
+    style: str = formats("json")
+    building: BuildArguments = nested(BuildArguments)
 
 
 @click.command(cls=Grouped)
 @click.argument("sources", nargs=-1, metavar="SOURCE...")
-@click.option(
-    "-t",
-    "--tag",
-    "tags",
-    multiple=True,
-    required=True,
-    metavar="NAME",
-    help="Tag of the new image (repeatable). {content} and {environment} are substituted.",
-)
-@image_path_option
-@every_byte_option
-@format_option
-@takes("building", BuildArguments)
-def embed(
-    *,
-    sources: tuple[str, ...],
-    tags: tuple[str, ...],
-    image_path: str | None,
-    every_byte: bool,
-    style: str,
-    building: BuildArguments,
-) -> None:
+@takes("given", EmbedCommand)
+def embed(sources: tuple[str, ...], given: EmbedCommand) -> None:
     """Refresh, and add the state to images built by any tool. Nothing is built or run.
 
     SOURCE is an image in a registry (docker://NAME, or a name with its host), in an OCI layout or
@@ -55,10 +55,12 @@ def embed(
 
     for source in sources:
         require_engine(ArtifactName.parse(source).without_asking())
-    listener = narrator(quiet=building.quiet or style == "json")
-    prepared = building.prepare_to_replace(listener)
+    listener = narrator(quiet=given.building.quiet or given.style == "json")
+    prepared = given.building.prepare_to_replace(listener)
     if not prepared.bundles:
         raise click.UsageError("There is no state to embed. Select its project with --project.")
-    places = places_of(prepared, image_path)
-    made = embed_images(sources, tags, prepared, listener, places=places, every_byte=every_byte)
-    show_outcome(made, style)
+    places = places_of(prepared, given.image_path)
+    made = embed_images(
+        sources, given.tags, prepared, listener, places=places, every_byte=given.every_byte
+    )
+    show_outcome(made, given.style)

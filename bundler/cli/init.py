@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import click
 
 from bundler.cli.console import Console
-from bundler.cli.options import DIRECTORY, format_option
+from bundler.cli.options import DIRECTORY, flag, formats, option, takes
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
@@ -31,57 +32,58 @@ _FROM_AN_INDEX = (
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 
+@dataclass(frozen=True)
+class InitArguments:
+    """The options of `init`."""
+
+    project: Path = option(
+        "--project",
+        type=DIRECTORY,
+        default=Path(),
+        help="The project. Default: the current directory.",
+    )
+    yes: bool = flag("--yes", help="Write without confirmation.")
+    remove: bool = flag("--remove", help="Undo what init wrote.")
+    without: tuple[str, ...] = option(
+        "--without", multiple=True, type=click.Choice(PART_NAMES), help="Skip a part (repeatable)."
+    )
+    registry: str | None = option(
+        "--registry",
+        help="Where CI pushes images whose name is not declared, such as ghcr.io/acme.",
+    )
+    git_hooks: bool = flag("--git-hooks", help="Only install the guard as git hooks in this clone.")
+    docker_plugin: bool = flag(
+        "--docker-plugin", help="Only install the `docker bundle` command for your user."
+    )
+    style: str = formats("json")
+
+
 @click.command()
-@click.option(
-    "--project",
-    type=DIRECTORY,
-    default=Path(),
-    help="The project. Default: the current directory.",
-)
-@click.option("--yes", is_flag=True, help="Write without confirmation.")
-@click.option("--remove", is_flag=True, help="Undo what init wrote.")
-@click.option(
-    "--without", multiple=True, type=click.Choice(PART_NAMES), help="Skip a part (repeatable)."
-)
-@click.option(
-    "--registry",
-    help="Where CI pushes images whose name is not declared, such as ghcr.io/acme.",
-)
-@click.option(
-    "--git-hooks", is_flag=True, help="Only install the guard as git hooks in this clone."
-)
-@click.option(
-    "--docker-plugin", is_flag=True, help="Only install the `docker bundle` command for your user."
-)
-@format_option
-def init(
-    project: Path,
-    *,
-    yes: bool,
-    remove: bool,
-    without: tuple[str, ...],
-    registry: str | None,
-    git_hooks: bool,
-    docker_plugin: bool,
-    style: str,
-) -> None:
+@takes("given", InitArguments)
+def init(given: InitArguments) -> None:
     """Configure a project with minimal changes: show them, ask, write.
 
     Your own text is kept, and a second run changes nothing.
     """
     changes, accepted = list[FileChange](), True
-    if git_hooks:
-        changes += _install_git_hooks(project, remove=remove)
-    if docker_plugin:
-        changes += _install_docker_plugin(remove=remove)
-    if not (git_hooks or docker_plugin):
-        found, edits = _planned(project, yes=yes, remove=remove, without=without, registry=registry)
+    if given.git_hooks:
+        changes += _install_git_hooks(given.project, remove=given.remove)
+    if given.docker_plugin:
+        changes += _install_docker_plugin(remove=given.remove)
+    if not (given.git_hooks or given.docker_plugin):
+        found, edits = _planned(
+            given.project,
+            yes=given.yes,
+            remove=given.remove,
+            without=given.without,
+            registry=given.registry,
+        )
         changes += (_change(edit, found[0].outer) for edit in edits)
-        if style == "text":
+        if given.style == "text":
             for line in (line for change in changes for line in change.diff.split("\n")):
                 click.secho(line, fg=_COLOURS.get(line[:1]))
-        accepted = not edits or _applied(found, edits, yes=yes, remove=remove)
-    if style == "json":
+        accepted = not edits or _applied(found, edits, yes=given.yes, remove=given.remove)
+    if given.style == "json":
         from bundler.cli import documents
 
         files = [documents.FileChange.of(change, why=list(change.why)) for change in changes]

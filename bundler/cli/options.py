@@ -92,21 +92,34 @@ def _taken(group: type[Any], given: Mapping[str, Any]) -> Any:
     )
 
 
-def one_of_formats(*names: str) -> Callable[[Any], Any]:
-    """The option ``--format``: text by default, or one of these."""
-    return click.option(
-        "--format", "style", type=click.Choice(["text", *names]), default="text", show_default=True
+def formats(*names: str) -> Any:
+    """``--format``: text by default, or one of these."""
+    choice = click.Choice(["text", *names])
+    return option("--format", type=choice, default="text", show_default=True)
+
+
+def every_byte() -> Any:
+    return flag(
+        "--every-byte",
+        help="Read back every byte of the state instead of comparing its layer's digest.",
     )
 
 
-format_option = one_of_formats("json")
-quiet_option = click.option("-q", "--quiet", is_flag=True, help=QUIET)
-every_byte_option = click.option(
-    "--every-byte",
-    is_flag=True,
-    help="Read back every byte of the state instead of comparing its layer's digest.",
+def image_path() -> Any:
+    return option("--image-path", help="Path of the state directory in the image.")
+
+
+def no_cache() -> Any:
+    return flag(
+        "--no-cache",
+        envvar="STATE_BUNDLER_NO_CACHE",
+        help="Load the project's components even if nothing has changed since the last time.",
+    )
+
+
+format_option = click.option(
+    "--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True
 )
-image_path_option = click.option("--image-path", help="Path of the state directory in the image.")
 
 
 @dataclass(frozen=True)
@@ -275,19 +288,6 @@ class RefreshCommandArguments(RefreshArguments):
     """`refresh --refresh` would read badly."""
 
     mode: RefreshMode | None = option("--when", type=click.Choice(REFRESH_MODES), help=_WHEN)
-
-
-no_cache_option = click.option(
-    "--no-cache",
-    is_flag=True,
-    envvar="STATE_BUNDLER_NO_CACHE",
-    help="Load the project's components even if nothing has changed since the last time.",
-)
-
-
-verbose_option = click.option(
-    "-v", "--verbose", is_flag=True, help="Print a line for every key, even if nothing changed."
-)
 
 
 def narrator(*, quiet: bool = False, verbose: bool = False) -> ConsoleListener:

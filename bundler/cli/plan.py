@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,11 @@ from bundler.cli.options import (
     FILE,
     ProjectArguments,
     RefreshArguments,
+    flag,
+    formats,
     narrator,
-    one_of_formats,
+    nested,
+    option,
     takes,
 )
 from bundler.cli.outcome import tell_github
@@ -31,29 +35,22 @@ if TYPE_CHECKING:
     from bundler.workflows.plan import Plan, PlannedChange
 
 
+@dataclass(frozen=True)
+class PlanArguments:
+    """The options of `plan`."""
+
+    out: Path | None = option("--out", type=FILE, help="Write the plan to this file.")
+    every_change: bool = flag("--all-changes", help="Show every change, not only the first ones.")
+    style: str = formats("json", "markdown", "github")
+    projects: ProjectArguments = nested(ProjectArguments)
+    refreshing: RefreshArguments = nested(RefreshArguments)
+
+
 @click.command()
 @click.argument("baselines", nargs=-1, metavar="[ARTIFACT]...")
-@click.option("--out", type=FILE, help="Write the plan to this file.")
-@click.option(
-    "--all-changes",
-    "every_change",
-    is_flag=True,
-    help="Show every change, not only the first ones.",
-)
-@one_of_formats("json", "markdown", "github")
-@takes("projects", ProjectArguments)
-@takes("refreshing", RefreshArguments)
 @click.pass_context
-def plan(
-    ctx: click.Context,
-    *,
-    baselines: tuple[str, ...],
-    out: Path | None,
-    every_change: bool,
-    style: str,
-    projects: ProjectArguments,
-    refreshing: RefreshArguments,
-) -> None:
+@takes("given", PlanArguments)
+def plan(ctx: click.Context, baselines: tuple[str, ...], given: PlanArguments) -> None:
     """Show what a refresh would change, in the states and in the definitions they make.
 
     Nothing is published. The refreshed states are compared with those of each ARTIFACT, or with
@@ -71,16 +68,18 @@ def plan(
 
     listener = narrator()
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
-        found = projects.find(listener)
-        options = with_stored(refreshing.options(), found)
+        found = given.projects.find(listener)
+        options = with_stored(given.refreshing.options(), found)
         made, refreshed = planning.make(
-            found, options, baselines, Path(scratch), listener, expects=out is not None
+            found, options, baselines, Path(scratch), listener, expects=given.out is not None
         )
-        if out is not None:
-            plan_file.save(made, refreshed, found, out, scratch=Path(scratch), listener=listener)
+        if given.out is not None:
+            plan_file.save(
+                made, refreshed, found, given.out, scratch=Path(scratch), listener=listener
+            )
     listener.working("")
     tell_github({"changed": made.differs})
-    _show(made, style, sys.maxsize if every_change else MOST_LINES)
+    _show(made, given.style, sys.maxsize if given.every_change else MOST_LINES)
     ctx.exit(1 if made.differs else 0)
 
 

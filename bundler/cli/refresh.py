@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,15 +14,16 @@ from bundler.cli.ci import finished, keys_summary, summarise, table
 from bundler.cli.console import Console, size
 from bundler.cli.help import Grouped
 from bundler.cli.options import (
+    QUIET,
     Duration,
     ProjectArguments,
-    RefreshArguments,
     RefreshCommandArguments,
-    format_option,
+    flag,
+    formats,
     narrator,
-    quiet_option,
+    nested,
+    option,
     takes,
-    verbose_option,
 )
 from bundler.cli.store_options import (
     opened,
@@ -43,54 +45,50 @@ if TYPE_CHECKING:
 _SHOWN_DIGEST = 12
 
 
+@dataclass(frozen=True)
+class RefreshCommand:
+    """The options of `refresh`."""
+
+    projects: ProjectArguments = nested(ProjectArguments)
+    refreshing: RefreshCommandArguments = nested(RefreshCommandArguments)
+    push: bool = flag("--push", help="Refresh versioned keys too and push all states to the store.")
+    shard: str | None = option(
+        "--shard",
+        metavar="N/COUNT",
+        help="Refresh and push one shard of the keys; `store join` completes it.",
+    )
+    run: str | None = option(
+        "--run", help="An ID shared by all shards of one refresh. Default: the CI run's ID."
+    )
+    wait: float | None = option(
+        "--wait",
+        type=Duration(),
+        help="How long to wait for a concurrent refresh of the same keys.",
+    )
+    url: str | None = option(
+        "--store",
+        envvar="STATE_BUNDLER_STORE",
+        help="The store's URL. Default: the configured one.",
+    )
+    output: str | None = option(
+        "-o",
+        "--output",
+        metavar="FILE.tar|oci:DIR[:TAG]",
+        help="Write the states for other jobs, which use them with --state-from.",
+    )
+    dry_run: bool = flag(
+        "--dry-run", help="Show what would be fetched; no external system is called."
+    )
+    quiet: bool = flag("-q", "--quiet", help=QUIET)
+    verbose: bool = flag(
+        "-v", "--verbose", help="Print a line for every key, even if nothing changed."
+    )
+    style: str = formats("json")
+
+
 @click.command(cls=Grouped)
-@takes("projects", ProjectArguments)
-@takes("refreshing", RefreshCommandArguments)
-@click.option(
-    "--push", is_flag=True, help="Refresh versioned keys too and push all states to the store."
-)
-@click.option(
-    "--shard",
-    metavar="N/COUNT",
-    help="Refresh and push one shard of the keys; `store join` completes it.",
-)
-@click.option("--run", help="An ID shared by all shards of one refresh. Default: the CI run's ID.")
-@click.option(
-    "--wait", type=Duration(), help="How long to wait for a concurrent refresh of the same keys."
-)
-@click.option(
-    "--store",
-    "url",
-    envvar="STATE_BUNDLER_STORE",
-    help="The store's URL. Default: the configured one.",
-)
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE.tar|oci:DIR[:TAG]",
-    help="Write the states for other jobs, which use them with --state-from.",
-)
-@click.option(
-    "--dry-run", is_flag=True, help="Show what would be fetched; no external system is called."
-)
-@quiet_option
-@verbose_option
-@format_option
-def refresh(
-    *,
-    projects: ProjectArguments,
-    refreshing: RefreshArguments,
-    push: bool,
-    shard: str | None,
-    run: str | None,
-    wait: float | None,
-    url: str | None,
-    output: str | None,
-    dry_run: bool,
-    quiet: bool,
-    verbose: bool,
-    style: str,
-) -> None:
+@takes("given", RefreshCommand)
+def refresh(given: RefreshCommand) -> None:
     """Refresh the state of every component, all or nothing.
 
     \b
@@ -106,31 +104,38 @@ def refresh(
     from bundler.refresh.run import refresh as only_refresh
     from bundler.workflows.export import destination_of
 
-    if output is not None and (push or shard is not None):
+    if given.output is not None and (given.push or given.shard is not None):
         raise click.UsageError("-o cannot be combined with --push or --shard.")
-    if dry_run and (push or shard is not None or output is not None):
+    if given.dry_run and (given.push or given.shard is not None or given.output is not None):
         raise click.UsageError("--dry-run cannot be combined with --push, --shard or -o.")
-    destination = destination_of(output) if output is not None else None
-    listener = narrator(quiet=quiet, verbose=verbose)
-    found, options = projects.find(listener), refreshing.options()
-    if dry_run:
-        _preview(found, options, listener, style)
-    elif shard is not None:
-        _push_shard(found, options, _into(found, url, wait), shard, run, style=style)
-    elif push:
+    destination = destination_of(given.output) if given.output is not None else None
+    listener = narrator(quiet=given.quiet, verbose=given.verbose)
+    found, options = given.projects.find(listener), given.refreshing.options()
+    if given.dry_run:
+        _preview(found, options, listener, given.style)
+    elif given.shard is not None:
+        _push_shard(
+            found,
+            options,
+            _into(found, given.url, given.wait),
+            given.shard,
+            given.run,
+            style=given.style,
+        )
+    elif given.push:
         from bundler.workflows.store_refresh import refresh_and_push
 
-        into = _into(found, url, wait)
+        into = _into(found, given.url, given.wait)
         refreshed, pushed = refresh_and_push(found, options, into, listener)
-        _show(refreshed, style, pushed=pushed_document(pushed, into.store.url))
-        if style == "text":
+        _show(refreshed, given.style, pushed=pushed_document(pushed, into.store.url))
+        if given.style == "text":
             show_pushed(pushed, into.store.url)
     else:
         held = click.get_current_context().with_resource(ExitStack()) if destination else None
         refreshed = only_refresh(found, options, listener, held=held)
         written = _export(refreshed, found, destination, listener) if destination else None
-        _show(refreshed, style, written=written)
-        if written is not None and style == "text":
+        _show(refreshed, given.style, written=written)
+        if written is not None and given.style == "text":
             Console(sys.stdout).line(f"{written.name} {written.digest}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,12 @@ from bundler.cli.options import (
     DIRECTORY,
     FILE,
     PATH,
-    format_option,
+    flag,
+    formats,
     narrator,
-    no_cache_option,
+    nested,
+    no_cache,
+    option,
     takes,
 )
 from bundler.cli.verify import PolicyArguments
@@ -37,47 +41,38 @@ _WATCH_SECONDS = 5.0
 Look = Callable[[], "Sequence[Holder]"]
 
 
+@dataclass(frozen=True)
+class StatusArguments:
+    """The options of `status`."""
+
+    directories: tuple[Path, ...] = option(
+        "--project",
+        type=DIRECTORY,
+        multiple=True,
+        help="A project's directory. Default: the current directory or its workspace.",
+    )
+    python: Path | None = option("--python", type=PATH, help="The project's interpreter.")
+    baseline: str | None = option(
+        "--baseline", metavar="ARTIFACT", help="Compare with this artifact."
+    )
+    demands: PolicyArguments = nested(PolicyArguments)
+    signed_by: Path | None = option(
+        "--signed-by", type=FILE, metavar="ALLOWED_SIGNERS", help="File of allowed signers."
+    )
+    no_cache: bool = no_cache()
+    watch: bool = flag("--watch", help="Refresh the output until Ctrl-C.")
+    html: Path | None = option(
+        "--html", type=FILE, help="Write a self-contained HTML page instead."
+    )
+    style: str = formats("json")
+
+
 @click.command()
 @click.argument(
     "artifacts", shell_complete=completion.artifacts, nargs=-1, metavar="[ARTIFACT... | -]"
 )
-@click.option(
-    "--project",
-    "directories",
-    type=DIRECTORY,
-    multiple=True,
-    help="A project's directory. Default: the current directory or its workspace.",
-)
-@click.option("--python", type=PATH, help="The project's interpreter.")
-@click.option("--baseline", metavar="ARTIFACT", help="Compare with this artifact.")
-@takes("demands", PolicyArguments)
-@click.option(
-    "--signed-by",
-    type=FILE,
-    metavar="ALLOWED_SIGNERS",
-    help="File of allowed signers.",
-)
-@no_cache_option
-@click.option("--watch", is_flag=True, help="Refresh the output until Ctrl-C.")
-@click.option(
-    "--html",
-    type=FILE,
-    help="Write a self-contained HTML page instead.",
-)
-@format_option
-def status(
-    artifacts: tuple[str, ...],
-    directories: tuple[Path, ...],
-    *,
-    python: Path | None,
-    baseline: str | None,
-    demands: PolicyArguments,
-    signed_by: Path | None,
-    no_cache: bool,
-    watch: bool,
-    html: Path | None,
-    style: str,
-) -> None:
+@takes("given", StatusArguments)
+def status(artifacts: tuple[str, ...], given: StatusArguments) -> None:
     """Show every key of a project or of each ARTIFACT: age, size, digest, management type.
 
     With -, reads the names of artifacts from stdin, one per line. For a project, also shows which
@@ -93,22 +88,24 @@ def status(
       docker image ls --format '{{.Repository}}:{{.Tag}}' shop | state-bundler status -
     """
     names = _names(artifacts)
-    if watch and (html or style == "json"):
+    if given.watch and (given.html or given.style == "json"):
         raise click.UsageError("--watch requires a terminal and text output.")
-    asked = _demands(demands, signed_by, history=html is not None)
+    asked = _demands(given.demands, given.signed_by, history=given.html is not None)
     if asked.of_bytes and not names:
         raise click.UsageError("A policy needs an ARTIFACT to check.")
     if names:
-        look = _at_artifacts(names, baseline, asked)
+        look = _at_artifacts(names, given.baseline, asked)
     else:
-        look = _at_projects(directories, python, baseline, is_cached=not no_cache)
-    if watch:
+        look = _at_projects(
+            given.directories, given.python, given.baseline, is_cached=not given.no_cache
+        )
+    if given.watch:
         _watch(look)
         return
     holders = look()
-    if html is not None:
-        _as_page(holders, html)
-    elif style == "json":
+    if given.html is not None:
+        _as_page(holders, given.html)
+    elif given.style == "json":
         _print_json(holders)
     else:
         _as_text(holders)

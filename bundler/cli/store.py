@@ -11,7 +11,7 @@ import click
 
 from bundler.cli import store_changes
 from bundler.cli.console import Console, age, size
-from bundler.cli.diff import diff, diff_format_option
+from bundler.cli.diff import diff
 from bundler.cli.extract import show_extracted
 from bundler.cli.options import format_option
 from bundler.cli.store_options import NOWHERE, SHOWN, StoreArguments, store_options
@@ -183,7 +183,13 @@ def show(*, where: StoreArguments, name: str, style: str) -> None:
 
 @store.command("diff", short_help="Show what changed from A to B.")
 @store_options
-@diff_format_option
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "json", "markdown"]),
+    default="text",
+    show_default=True,
+)
 @click.argument("before", metavar="A")
 @click.argument("after", metavar="[B]", required=False)
 @click.pass_context

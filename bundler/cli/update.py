@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import click
 
 from bundler.cli import completion
 from bundler.cli.build_options import BuildArguments
 from bundler.cli.help import Grouped
-from bundler.cli.options import every_byte_option, format_option, narrator, takes
+from bundler.cli.options import every_byte, flag, formats, narrator, nested, option, takes
 from bundler.cli.outcome import UpdateOutcome, shown_at_the_end
+
+
+@dataclass(frozen=True)
+class UpdateArguments:
+    """The options of `update`."""
+
+    new_tag: str | None = option(
+        "--tag", help="Tag of the new image. Default: {tag}-s{content digest}."
+    )
+    in_place: bool = flag("--in-place", help="Move the image's existing tag instead.")
+    every_byte: bool = every_byte()
+    style: str = formats("json")
+    building: BuildArguments = nested(BuildArguments)
 
 
 @click.command(cls=Grouped)
 @click.argument(
     "artifacts", shell_complete=completion.artifacts, nargs=-1, required=True, metavar="ARTIFACT..."
 )
-@click.option("--tag", "new_tag", help="Tag of the new image. Default: {tag}-s{content digest}.")
-@click.option("--in-place", is_flag=True, help="Move the image's existing tag instead.")
-@every_byte_option
-@format_option
-@takes("building", BuildArguments)
-def update(
-    *,
-    artifacts: tuple[str, ...],
-    new_tag: str | None,
-    in_place: bool,
-    every_byte: bool,
-    style: str,
-    building: BuildArguments,
-) -> None:
+@takes("given", UpdateArguments)
+def update(artifacts: tuple[str, ...], given: UpdateArguments) -> None:
     """Refresh once, and replace the state in each ARTIFACT without a build.
 
     A PEX is replaced in place. An image gets a new tag, so that a rollout picks up the new state.
@@ -52,9 +54,9 @@ def update(
     from bundler.workflows.update import update as renew
 
     artifacts = tuple(dict.fromkeys(artifacts))
-    if new_tag and in_place:
+    if given.new_tag and given.in_place:
         raise click.UsageError("--tag and --in-place are mutually exclusive.")
-    if new_tag and len(artifacts) > 1:
+    if given.new_tag and len(artifacts) > 1:
         raise click.UsageError("--tag requires exactly one ARTIFACT.")
     names = [ArtifactName.parse(artifact) for artifact in artifacts]
     for name in names:  # before minutes are spent on a refresh
@@ -65,18 +67,18 @@ def update(
             with open_if_pex(name):
                 pass
         connections = stack.enter_context(shared_connections(names))
-        listener = narrator(quiet=building.quiet or style == "json")
-        prepared = building.prepare_to_replace(listener, replaces=artifacts)
-        outcomes = stack.enter_context(shown_at_the_end(len(names), style))
+        listener = narrator(quiet=given.building.quiet or given.style == "json")
+        prepared = given.building.prepare_to_replace(listener, replaces=artifacts)
+        outcomes = stack.enter_context(shown_at_the_end(len(names), given.style))
         for name in names:
             try:
                 made = renew(
                     name,
-                    new_tag,
-                    in_place=in_place,
+                    given.new_tag,
+                    in_place=given.in_place,
                     prepared=prepared,
                     listener=listener,
-                    every_byte=every_byte,
+                    every_byte=given.every_byte,
                     before=first if name == names[0] else None,
                     connections=connections,
                 )

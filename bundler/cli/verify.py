@@ -18,8 +18,9 @@ from bundler.cli.options import (
     FILE,
     Duration,
     flag,
+    formats,
     narrator,
-    one_of_formats,
+    nested,
     option,
     takes,
 )
@@ -91,25 +92,28 @@ class PolicyArguments:
         )
 
 
+@dataclass(frozen=True)
+class VerifyArguments:
+    """The options of `verify`."""
+
+    demands: PolicyArguments = nested(PolicyArguments)
+    signed_by: Path | None = option(
+        "--signed-by", type=FILE, metavar="ALLOWED_SIGNERS", help="File of allowed signers."
+    )
+    signature: Path | None = option(
+        "--signature",
+        type=FILE,
+        help="Path of the signature file.  [ARTIFACT.sig; for an image: its registry]",
+    )
+    style: str = formats("json", "github", "sarif")
+
+
 @click.command()
 @click.argument(
     "artifacts", shell_complete=completion.artifacts, nargs=-1, required=True, metavar="ARTIFACT..."
 )
-@takes("demands", PolicyArguments)
-@click.option("--signed-by", type=FILE, metavar="ALLOWED_SIGNERS", help="File of allowed signers.")
-@click.option(
-    "--signature",
-    type=FILE,
-    help="Path of the signature file.  [ARTIFACT.sig; for an image: its registry]",
-)
-@one_of_formats("json", "github", "sarif")
-def verify(
-    artifacts: tuple[str, ...],
-    style: str,
-    demands: PolicyArguments,
-    signed_by: Path | None,
-    signature: Path | None,
-) -> None:
+@takes("given", VerifyArguments)
+def verify(artifacts: tuple[str, ...], given: VerifyArguments) -> None:
     """Verify that the state in each ARTIFACT is exactly what its manifest describes.
 
     ARTIFACT is a PEX, a wheel, a directory, an OCI layout (oci:DIR[:TAG]) or an image. Several
@@ -127,20 +131,20 @@ def verify(
     from bundler.system.parallel import while_waiting
 
     artifacts = tuple(dict.fromkeys(artifacts))
-    if signature and (len(artifacts) > 1 or not signed_by):
+    if given.signature and (len(artifacts) > 1 or not given.signed_by):
         raise click.UsageError("--signature requires --signed-by and exactly one ARTIFACT.")
-    policy = demands.policy()
+    policy = given.demands.policy()
     listener = narrator()
     named = artifacts[0] if len(artifacts) == 1 else counted(len(artifacts), "artifact")
     listener.working(f"Verifying {named}")
     with shared_connections(artifacts) as connections:
-        report = partial(_report, connections, policy, signed_by, signature)
+        report = partial(_report, connections, policy, given.signed_by, given.signature)
         reports = list(while_waiting(report, artifacts, is_in_registry))
     listener.working("")
-    if style == "text":
+    if given.style == "text":
         _as_text(reports)
     else:
-        click.echo(formatted(reports, style), nl=False)
+        click.echo(formatted(reports, given.style), nl=False)
     raise_failures([(report.name, report.failure()) for report in reports])
 
 
