@@ -94,7 +94,7 @@ def diff(ctx: click.Context, before: str, after: str, given: DiffArguments) -> N
     with open_artifact(before) as one, open_artifact(after) as other:
         found = compare(one, other, given.volatile)
         if given.with_definitions:
-            definitions = _definitions(one, other, given.project, given.python, given.modules)
+            definitions = _definitions(one, other, given)
     listener.working("")
     most = sys.maxsize if given.everything else MOST_LINES
     if given.style == "json":
@@ -110,30 +110,23 @@ def diff(ctx: click.Context, before: str, after: str, given: DiffArguments) -> N
     ctx.exit(1 if found.differs or (definitions is not None and definitions.changes) else 0)
 
 
-def _definitions(
-    one: Artifact,
-    other: Artifact,
-    project: Path | None,
-    python: Path | None,
-    modules: tuple[str, ...],
-) -> DefinitionsDifference:
+def _definitions(one: Artifact, other: Artifact, given: DiffArguments) -> DefinitionsDifference:
     from bundler.workflows.definitions import Loader
 
     listener = narrator()
-    return Loader(_project(project, python, listener), python, modules, listener).difference(
-        one, other
-    )
+    loader = Loader(_project(given, listener), given.python, given.modules, listener)
+    return loader.difference(one, other)
 
 
-def _project(directory: Path | None, python: Path | None, listener: Listener) -> Project | None:
+def _project(given: DiffArguments, listener: Listener) -> Project | None:
     """The project that is named, or the one here if there is one."""
     from bundler.errors import ConfigurationError
 
-    named = () if directory is None else (directory,)
+    named = () if given.project is None else (given.project,)
     try:
-        return ProjectArguments(named, everything=None, python=python).find(listener)[0]
+        return ProjectArguments(named, everything=None, python=given.python).find(listener)[0]
     except ConfigurationError:
-        if directory is not None:
+        if given.project is not None:
             raise
         return None
 

@@ -116,7 +116,8 @@ def _report(
 
     shows: each check as soon as it finishes; failures are shown at the end.
     """
-    console, listener, examined = Console(sys.stdout), narrator(), list["Examined"]()
+    console, listener = Console(sys.stdout), narrator()
+    examined: list[Examined] = []
     if shows and root != Path.cwd():
         console.line(console.styled(str(root), "bold", "cyan"))
     try:

@@ -71,18 +71,12 @@ def init(given: InitArguments) -> None:
     if given.docker_plugin:
         changes += _install_docker_plugin(remove=given.remove)
     if not (given.git_hooks or given.docker_plugin):
-        found, edits = _planned(
-            given.project,
-            yes=given.yes,
-            remove=given.remove,
-            without=given.without,
-            registry=given.registry,
-        )
+        found, edits = _planned(given)
         changes += (_change(edit, found[0].outer) for edit in edits)
         if given.style == "text":
             for line in (line for change in changes for line in change.diff.split("\n")):
                 click.secho(line, fg=_COLOURS.get(line[:1]))
-        accepted = not edits or _applied(found, edits, yes=given.yes, remove=given.remove)
+        accepted = not edits or _applied(found, edits, given)
     if given.style == "json":
         from bundler.cli import documents
 
@@ -103,28 +97,27 @@ class FileChange(NamedTuple):
     diff: str = ""
 
 
-def _planned(
-    project: Path, *, yes: bool, remove: bool, without: tuple[str, ...], registry: str | None
-) -> tuple[Sequence[Survey], Sequence[FileEdit]]:
+def _planned(given: InitArguments) -> tuple[Sequence[Survey], Sequence[FileEdit]]:
     """The projects and the edits for them. Says so if there are none."""
     from bundler.errors import ConfigurationError
     from bundler.project.no_project import way_out
     from bundler.setup.init import chosen, plan
 
-    found = chosen(project)
+    found = chosen(given.project)
     if not found:
         click.echo("No project here has state-backed components: nothing to configure.", err=True)
         return found, []
-    if not remove:
-        found = chosen(project, registry=registry or _registry(found, ask=not yes))
-    edits = plan(*found, without=without, remove=remove)
+    if not given.remove:
+        registry = given.registry or _registry(found, ask=not given.yes)
+        found = chosen(given.project, registry=registry)
+    edits = plan(*found, without=given.without, remove=given.remove)
     is_somewhere = any(each.pyproject or each.dagster or each.classic_dbt for each in found)
-    if not is_somewhere and not (remove and edits):
+    if not is_somewhere and not (given.remove and edits):
         root = found[0].root
         what = f"{root} has neither pyproject.toml nor dg.toml: nothing to configure."
         raise ConfigurationError(what, hint=way_out(root, ()))
     if not edits:
-        click.echo("Nothing to undo." if remove else "Nothing to change.", err=True)
+        click.echo("Nothing to undo." if given.remove else "Nothing to change.", err=True)
     return found, edits
 
 
@@ -138,20 +131,18 @@ def _change(edit: FileEdit, outer: Path) -> FileChange:
     return FileChange(path, action, edit.why, "\n".join(diff([edit], outer)))
 
 
-def _applied(
-    found: Sequence[Survey], edits: Sequence[FileEdit], *, yes: bool, remove: bool
-) -> bool:
+def _applied(found: Sequence[Survey], edits: Sequence[FileEdit], given: InitArguments) -> bool:
     """Writes the edits, if the user accepts them."""
     from bundler.setup.file_edits import apply
 
-    if not remove:
+    if not given.remove:
         _say_why(edits, found[0].outer)
-    if not yes and not _agreed(len(edits)):
+    if not given.yes and not _agreed(len(edits)):
         click.echo("Nothing was written.", err=True)
         return False
     apply(edits)
     click.echo(f"Changed {counted(len(edits), 'file')}.", err=True)
-    if not remove:
+    if not given.remove:
         _say_what_is_next(found, edits)
     return True
 

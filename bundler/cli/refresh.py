@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from bundler.project.options import RefreshOptions
     from bundler.project.projects import Project
     from bundler.refresh.run import Refreshed
-    from bundler.workflows.store_refresh import Into
 
 _SHOWN_DIGEST = 12
 
@@ -102,34 +101,18 @@ def refresh(given: RefreshCommand) -> None:
       state-bundler refresh --dry-run
     """
     from bundler.refresh.run import refresh as only_refresh
-    from bundler.workflows.export import destination_of
 
     if given.output is not None and (given.push or given.shard is not None):
         raise click.UsageError("-o cannot be combined with --push or --shard.")
     if given.dry_run and (given.push or given.shard is not None or given.output is not None):
         raise click.UsageError("--dry-run cannot be combined with --push, --shard or -o.")
-    destination = destination_of(given.output) if given.output is not None else None
+    destination = _destination(given.output)
     listener = narrator(quiet=given.quiet, verbose=given.verbose)
     found, options = given.projects.find(listener), given.refreshing.options()
     if given.dry_run:
         _preview(found, options, listener, given.style)
-    elif given.shard is not None:
-        _push_shard(
-            found,
-            options,
-            _into(found, given.url, given.wait),
-            given.shard,
-            given.run,
-            style=given.style,
-        )
-    elif given.push:
-        from bundler.workflows.store_refresh import refresh_and_push
-
-        into = _into(found, given.url, given.wait)
-        refreshed, pushed = refresh_and_push(found, options, into, listener)
-        _show(refreshed, given.style, pushed=pushed_document(pushed, into.store.url))
-        if given.style == "text":
-            show_pushed(pushed, into.store.url)
+    elif given.push or given.shard is not None:
+        _push(found, options, listener, given)
     else:
         held = click.get_current_context().with_resource(ExitStack()) if destination else None
         refreshed = only_refresh(found, options, listener, held=held)
@@ -137,6 +120,14 @@ def refresh(given: RefreshCommand) -> None:
         _show(refreshed, given.style, written=written)
         if written is not None and given.style == "text":
             Console(sys.stdout).line(f"{written.name} {written.digest}")
+
+
+def _destination(output: str | None) -> ArtifactName | None:
+    if output is None:
+        return None
+    from bundler.workflows.export import destination_of
+
+    return destination_of(output)
 
 
 def _export(
@@ -167,32 +158,30 @@ def _preview(
     Console(sys.stdout).table(("KEY", "ACTION", "DECLARED"), rows)
 
 
-def _into(projects: Sequence[Project], url: str | None, wait: float | None) -> Into:
-    from bundler.store import local
-    from bundler.workflows.store_refresh import Into
-
-    root = projects[0].root
-    return Into(opened(url, root), local.author(root), wait or 0.0)
-
-
-def _push_shard(
+def _push(
     projects: Sequence[Project],
     options: RefreshOptions,
-    into: Into,
-    shard: str,
-    run: str | None,
-    *,
-    style: str,
+    listener: Listener,
+    given: RefreshCommand,
 ) -> None:
-    from bundler import listener
-    from bundler.store import shards
-    from bundler.workflows.store_refresh import refresh_shard
+    """Refreshes into the store: everything, or one shard."""
+    from bundler.store import local, shards
+    from bundler.workflows import store_refresh
 
-    index_and_count, name = shards.parse_shard(shard), run_of(run)
-    staged = refresh_shard(
-        projects, options, into, run=name, shard=index_and_count, listener=listener.of_process
-    )
-    show_staged(into.store, staged, name, style)
+    root = projects[0].root
+    store = opened(given.url, root)
+    into = store_refresh.Into(store, local.author(root), given.wait or 0.0)
+    if given.shard is not None:
+        shard, run = shards.parse_shard(given.shard), run_of(given.run)
+        staged = store_refresh.refresh_shard(
+            projects, options, into, run=run, shard=shard, listener=listener
+        )
+        show_staged(store, staged, run, given.style)
+        return
+    refreshed, pushed = store_refresh.refresh_and_push(projects, options, into, listener)
+    _show(refreshed, given.style, pushed=pushed_document(pushed, store.url))
+    if given.style == "text":
+        show_pushed(pushed, store.url)
 
 
 def _show(refreshed: Refreshed, style: str, **more: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from bundler.cli.options import (
     option,
     takes,
 )
+from bundler.cli.outcome import raise_failures
 from bundler.cli.verify import PolicyArguments
 from bundler.system.wording import counted
 
@@ -90,15 +91,10 @@ def status(artifacts: tuple[str, ...], given: StatusArguments) -> None:
     names = _names(artifacts)
     if given.watch and (given.html or given.style == "json"):
         raise click.UsageError("--watch requires a terminal and text output.")
-    asked = _demands(given.demands, given.signed_by, history=given.html is not None)
+    asked = _demands(given)
     if asked.of_bytes and not names:
         raise click.UsageError("A policy needs an ARTIFACT to check.")
-    if names:
-        look = _at_artifacts(names, given.baseline, asked)
-    else:
-        look = _at_projects(
-            given.directories, given.python, given.baseline, is_cached=not given.no_cache
-        )
+    look = _at_artifacts(names, given.baseline, asked) if names else _at_projects(given)
     if given.watch:
         _watch(look)
         return
@@ -109,7 +105,7 @@ def status(artifacts: tuple[str, ...], given: StatusArguments) -> None:
         _print_json(holders)
     else:
         _as_text(holders)
-    _raise_failures(holders)
+    raise_failures([(holder.name, holder.failure) for holder in holders])
 
 
 def _names(artifacts: tuple[str, ...]) -> list[str]:
@@ -123,12 +119,13 @@ def _names(artifacts: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _demands(given: PolicyArguments, signed_by: Path | None, *, history: bool) -> Demands:
+def _demands(given: StatusArguments) -> Demands:
     from bundler.workflows.policy import Policy
     from bundler.workflows.status import Demands
 
-    policy = given.policy()
-    return Demands(None if policy == Policy() else policy, signed_by, history)
+    policy = given.demands.policy()
+    asked = None if policy == Policy() else policy
+    return Demands(asked, given.signed_by, history=given.html is not None)
 
 
 def _at_artifacts(names: Sequence[str], baseline: str | None, demands: Demands) -> Look:
@@ -144,9 +141,7 @@ def _at_artifacts(names: Sequence[str], baseline: str | None, demands: Demands) 
     return look
 
 
-def _at_projects(
-    directories: tuple[Path, ...], python: Path | None, baseline: str | None, *, is_cached: bool
-) -> Look:
+def _at_projects(given: StatusArguments) -> Look:
     """Discovers components once: only the published states change while watching."""
     from bundler.project.projects import find
     from bundler.project.stateful import with_state
@@ -154,12 +149,13 @@ def _at_projects(
     from bundler.workflows.status import of_sources
 
     listener = narrator()
-    projects = find(directories, everything=True, python=python)
-    if not directories and len(projects) > 1:
+    projects = find(given.directories, everything=True, python=given.python)
+    if not given.directories and len(projects) > 1:
         projects = with_state(projects)
+    is_cached = not given.no_cache
     found = [(project, discover([project], listener, is_cached=is_cached)) for project in projects]
     return lambda: [
-        of_sources(str(project.root), sources, baseline or project.config.refresh.baseline)
+        of_sources(str(project.root), sources, given.baseline or project.config.refresh.baseline)
         for project, sources in found
     ]
 
@@ -176,13 +172,6 @@ def _watch(look: Look) -> None:
             time.sleep(_WATCH_SECONDS)
     except KeyboardInterrupt:
         return
-
-
-def _raise_failures(holders: Iterable[Holder]) -> None:
-    """Shows all holders first, then fails if any of them could not be read."""
-    from bundler.cli.outcome import raise_failures
-
-    raise_failures([(holder.name, holder.failure) for holder in holders])
 
 
 def _as_page(holders: Sequence[Holder], target: Path) -> None:
