@@ -32,8 +32,7 @@ class UpdateOutcome(NamedTuple):
         from bundler.cli import documents
 
         made = {"changed": False} if self.made is None else _outputs(self.made)
-        error = documents.Error.of(self.failure) if self.failure else None
-        return documents.UpdatedArtifact(artifact=self.artifact, error=error, **made)
+        return documents.UpdatedArtifact.of(self, error=self.failure, **made)
 
 
 @contextmanager

@@ -177,9 +177,7 @@ def _as_json(made: Plan) -> str:
         changes.PlanDocument,
         changes=made.differs,
         contents=made.contents,
-        not_refreshed=[
-            changes.NotRefreshed.of(it, type=it.management_type) for it in made.not_refreshed
-        ],
+        not_refreshed=made.not_refreshed,
         baselines=[_baseline_document(change) for change in made.changes],
         markdown="\n".join(_markdown(made, MOST_LINES)),
     )
@@ -195,6 +193,6 @@ def _baseline_document(change: PlannedChange) -> PlannedBaseline:
             change.states, schema_version=SCHEMA_VERSION, keys=key_documents(change.states)
         ),
         definitions=change.definitions and shown.document(change.definitions),
-        removals=list(change.removals),
+        removals=change.removals,
         refused=_refusals(change),
     )

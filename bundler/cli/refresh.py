@@ -152,7 +152,7 @@ def _preview(
     if style == "json":
         from bundler.cli.documents import changes, print_document
 
-        print_document(changes.RefreshDryRun, keys=list(keys))
+        print_document(changes.RefreshDryRun, keys=keys)
         return
     rows = [(item.key, item.action, item.declared or "-") for item in keys]
     Console(sys.stdout).table(("KEY", "ACTION", "DECLARED"), rows)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -247,30 +247,24 @@ def _sum(holders: Sequence[Holder]) -> str:
 
 
 def _print_json(holders: Sequence[Holder]) -> None:
-    from bundler.cli import documents
+    from bundler.cli.documents import Status, print_document
 
-    documents.print_document(documents.Status, artifacts=[_document(it) for it in holders])
+    print_document(Status, artifacts=[_document(holder) for holder in holders])
 
 
 def _document(holder: Holder) -> documents.Holder:
+    import msgspec
+
     from bundler.cli import documents
 
-    optional: dict[str, Any] = {}
-    if holder.failure is not None:
-        optional["error"] = documents.Error.of(holder.failure)
+    since = None
     if holder.since is not None:
-        changes = [
-            documents.KeyChange.of(it, summary=it.summary or None) for it in holder.since.keys
-        ]
-        optional["since"] = documents.Since.of(holder.since, keys=changes)
-    if holder.breaches:
-        optional["breaches"] = [documents.Breach.of(breach) for breach in holder.breaches]
-    return documents.Holder(
-        name=holder.name,
-        kind=holder.kind,
-        verified=holder.verified,
-        digest=holder.digest,
-        content_digests=dict(holder.contents or {}),
-        keys=[documents.KeyStatus.of(key, problem=key.problem or None) for key in holder.keys],
-        **optional,
+        keys = holder.since.keys
+        changes = [documents.KeyChange.of(key, summary=key.summary or None) for key in keys]
+        since = documents.Since.of(holder.since, keys=changes)
+    optional = {"error": holder.failure, "since": since, "breaches": holder.breaches}
+    return documents.Holder.of(
+        holder,
+        content_digests=holder.contents or {},
+        **{name: value or msgspec.UNSET for name, value in optional.items()},
     )

@@ -166,8 +166,7 @@ def pin(*, where: StoreArguments, remove: bool, note: str, style: str, version: 
     if style == "json":
         from bundler.cli.documents import print_document, stores
 
-        found = [stores.Pin.of(pin) for pin in pins]
-        print_document(stores.StorePins, store=store.url, pins=found)
+        print_document(stores.StorePins, store=store.url, pins=pins)
     elif pins:
         rows = [(pin.key, pin.version, pin.note or NOWHERE) for pin in pins]
         Console(sys.stdout).table(("KEY", "VERSION", "NOTE"), rows)
@@ -224,8 +223,7 @@ def prune(
     if style == "json":
         from bundler.cli.documents import print_document, stores
 
-        versions = [stores.Pruned.of(version) for version in done.versions]
-        print_document(stores.StorePrune, done, dry_run=dry_run, versions=versions)
+        print_document(stores.StorePrune, done, dry_run=dry_run)
         return
     console = Console(sys.stdout)
     if done.versions:

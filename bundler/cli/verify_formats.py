@@ -69,15 +69,14 @@ def formatted(reports: Sequence[VerifyReport], form: str) -> str:
 
 def _document(report: VerifyReport) -> documents.Verified:
     verdict = report.verdict
-    return documents.Verified(
-        name=report.name,
+    return documents.Verified.of(
+        report,
         kind=verdict.kind if verdict else None,
         digest=verdict.digest if verdict else None,
         verified=report.error is None,
         passed=report.failure() is None,
-        signer=report.signer,
         problems=[what for rule, what in report.findings() if rule == "integrity"],
-        breaches=[documents.Breach.of(breach) for breach in report.breaches],
+        breaches=report.breaches,
         directories=[*map(_directory, verdict.directories)] if verdict else [],
     )
 

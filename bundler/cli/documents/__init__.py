@@ -25,9 +25,16 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unk
 
     @classmethod
     def of(cls, source: object, **others: Any) -> Self:
-        """The attributes that the source has by the same names, and others."""
-        names = (it for it in cls.__struct_fields__ if it not in others and hasattr(source, it))
-        return cls(**{name: getattr(source, name) for name in names}, **others)
+        """The attributes that the source has by the same names, and others.
+
+        Values in them become parts of this document in the same way.
+        """
+        given = {}
+        for name, encoded in zip(cls.__struct_fields__, cls.__struct_encode_fields__, strict=True):
+            value = others[name] if name in others else getattr(source, name, msgspec.UNSET)
+            if value is not msgspec.UNSET:
+                given[encoded] = value
+        return msgspec.convert(given, cls, from_attributes=True)
 
 
 class Document(Part, frozen=True, kw_only=True):

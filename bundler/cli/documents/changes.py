@@ -47,7 +47,7 @@ class PlannedBaseline(Part, frozen=True):
 
 class NotRefreshed(Part, frozen=True):
     key: str
-    type: str
+    management_type: str = msgspec.field(name="type")
     version: str | None
 
 
