@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.artifacts.definitions import Request, describe
@@ -26,6 +27,7 @@ from bundler.worker.definitions import NEAR
 from bundler.workflows.loadcheck import environment_of, runners
 
 
+@dataclass(frozen=True)
 class Loader:
     """Describes artifacts.
 
@@ -33,31 +35,25 @@ class Loader:
     PEX; None for the project's. modules: what to load; else what the states belong to.
     """
 
-    def __init__(
-        self,
-        project: Project | None,
-        python: Path | None,
-        modules: Sequence[str],
-        listener: Listener,
-    ) -> None:
-        self._project = project
-        self._python = python or (project.interpreter.path if project else Path(sys.executable))
-        self._modules = modules
-        self._listener = listener
+    project: Project | None
+    python: Path | None
+    modules: Sequence[str]
+    listener: Listener
 
     def difference(self, before: Artifact, after: Artifact) -> DefinitionsDifference:
         """Raises `VerificationFailed` if one of them does not load."""
         return compare(self.describe(before), self.describe(after))
 
     def describe(self, artifact: Artifact) -> Definitions:
-        self._listener.phase(f"Loading {artifact.name} without network")
+        self.listener.phase(f"Loading {artifact.name} without network")
         with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
             folder = Path(name)
             found = self._in_itself(artifact, folder)
             return _loaded(found or self._with_code_here(artifact, folder / "states"), artifact)
 
     def _in_itself(self, artifact: Artifact, folder: Path) -> Definitions | None:
-        runner = runners(artifact, self._python, folder, self._listener)
+        here = self.project.interpreter.path if self.project else Path(sys.executable)
+        runner = runners(artifact, self.python or here, folder, self.listener)
         if runner is None:
             return None
         run = runner(artifact.digest if artifact.kind == "docker" else artifact.name)
@@ -68,27 +64,27 @@ class Loader:
         return merge(
             {
                 target: describe(run, Request(target), environment, artifact.name, redact)
-                for target in self._modules or _targets(artifact)
+                for target in self.modules or _targets(artifact)
             }
         )
 
     def _surroundings(self) -> Surroundings:
-        if self._project is not None:
-            return configured_surroundings(self._project)
+        if self.project is not None:
+            return configured_surroundings(self.project)
         secrets = collect(os.environ, root=Path.cwd())
         return Surroundings(dict(os.environ), secrets)
 
     def _with_code_here(self, artifact: Artifact, folder: Path) -> Definitions:
-        if self._project is None or self._project.dagster is None:
+        if self.project is None or self.project.dagster is None:
             raise UsageError(
                 f"{artifact.name} contains states and no code, but this is not a Dagster project.",
                 hint="Select the project whose code loads them with --project.",
             )
-        self._listener.note(
+        self.listener.note(
             f"{artifact.name} does not run by itself: its states are loaded with the code of "
-            f"{self._project.name}."
+            f"{self.project.name}."
         )
-        (found,) = describe_with(self._project, [_states(artifact, folder)])
+        (found,) = describe_with(self.project, [_states(artifact, folder)])
         return found
 
 
