@@ -266,5 +266,6 @@ def _document(holder: Holder) -> documents.Holder:
     return documents.Holder.of(
         holder,
         content_digests=holder.contents or {},
+        keys=[documents.KeyStatus.of(key, problem=key.problem or None) for key in holder.keys],
         **{name: value or msgspec.UNSET for name, value in optional.items()},
     )

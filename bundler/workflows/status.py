@@ -55,7 +55,7 @@ class KeyStatus(msgspec.Struct, frozen=True):
     entries: int | None = None
     refresh: KeyRefresh | None = None
     users: tuple[str, ...] = ()
-    problem: str | None = None
+    problem: str = ""
 
     @property
     def confirmed(self) -> str | None:
@@ -298,7 +298,7 @@ def _of_sources(name: str, sources: Sequence[Found], baseline: str | None) -> Ho
             missing = KeyStatus(source.place, key, users[0].management_type)
             status = keys.get((source.place, key)) or known.get(key, missing)
             told = (user.location or user.kind for user in users)  # where it is declared
-            refused = next((user.refused.what for user in users if user.refused), None)
+            refused = next((user.refused.what for user in users if user.refused), "")
             problem = refused or status.problem
             keys[source.place, key] = msgspec.structs.replace(
                 status, users=tuple(dict.fromkeys((*status.users, *told))), problem=problem

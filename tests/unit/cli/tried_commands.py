@@ -359,6 +359,7 @@ NO_COMMAND = (
     *(
         "state-bundler {}",
         "state-bundler {}, {}",
+        "state-bundler verify: {}",
         "state-guard --push --remote",
         "state-guard --st",
     ),
