@@ -72,8 +72,6 @@ def build(**_: object) -> None:
 
 @dataclass(frozen=True)
 class PexArguments:
-    """The options of `build pex`."""
-
     output: Path = option("-o", "--output", type=PATH, required=True, help="Path of the PEX.")
     pex_command: str | None = option(
         "--pex", help="The pex command. Default: the project's, else the bundled one."
@@ -125,8 +123,6 @@ def build_pex(arguments: tuple[str, ...], given: PexArguments) -> None:
 
 @dataclass(frozen=True)
 class OciArguments:
-    """The options of `build oci`."""
-
     base: str | None = option(
         "--base",
         metavar="LAYOUT[:TAG]",

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BakeArguments:
-    """The options of `build bake`."""
-
     chosen: tuple[str, ...] = option(
         "--state-target",
         multiple=True,

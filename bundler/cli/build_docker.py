@@ -59,8 +59,6 @@ def takes_value(command: click.Command) -> dict[str, bool]:
 
 @dataclass(frozen=True)
 class DockerArguments:
-    """The options of `build docker`."""
-
     image_path: str | None = image_path()
     every_byte: bool = every_byte()
     style: str = formats("json")

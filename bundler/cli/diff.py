@@ -38,8 +38,6 @@ MOST_LINES = 40
 
 @dataclass(frozen=True)
 class DiffArguments:
-    """The options of `diff`."""
-
     volatile: tuple[str, ...] = option(
         "--volatile", multiple=True, metavar="NAME", help="A JSON member to ignore (repeatable)."
     )

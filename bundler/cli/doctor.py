@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DoctorArguments:
-    """The options of `doctor`."""
-
     project: Path = option(
         "--project",
         type=DIRECTORY,

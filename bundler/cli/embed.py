@@ -14,8 +14,6 @@ from bundler.cli.outcome import show_outcome
 
 @dataclass(frozen=True)
 class EmbedCommand:
-    """The options of `embed`."""
-
     tags: tuple[str, ...] = option(
         "-t",
         "--tag",

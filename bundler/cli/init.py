@@ -34,8 +34,6 @@ _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 @dataclass(frozen=True)
 class InitArguments:
-    """The options of `init`."""
-
     project: Path = option(
         "--project",
         type=DIRECTORY,

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlanArguments:
-    """The options of `plan`."""
-
     out: Path | None = option("--out", type=FILE, help="Write the plan to this file.")
     every_change: bool = flag("--all-changes", help="Show every change, not only the first ones.")
     style: str = formats("json", "markdown", "github")

@@ -46,8 +46,6 @@ _SHOWN_DIGEST = 12
 
 @dataclass(frozen=True)
 class RefreshCommand:
-    """The options of `refresh`."""
-
     projects: ProjectArguments = nested(ProjectArguments)
     refreshing: RefreshCommandArguments = nested(RefreshCommandArguments)
     push: bool = flag("--push", help="Refresh versioned keys too and push all states to the store.")

@@ -44,8 +44,6 @@ Look = Callable[[], "Sequence[Holder]"]
 
 @dataclass(frozen=True)
 class StatusArguments:
-    """The options of `status`."""
-
     directories: tuple[Path, ...] = option(
         "--project",
         type=DIRECTORY,

@@ -16,8 +16,6 @@ from bundler.cli.outcome import UpdateOutcome, shown_at_the_end
 
 @dataclass(frozen=True)
 class UpdateArguments:
-    """The options of `update`."""
-
     new_tag: str | None = option(
         "--tag", help="Tag of the new image. Default: {tag}-s{content digest}."
     )

@@ -94,8 +94,6 @@ class PolicyArguments:
 
 @dataclass(frozen=True)
 class VerifyArguments:
-    """The options of `verify`."""
-
     demands: PolicyArguments = nested(PolicyArguments)
     signed_by: Path | None = option(
         "--signed-by", type=FILE, metavar="ALLOWED_SIGNERS", help="File of allowed signers."
