@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,17 @@ from bundler.cli.build_docker import build_docker, places_of, refuse_relative
 from bundler.cli.build_options import BuildArguments, EmbedArguments
 from bundler.cli.build_wheel import allowed_files, build_wheel
 from bundler.cli.help import Grouped
-from bundler.cli.options import FILE, PATH, formats, image_path, narrator, nested, option, takes
+from bundler.cli.options import (
+    FILE,
+    PATH,
+    Options,
+    formats,
+    image_path,
+    narrator,
+    nested,
+    option,
+    takes,
+)
 from bundler.cli.outcome import show_verdict
 
 if TYPE_CHECKING:
@@ -70,8 +79,7 @@ def build(**_: object) -> None:
     """
 
 
-@dataclass(frozen=True)
-class PexArguments:
+class PexArguments(Options):
     output: Path = option("-o", "--output", type=PATH, required=True, help="Path of the PEX.")
     pex_command: str | None = option(
         "--pex", help="The pex command. Default: the project's, else the bundled one."
@@ -121,8 +129,7 @@ def build_pex(arguments: tuple[str, ...], given: PexArguments) -> None:
     show_verdict(verdict, str(built.destination), given.style)
 
 
-@dataclass(frozen=True)
-class OciArguments:
+class OciArguments(Options):
     base: str | None = option(
         "--base",
         metavar="LAYOUT[:TAG]",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from bundler.cli.build_docker import (
     wanted_places,
 )
 from bundler.cli.build_options import BuildArguments
-from bundler.cli.options import every_byte, formats, narrator, nested, option, takes
+from bundler.cli.options import Options, every_byte, formats, narrator, nested, option, takes
 from bundler.cli.outcome import show_verdicts
 
 if TYPE_CHECKING:
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
     from bundler.project.projects import Project
 
 
-@dataclass(frozen=True)
-class BakeArguments:
+class BakeArguments(Options):
     chosen: tuple[str, ...] = option(
         "--state-target",
         multiple=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ import click
 
 from bundler.cli.build_options import BuildArguments
 from bundler.cli.help import Grouped
-from bundler.cli.options import every_byte, formats, image_path, narrator, nested, takes
+from bundler.cli.options import Options, every_byte, formats, image_path, narrator, nested, takes
 from bundler.cli.outcome import show_verdict
 from bundler.errors import ConfigurationError
 
@@ -57,8 +56,7 @@ def takes_value(command: click.Command) -> dict[str, bool]:
     }
 
 
-@dataclass(frozen=True)
-class DockerArguments:
+class DockerArguments(Options):
     image_path: str | None = image_path()
     every_byte: bool = every_byte()
     style: str = formats("json")

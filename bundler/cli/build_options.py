@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from bundler.cli import completion
 from bundler.cli.options import (
     FILE,
     QUIET,
+    Options,
     ProjectArguments,
     RefreshArguments,
     flag,
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from bundler.workflows.pipeline import Prepared
 
 
-@dataclass(frozen=True)
-class LoadArguments:
+class LoadArguments(Options):
     """Whether and how the code location is loaded inside the finished artifact."""
 
     load_check: bool | None = option(
@@ -102,8 +101,7 @@ class LoadArguments:
         return int(is_required or (has_dagster and bool(prepared.bundles)))
 
 
-@dataclass(frozen=True)
-class EmbedArguments:
+class EmbedArguments(Options):
     """Options of every command that embeds state in an artifact."""
 
     projects: ProjectArguments = nested(ProjectArguments)
@@ -186,7 +184,6 @@ class EmbedArguments:
         )
 
 
-@dataclass(frozen=True)
 class BuildArguments(EmbedArguments):
     """The same, and those for loading the finished artifact."""
 

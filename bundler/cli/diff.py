@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from bundler.cli.console import Console, safe, size
 from bundler.cli.options import (
     DIRECTORY,
     PATH,
+    Options,
     ProjectArguments,
     flag,
     formats,
@@ -36,8 +36,7 @@ _SIGNS = {"added": "+", "removed": "-", "renamed": "~", "changed": "~", "reorder
 MOST_LINES = 40
 
 
-@dataclass(frozen=True)
-class DiffArguments:
+class DiffArguments(Options):
     volatile: tuple[str, ...] = option(
         "--volatile", multiple=True, metavar="NAME", help="A JSON member to ignore (repeatable)."
     )
@@ -122,7 +121,9 @@ def _project(given: DiffArguments, listener: Listener) -> Project | None:
 
     named = () if given.project is None else (given.project,)
     try:
-        return ProjectArguments(named, everything=None, python=given.python).find(listener)[0]
+        return ProjectArguments(directories=named, everything=None, python=given.python).find(
+            listener
+        )[0]
     except ConfigurationError:
         if given.project is not None:
             raise

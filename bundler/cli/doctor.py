@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,15 +11,24 @@ from typing import TYPE_CHECKING
 import click
 
 from bundler.cli.console import Console, as_json
-from bundler.cli.options import DIRECTORY, PATH, flag, formats, narrator, no_cache, option, takes
+from bundler.cli.options import (
+    DIRECTORY,
+    PATH,
+    Options,
+    flag,
+    formats,
+    narrator,
+    no_cache,
+    option,
+    takes,
+)
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
     from bundler.setup.doctor import Examined
 
 
-@dataclass(frozen=True)
-class DoctorArguments:
+class DoctorArguments(Options):
     project: Path = option(
         "--project",
         type=DIRECTORY,

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import click
 
 from bundler.cli.build_options import BuildArguments
 from bundler.cli.help import Grouped
-from bundler.cli.options import every_byte, formats, image_path, narrator, nested, option, takes
+from bundler.cli.options import (
+    Options,
+    every_byte,
+    formats,
+    image_path,
+    narrator,
+    nested,
+    option,
+    takes,
+)
 from bundler.cli.outcome import show_outcome
 
 
-@dataclass(frozen=True)
-class EmbedCommand:
+class EmbedCommand(Options):
     tags: tuple[str, ...] = option(
         "-t",
         "--tag",

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import click
 
 from bundler.cli.console import Console
-from bundler.cli.options import DIRECTORY, flag, formats, option, takes
+from bundler.cli.options import DIRECTORY, Options, flag, formats, option, takes
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
@@ -32,8 +31,7 @@ _FROM_AN_INDEX = (
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 
-@dataclass(frozen=True)
-class InitArguments:
+class InitArguments(Options):
     project: Path = option(
         "--project",
         type=DIRECTORY,

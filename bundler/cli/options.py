@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -40,22 +39,40 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 PATH = click.Path(path_type=Path)
 
 
+class _Option(NamedTuple):
+    names: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+
+class _Nested(NamedTuple):
+    group: type[Options]
+
+
+class Options:
+    """The values of a command's options: attributes that `option`, `flag` or `nested` declares.
+
+    A dataclass would take longer to import.
+    """
+
+    def __init__(self, **values: Any) -> None:
+        vars(self).update(values)
+
+
 def option(*names: str, **settings: Any) -> Any:
-    """A field of a group of options: `click.option` with these names and settings."""
-    return field(metadata={"option": (names, settings)})
+    """`click.option` with these names and settings."""
+    return _Option(names, settings)
 
 
 def flag(*names: str, **settings: Any) -> Any:
     return option(*names, is_flag=True, **settings)
 
 
-def nested(group: type[Any]) -> Any:
-    """A field of a group of options that is itself such a group."""
-    return field(metadata={"group": group})
+def nested(group: type[Options]) -> Any:
+    return _Nested(group)
 
 
-def takes(parameter: str, group: type[Any]) -> Callable[[_Command], _Command]:
-    """Adds the options of a dataclass to a command, which receives them as one value."""
+def takes(parameter: str, group: type[Options]) -> Callable[[_Command], _Command]:
+    """Adds the options of a group to a command, which receives them as one value."""
     known = dict(_options(group))
 
     def decorate(command: Any) -> Any:
@@ -71,23 +88,26 @@ def takes(parameter: str, group: type[Any]) -> Callable[[_Command], _Command]:
     return decorate
 
 
-def _options(group: type[Any]) -> Iterator[tuple[str, Any]]:
-    """The options of a group by their parameters' names, in the order of --help."""
-    for each in fields(group):
-        if "group" in each.metadata:
-            yield from _options(each.metadata["group"])
+def _declared(group: type[Options]) -> Mapping[str, _Option | _Nested]:
+    """In the order of --help: those of the base class first."""
+    every = {name: value for each in reversed(group.__mro__) for name, value in vars(each).items()}
+    return {name: it for name, it in every.items() if isinstance(it, (_Option, _Nested))}
+
+
+def _options(group: type[Options]) -> Iterator[tuple[str, _Option]]:
+    for name, declared in _declared(group).items():
+        if isinstance(declared, _Nested):
+            yield from _options(declared.group)
         else:
-            yield each.name, each.metadata["option"]
+            yield name, declared
 
 
-def _taken(group: type[Any], given: Mapping[str, Any]) -> Any:
+def _taken(group: type[Options], given: Mapping[str, Any]) -> Options:
     """The value of a group, from those of its options."""
     return group(
         **{
-            each.name: _taken(each.metadata["group"], given)
-            if "group" in each.metadata
-            else given[each.name]
-            for each in fields(group)
+            name: _taken(it.group, given) if isinstance(it, _Nested) else given[name]
+            for name, it in _declared(group).items()
         }
     )
 
@@ -122,8 +142,7 @@ format_option = click.option(
 )
 
 
-@dataclass(frozen=True)
-class ProjectArguments:
+class ProjectArguments(Options):
     """The selected projects and their interpreter. everything: None if there is no ``--all``."""
 
     directories: tuple[Path, ...] = option(
@@ -185,8 +204,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in ne
             self.fail(f"{error.what} {error.hint}", param, ctx)
 
 
-@dataclass(frozen=True)
-class RefreshArguments:
+class RefreshArguments(Options):
     """Refresh options; None and empty values defer to the configuration."""
 
     mode: RefreshMode | None = option("--refresh", type=click.Choice(REFRESH_MODES), help=_WHEN)
@@ -283,7 +301,6 @@ class RefreshArguments:
         return Inside(self.image, self.in_network, self.in_python) if self.image else None
 
 
-@dataclass(frozen=True)
 class RefreshCommandArguments(RefreshArguments):
     """`refresh --refresh` would read badly."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from bundler.cli.console import Console, safe
 from bundler.cli.diff import MOST_LINES, as_html, as_markdown, as_text, key_documents
 from bundler.cli.options import (
     FILE,
+    Options,
     ProjectArguments,
     RefreshArguments,
     flag,
@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from bundler.workflows.plan import Plan, PlannedChange
 
 
-@dataclass(frozen=True)
-class PlanArguments:
+class PlanArguments(Options):
     out: Path | None = option("--out", type=FILE, help="Write the plan to this file.")
     every_change: bool = flag("--all-changes", help="Show every change, not only the first ones.")
     style: str = formats("json", "markdown", "github")

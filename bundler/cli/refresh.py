@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +15,7 @@ from bundler.cli.help import Grouped
 from bundler.cli.options import (
     QUIET,
     Duration,
+    Options,
     ProjectArguments,
     RefreshCommandArguments,
     flag,
@@ -44,8 +44,7 @@ if TYPE_CHECKING:
 _SHOWN_DIGEST = 12
 
 
-@dataclass(frozen=True)
-class RefreshCommand:
+class RefreshCommand(Options):
     projects: ProjectArguments = nested(ProjectArguments)
     refreshing: RefreshCommandArguments = nested(RefreshCommandArguments)
     push: bool = flag("--push", help="Refresh versioned keys too and push all states to the store.")

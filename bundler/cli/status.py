@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from bundler.cli.options import (
     DIRECTORY,
     FILE,
     PATH,
+    Options,
     flag,
     formats,
     narrator,
@@ -42,8 +42,7 @@ _WATCH_SECONDS = 5.0
 Look = Callable[[], "Sequence[Holder]"]
 
 
-@dataclass(frozen=True)
-class StatusArguments:
+class StatusArguments(Options):
     directories: tuple[Path, ...] = option(
         "--project",
         type=DIRECTORY,

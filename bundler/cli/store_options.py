@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from bundler.cli.console import Console, size
-from bundler.cli.options import DIRECTORY, option, takes
+from bundler.cli.options import DIRECTORY, Options, option, takes
 
 if TYPE_CHECKING:
     from bundler.cli.documents import Pushed
@@ -26,8 +25,7 @@ _VARIABLE = "STATE_BUNDLER_STORE"
 NOWHERE = "-"
 
 
-@dataclass(frozen=True)
-class StoreArguments:
+class StoreArguments(Options):
     """The store, which an option, the environment or the project's configuration names."""
 
     url: str | None = option(

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 import click
 
 from bundler.cli import completion
 from bundler.cli.build_options import BuildArguments
 from bundler.cli.help import Grouped
-from bundler.cli.options import every_byte, flag, formats, narrator, nested, option, takes
+from bundler.cli.options import Options, every_byte, flag, formats, narrator, nested, option, takes
 from bundler.cli.outcome import UpdateOutcome, shown_at_the_end
 
 
-@dataclass(frozen=True)
-class UpdateArguments:
+class UpdateArguments(Options):
     new_tag: str | None = option(
         "--tag", help="Tag of the new image. Default: {tag}-s{content digest}."
     )

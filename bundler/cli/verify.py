@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from bundler.cli.options import (
     DIRECTORY,
     FILE,
     Duration,
+    Options,
     flag,
     formats,
     narrator,
@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,64}")
 
 
-@dataclass(frozen=True)
-class PolicyArguments:
+class PolicyArguments(Options):
     """The policy for an artifact that is intact."""
 
     max_age: float | None = option(
@@ -92,8 +91,7 @@ class PolicyArguments:
         )
 
 
-@dataclass(frozen=True)
-class VerifyArguments:
+class VerifyArguments(Options):
     demands: PolicyArguments = nested(PolicyArguments)
     signed_by: Path | None = option(
         "--signed-by", type=FILE, metavar="ALLOWED_SIGNERS", help="File of allowed signers."
