@@ -166,7 +166,8 @@ class Connection:
     ) -> BundlerError:
         status = response.status
         said = _said(_start_of(response, _MAX_ERROR_BYTES))
-        what = f"The registry {self.host} answered {status} to {_described(request)}"
+        path = urlsplit(request.path).path  # its query may be signed
+        what = f"The registry {self.host} answered {status} to {request.method} {path}"
         if status in _TRANSIENT:
             return Transient(f"{what}{said}.", wait=_wait(response))
         if status == _NOT_FOUND:
@@ -187,7 +188,7 @@ class Connection:
         address = urljoin(base, request.path)
         for _ in range(_MAX_REDIRECTS):
             headers = {"Accept-Encoding": "identity", **request.headers}
-            if authorization is not None and _same_host(address, base):
+            if authorization is not None and urlsplit(address)[:2] == urlsplit(base)[:2]:
                 headers["Authorization"] = authorization
             body = request.body() if request.body is not None else None
             response = self._bare(request.method, address, headers, body)
@@ -269,10 +270,8 @@ class Connection:
                 plain = response.status in (200, _UNAUTHORIZED, _TOO_MANY) or (
                     response.status >= 500  # noqa: PLR2004  # of whatever kind: it speaks HTTP
                 )
-        except Transient as error:
-            if isinstance(error.__cause__, ConnectionError) or "refused" in error.what:
-                return f"http://{host}"
-            plain = False
+        except Transient as error:  # if nothing listens, TLS would change nothing
+            plain = isinstance(error.__cause__, ConnectionError) or "refused" in error.what
         return f"http://{host}" if plain else f"https://{host}"
 
 
@@ -309,10 +308,6 @@ def may_be_plain(host: str) -> bool:
     return host in [item.strip() for item in allowed]
 
 
-def _same_host(address: str, base: str) -> bool:
-    return urlsplit(address)[:2] == urlsplit(base)[:2]
-
-
 def _host_of(address: str) -> str:
     return urlsplit(address).netloc.rpartition("@")[2]
 
@@ -339,11 +334,6 @@ def _of_proxy(host: str, error: urllib3.exceptions.ProxyError) -> BundlerError:
             hint="Add them to its URL: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT",
         )
     return Transient(f"The proxy for {host} cannot be used.")
-
-
-def _described(request: RegistryRequest) -> str:
-    """The request without its query, which may be signed."""
-    return f"{request.method} {urlsplit(request.path).path}"
 
 
 @contextmanager

@@ -8,7 +8,6 @@ https://github.com/opencontainers/distribution-spec/blob/main/spec.md#listing-re
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from bundler.artifacts.image.blobs import Descriptor, descriptors, read_json, read_small
 from bundler.artifacts.image.image import OCI_INDEX, OCI_MANIFEST, Json, dump, entry_of, load
@@ -63,7 +62,8 @@ def contents(
 
     Raises `VerificationFailed` if one is malformed.
     """
-    found = [entry for entry in _listed(store, subject) if _type_of(entry) == artifact_type]
+    listed = _listed(store, subject)
+    found = [entry for entry in listed if entry.raw.get("artifactType") == artifact_type]
     for entry in found[-_MAX_REFERRERS:]:
         manifest = read_json(store, entry)
         named = manifest.get("subject")
@@ -73,11 +73,6 @@ def contents(
         if len(layers) != 1 or layers[0].size > limit:
             raise VerificationFailed(f"{entry.digest} in {store.name} is not a {artifact_type}.")
         yield read_small(store, layers[0])
-
-
-def _type_of(entry: Descriptor) -> str | None:
-    found = entry.raw.get("artifactType")
-    return found if isinstance(found, str) else None
 
 
 def _listed(store: RegistryStore, subject: Descriptor) -> list[Descriptor]:
@@ -115,20 +110,14 @@ def _fallback_tag(subject: Descriptor) -> str:
     return subject.digest.replace(":", "-")
 
 
-def _fallback_index(store: RegistryStore, subject: Descriptor) -> Json | None:
-    found = store.find(store.reference.tagged(_fallback_tag(subject)))
-    return read_json(store, found) if found is not None else None
-
-
 def _of_tag(store: RegistryStore, subject: Descriptor) -> list[Descriptor]:
-    index = _fallback_index(store, subject)
-    return descriptors(index.get("manifests"), _fallback_tag(subject)) if index else []
+    found = store.find(store.reference.tagged(_fallback_tag(subject)))
+    if found is None:
+        return []
+    return descriptors(read_json(store, found).get("manifests"), _fallback_tag(subject))
 
 
-def _list_by_tag(target: RegistryTarget, subject: Descriptor, entry: dict[str, Any]) -> None:
-    index = _fallback_index(target, subject)
-    before = index.get("manifests") if index else []
-    kept = [item.raw for item in descriptors(before, _fallback_tag(subject))]
-    kept = [item for item in kept if item["digest"] != entry["digest"]]
+def _list_by_tag(target: RegistryTarget, subject: Descriptor, entry: Json) -> None:
+    kept = [item.raw for item in _of_tag(target, subject) if item.digest != entry["digest"]]
     changed = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*kept, entry]}
     target.put_manifest(dump(changed), OCI_INDEX, _fallback_tag(subject))

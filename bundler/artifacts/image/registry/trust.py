@@ -45,18 +45,14 @@ def context_for(host: str) -> ssl.SSLContext:
         for path in sorted(folder.glob("*.cert")):
             key = path.with_suffix(".key")
             try:
-                context.load_cert_chain(path, key, password=_no_password)
+                # An empty password: OpenSSL would prompt for that of an encrypted key.
+                context.load_cert_chain(path, key, password=bytes)
             except (OSError, ValueError) as error:
                 raise ConfigurationError(
                     f"{path} and {key.name} are not a matching certificate and key.",
                     hint="Replace both with the client's certificate and its unencrypted key.",
                 ) from error
     return context
-
-
-def _no_password() -> bytes:
-    """OpenSSL would prompt for the password of an encrypted key."""
-    return b""
 
 
 def distrust(host: str, error: Exception) -> BundlerError:
