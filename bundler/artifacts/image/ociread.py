@@ -10,6 +10,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -96,24 +97,21 @@ class LoadedImage:
                 f"{entry.digest} in {store.name} has {len(self.layers)} layers, more than any "
                 "engine supports."
             )
-        self._tree: RootFilesystem | None = None
 
     @property
     def layer_types(self) -> list[str]:
         return [layer.media_type for layer in self.layers]
 
-    @property
+    @cached_property
     def tree(self) -> RootFilesystem:
         """The sum of the layers; reads all of them once."""
-        if self._tree is None:
-            tree = RootFilesystem()
-            sizes = {layer.digest: layer.size for layer in self.layers}
-            allowed = Allowance.for_packed(sum(sizes.values()))
-            for position in range(len(self.layers)):
-                with self.checked_layer(position, allowed) as stream:
-                    tree.apply(stream, position, image_import_path.captured)
-            self._tree = tree
-        return self._tree
+        tree = RootFilesystem()
+        sizes = {layer.digest: layer.size for layer in self.layers}
+        allowed = Allowance.for_packed(sum(sizes.values()))
+        for position in range(len(self.layers)):
+            with self.checked_layer(position, allowed) as stream:
+                tree.apply(stream, position, image_import_path.captured)
+        return tree
 
     def open_layer(self, position: int) -> BinaryIO:
         """A layer's uncompressed tar stream, not checked against its digest."""
@@ -282,33 +280,28 @@ class StateLayer:
         self.paths = paths
         self._image = loaded
         self._position = len(loaded.layers) - 1
-        self._manifests: dict[str, bytes] | None = None
         self._is_opaque = True
         self._compared: set[str] = set()
 
-    @property
+    @cached_property
     def manifests(self) -> Mapping[str, bytes]:
         """The manifests by their directories' paths; reads up to the last of them."""
-        if self._manifests is None:
-            self._manifests = {}
-            with self._image.open_layer(self._position) as stream:
-                self._find_manifests(stream, self._manifests)
-        return self._manifests
-
-    def _find_manifests(self, stream: BinaryIO, found: dict[str, bytes]) -> None:
+        found: dict[str, bytes] = {}
         wanted = {f"{path}/{MANIFEST_NAME}": path for path in self.paths}
         whiteouts = {f"{path}/{OPAQUE_WHITEOUT}" for path in self.paths}
-        for reader, member in read_tar(stream, "The state layer"):
-            whiteouts.discard(member.path)
-            path = wanted.pop(member.path, None)
-            if path is not None and member.kind == "file":
-                if member.size > MAX_MANIFEST_BYTES:
-                    raise VerificationFailed(f"{member.path} is too large.")
-                found[path] = content_of(reader, member).read()
-                if not wanted:
-                    break
+        with self._image.open_layer(self._position) as stream:
+            for reader, member in read_tar(stream, "The state layer"):
+                whiteouts.discard(member.path)
+                path = wanted.pop(member.path, None)
+                if path is not None and member.kind == "file":
+                    if member.size > MAX_MANIFEST_BYTES:
+                        raise VerificationFailed(f"{member.path} is too large.")
+                    found[path] = content_of(reader, member).read()
+                    if not wanted:
+                        break
         # Only an image of the state alone has nothing to hide.
         self._is_opaque = self._position > 0 or not whiteouts
+        return found
 
     def members(self, path: str) -> Iterator[Member]:
         """The files of one of the directories; compares the whole layer."""
