@@ -222,10 +222,6 @@ class BakeTarget:
         )
 
     @property
-    def docker(self) -> Docker:
-        return self.baking.docker
-
-    @property
     def builder(self) -> Builder:
         return _builder()
 
@@ -301,7 +297,7 @@ def _in_engine(
     for base in bases:
         stack.callback(remove_unnamed, engine, base)
     return [
-        stack.enter_context(building.naming(baking.docker, engine, target.arguments, base, request))
+        stack.enter_context(building.naming(engine, target.arguments, base, request))
         for target, base in zip(targets, bases, strict=True)
     ]
 

@@ -231,7 +231,7 @@ def building(
         if request.bundles:
             request.listener.phase("Embedding the state in the image")
         try:
-            with naming(docker, engine, arguments, base, request) as image:
+            with naming(engine, arguments, base, request) as image:
                 yield image
         finally:
             # BuildKit has its own cache.
@@ -246,13 +246,13 @@ def building(
 
 @contextmanager
 def naming(
-    docker: Docker, engine: Engine, arguments: Arguments, base: str, request: EmbedRequest
+    engine: Engine, arguments: Arguments, base: str, request: EmbedRequest
 ) -> Iterator[ReadyImage]:
     """Embeds into an image in the engine; names, saves and pushes it when the block succeeds."""
     with EngineDestination(engine, base, arguments.tags).embed(request) as made:
         image = ReadyImage(made, arguments)
         yield image
-    outputs.carry_out(docker, engine, arguments, image.image_id, request.listener)
+    outputs.carry_out(engine, arguments, image.image_id, request.listener)
     if arguments.only_files:
         discard(engine, image.image_id)
 

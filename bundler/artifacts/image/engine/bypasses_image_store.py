@@ -38,8 +38,6 @@ class BuildRequest(Protocol):
     """
 
     @property
-    def docker(self) -> Docker: ...
-    @property
     def builder(self) -> Builder: ...
     @property
     def arguments(self) -> Arguments: ...
@@ -64,7 +62,7 @@ def applies_to(build: BuildRequest, engine: Engine) -> bool:
         return True
     if not is_buildx or arguments.stays or not arguments.pushes:
         return False
-    return has_containerd_store(engine) or _pushes_by_digest(build)
+    return has_containerd_store(engine) or _pushes_by_digest(arguments, engine.docker)
 
 
 def _refuse_what_no_store_holds(arguments: Arguments, engine: Engine) -> None:
@@ -88,10 +86,10 @@ def _is_loaded(arguments: Arguments) -> bool:
     return arguments.load or into_engine or (bool(arguments.tags) and not elsewhere)
 
 
-def _pushes_by_digest(build: BuildRequest) -> bool:
+def _pushes_by_digest(arguments: Arguments, docker: Docker) -> bool:
     """Whether the builder supports it; the one inside docker's engine does not."""
-    named = list(build.arguments.given("--builder"))[-1:]
-    said = build.docker.ask("buildx", "inspect", *named)
+    named = list(arguments.given("--builder"))[-1:]
+    said = docker.ask("buildx", "inspect", *named)
     driver = next((line for line in said.splitlines() if line.startswith("Driver:")), "")
     return driver.split()[-1:] != ["docker"]
 
@@ -103,7 +101,7 @@ def building(build: BuildRequest, engine: Engine, request: EmbedRequest) -> Iter
     only_pushes = arguments.pushes and not arguments.stays
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
         folder = Path(name)
-        if only_pushes and _pushes_by_digest(build):
+        if only_pushes and _pushes_by_digest(arguments, engine.docker):
             way = _in_registry(build, request, folder)
         else:
             way = _in_layout(build, engine, request, folder)

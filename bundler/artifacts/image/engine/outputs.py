@@ -13,7 +13,7 @@ import msgspec
 
 from bundler.artifacts import reference
 from bundler.artifacts.image.engine.arguments import Arguments
-from bundler.artifacts.image.engine.connection import Docker, Engine
+from bundler.artifacts.image.engine.connection import Engine
 from bundler.errors import ChildFailed, UsageError
 from bundler.listener import Listener
 from bundler.state.artifact import Artifact
@@ -67,19 +67,16 @@ def check(arguments: Arguments) -> None:
         raise UsageError("--push requires a name: add -t NAME.")
 
 
-def carry_out(
-    docker: Docker, engine: Engine, arguments: Arguments, image_id: str, listener: Listener
-) -> None:
+def carry_out(engine: Engine, arguments: Arguments, image_id: str, listener: Listener) -> None:
     """Writes files and pushes. Raises `ChildFailed` if a push fails, `InputOutputError`."""
     for fields in arguments.results:
         name = next(iter(arguments.tags), "latest")
-        _output(docker, engine, fields, image_id, name)
+        _output(engine, fields, image_id, name)
     if arguments.pushes:
         for name in arguments.tags:
             listener.phase(f"Pushing {name}")
-            exit_code = process.pass_through(
-                docker.argv("push", name), env=docker.environment, stdout=2
-            )
+            argv = engine.docker.argv("push", name)
+            exit_code = process.pass_through(argv, env=engine.docker.environment, stdout=2)
             if exit_code:
                 raise ChildFailed(f"docker push {name}", exit_code)
     write_files(arguments, image_id, {"containerimage.config.digest": image_id})
@@ -94,9 +91,7 @@ def write_files(arguments: Arguments, image_id: str, metadata: Mapping[str, str]
         write(Path(arguments.iidfile), image_id.encode())
 
 
-def _output(
-    docker: Docker, engine: Engine, fields: Mapping[str, str], image_id: str, name: str
-) -> None:
+def _output(engine: Engine, fields: Mapping[str, str], image_id: str, name: str) -> None:
     destination = fields.get("dest")
     if destination is None:
         return
@@ -111,7 +106,7 @@ def _output(
                 with engine.export(identity) as archive:
                     _save(archive, destination)
             else:
-                docker.ask("cp", "--archive", f"{identity}:/.", destination, timeout=3600)
+                engine.docker.ask("cp", "--archive", f"{identity}:/.", destination, timeout=3600)
 
 
 def _layout(engine: Engine, image_id: str, fields: Mapping[str, str], name: str) -> None:
