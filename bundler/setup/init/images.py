@@ -16,9 +16,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from bundler.artifacts.image.engine.arguments import read
 from bundler.artifacts.image.engine.dockerbuild import usual_dockerfile
 from bundler.artifacts.image.engine.dockerfile import copied_paths, open_arguments
 from bundler.artifacts.image.engine.ignore import ignore_file_of
+from bundler.errors import UsageError
 from bundler.git.ignored import ignored_below
 from bundler.project.classic_dbt import files
 from bundler.project.config import table
@@ -46,9 +48,6 @@ _UNKNOWN = re.compile(r"\$(?!\{\{)")
 # In a step that logs in: contexts that another job does not have, and what requires a permission.
 _ELSEWHERE = re.compile(r"\b(env|inputs|jobs?|matrix|needs|runner|steps|strategy)\s*[.\[]")
 _OIDC = re.compile(r"(?i)'(role-to-assume|workload_identity_provider|client-id)'")
-# Of docker build: options that have a value in the next word.
-_VALUED = {"-f": "file", "--file": "file", "--target": "target", "-t": "tag", "--tag": "tag"}
-_MORE_VALUED = {"--platform", "--cache-from", "--cache-to", "--secret", "--ssh", "--network", "-o"}
 
 
 @dataclass(frozen=True)
@@ -248,49 +247,29 @@ def _of_script(
     """The calls of ``docker build`` in a script that runs in the repository, or in a folder."""
     here = folder or (path.parent if path.name.endswith(".sh") else repository)
     text = _ANY_EXPRESSION.sub(_as_one_word, text.replace("\\\n", " "))
-    for found in _COMMAND.finditer(text):
+    for command in _COMMAND.finditer(text):
         try:
-            words = shlex.split(found["words"])
-        except ValueError:
+            found = read(shlex.split(command["words"]))
+        except (ValueError, UsageError):
             continue
-        options, arguments, rest = _read(words)
-        context = rest[-1] if rest else "."
+        context = found.positional[-1] if found.positional else "."
         if "://" in context or _UNKNOWN.search(context):
             continue
-        file = options.get("file", "")
+        file = found.last("--file")
         yield from _declared(
             repository,
             path,
             context=here / context,
             dockerfile=here / file if file and not _UNKNOWN.search(file) else None,
-            target=options.get("target", ""),
-            arguments=arguments_of(arguments),
-            image=_without_tag(options.get("tag", "")),
+            target=found.last("--target") or "",
+            arguments=arguments_of([*found.all("--build-arg")]),
+            image=_without_tag(found.last("--tag") or ""),
         )
 
 
 def _as_one_word(expression: re.Match[str]) -> str:
     inner = expression[1] if re.fullmatch(r"[\w.-]+", expression[1]) else "unknown"
     return f"${{{{{inner}}}}}"
-
-
-def _read(words: Sequence[str]) -> tuple[dict[str, str], list[str], list[str]]:
-    """The relevant options of docker build, its build arguments, and the rest."""
-    options: dict[str, str] = {}
-    arguments: list[str] = []
-    rest: list[str] = []
-    left = iter(words)
-    for word in left:
-        name, equals, value = word.partition("=")
-        if name in _VALUED:
-            options[_VALUED[name]] = value if equals else next(left, "")
-        elif name == "--build-arg":
-            arguments.append(value if equals else next(left, ""))
-        elif name in _MORE_VALUED and not equals:
-            next(left, "")
-        elif not word.startswith("-"):
-            rest.append(word)
-    return options, arguments, rest
 
 
 def _declared(

@@ -111,7 +111,12 @@ def fields_of(output: str) -> dict[str, str]:
 
 
 @dataclass
-class _Found:
+class FoundWords:
+    """What is on a command line. values: of the options, by their long names.
+
+    forwarded: see `Arguments`. positional: the contexts.
+    """
+
     forwarded: list[str] = field(default_factory=list)
     positional: list[str] = field(default_factory=list)
     values: dict[str, list[str]] = field(default_factory=dict)
@@ -134,17 +139,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
     Raises `UsageError` for an option without its value, and unless there is exactly one context.
     """
-    found = _Found()
-    rest = list(arguments)
-    while rest:
-        word = rest.pop(0)
-        if word == "--":
-            found.positional += rest
-            break
-        if word.startswith("-") and word != "-":
-            _option(found, word, rest)
-        else:
-            found.positional.append(word)
+    found = read(arguments)
     wants_help = found.on("--help") or found.on("-h")
     if len(found.positional) != 1 and not wants_help:
         raise UsageError(
@@ -169,7 +164,23 @@ def parse(arguments: Sequence[str]) -> Arguments:
     )
 
 
-def _option(found: _Found, word: str, rest: list[str]) -> None:
+def read(arguments: Sequence[str]) -> FoundWords:
+    """The words of a command line. Raises `UsageError` for an option without its value."""
+    found = FoundWords()
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            found.positional += rest
+            break
+        if word.startswith("-") and word != "-":
+            _option(found, word, rest)
+        else:
+            found.positional.append(word)
+    return found
+
+
+def _option(found: FoundWords, word: str, rest: list[str]) -> None:
     """Consumes one option and its value."""
     name, equals, value = word.partition("=")
     words = [word]
