@@ -11,7 +11,7 @@ import msgspec
 
 from bundler.errors import BundlerError
 from bundler.project.config import pyproject_of, read_toml, table
-from bundler.project.layout import repository_of
+from bundler.project.layout import dockerfiles_in, repository_of
 
 
 class EnvironmentTool(msgspec.Struct, frozen=True):
@@ -84,7 +84,7 @@ def how_to_install(root: Path, found_by: str = "") -> str:
             f"install the project ({tool.install})"
             + (f" and run this with {tool.run}" if tool.run else "")
         )
-    if found_by.endswith(" on PATH") and _has_dockerfile(root):
+    if found_by.endswith(" on PATH") and _is_built_as_image(root):
         ways.append("name the image that has its environment, as in `build docker --in IMAGE`")
     ways = ways or ["install the project (pip install -e .)"]
     text = ", or ".join([*ways, "pass its interpreter with --python"])
@@ -97,13 +97,9 @@ def how_to_add(root: Path, requirement: str) -> str:
     return (tool.add if tool else _PIP).format(f"'{requirement}'")
 
 
-def _has_dockerfile(root: Path) -> bool:
-    return any(
-        (name := path.name.lower()).startswith(("dockerfile", "containerfile"))
-        or name.endswith(".dockerfile")
-        for folder in {root, _up_to_repository(root)[-1]}
-        for path in (folder.iterdir() if folder.is_dir() else ())
-    )
+def _is_built_as_image(root: Path) -> bool:
+    folders = (root, _up_to_repository(root)[-1])
+    return any(True for folder in folders for _ in dockerfiles_in(folder))
 
 
 def _up_to_repository(root: Path) -> list[Path]:

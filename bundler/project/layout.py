@@ -1,8 +1,8 @@
-"""Where a project's modules are: in ``src`` (the src layout), or in its root (the flat layout)."""
+"""Where a project has its modules (in ``src`` or in its root), its repository and Dockerfiles."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
@@ -20,3 +20,12 @@ def repository_of(directory: Path) -> Path | None:
     """The nearest folder, this one or a parent, with a ``.git`` (a file in a worktree)."""
     above = (directory, *directory.parents)
     return next((path for path in above if (path / ".git").exists()), None)
+
+
+def dockerfiles_in(folder: Path) -> Iterator[Path]:
+    """The Dockerfiles directly in a folder, the usual one first."""
+    usual = "Dockerfile" if (folder / "Dockerfile").is_file() else "dockerfile"
+    for pattern in (usual, "Dockerfile.*", "*.[dD]ockerfile", "Containerfile"):
+        for path in sorted(folder.glob(pattern)):
+            if path.is_file() and not path.name.endswith(".dockerignore"):
+                yield path

@@ -175,7 +175,7 @@ def workspace_members(root: Path) -> Iterator[Path]:
     seen = set()
     for path in map(Path.resolve, paths):
         # uv's patterns may match files, such as a README next to the members.
-        if path not in seen and path.is_dir() and _is_project(path):
+        if path not in seen and path.is_dir() and is_project(path):
             seen.add(path)
             yield path
 
@@ -199,7 +199,7 @@ def projects_below(root: Path) -> tuple[Path, ...]:
 
 def _is_project_below(root: Path) -> bool:
     try:
-        return _is_project(root)
+        return is_project(root)
     except ConfigurationError:
         texts = [start_of(root / name) for name in ("pyproject.toml", "dg.toml")]
         is_template = any(sign in text for sign in ("{{", "{%") for text in (str(root), *texts))
@@ -260,14 +260,15 @@ def _named(path: Path, found_by: str) -> Interpreter:
     return Interpreter(path.absolute(), found_by)
 
 
-def _is_project(root: Path) -> bool:
+def is_project(root: Path) -> bool:
+    """Whether a folder declares a Dagster project, or sources."""
     files = _ProjectFiles.read(root)
     own = table(files.pyproject, "tool", "state-bundler")
     return "source" in own or "project" in files.dg
 
 
 def _project_above(start: Path) -> Path | None:
-    return next((path for path in (start, *start.parents) if _is_project(path)), None)
+    return next((path for path in (start, *start.parents) if is_project(path)), None)
 
 
 def _workspace_above(root: Path) -> Path | None:

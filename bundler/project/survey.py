@@ -13,7 +13,7 @@ from typing import Any
 
 from bundler.project.classic_dbt import ClassicDbt, classic_dbt
 from bundler.project.config import of_pyproject, pyproject_of, read_toml, table
-from bundler.project.layout import repository_of
+from bundler.project.layout import dockerfiles_in, repository_of
 from bundler.project.projects import DagsterModules, dagster_modules
 from bundler.state.bundle import STATE_DIRECTORY
 from bundler.state.source_path import path_problem
@@ -84,7 +84,7 @@ def survey(root: Path, together: Together | None = None) -> Survey:
         dagster=dagster,
         backend=_backend(root, pyproject),
         state_directories=tuple(dict.fromkeys(directories)),
-        dockerfiles=tuple(_dockerfiles(root)),
+        dockerfiles=tuple(PurePosixPath(path.name) for path in dockerfiles_in(root)),
         together=together or Together(root, (root,)),
         classic_dbt=classic,
     )
@@ -150,11 +150,3 @@ def _homes(root: Path, pyproject: Mapping[str, Any], package: str) -> Iterator[s
         yield renamed
     found = sorted(root.glob(f"[!.]*/{package}"))
     yield from (f"{each.parent.name}/{package}" for each in found if each.parent.name not in _BUILT)
-
-
-def _dockerfiles(root: Path) -> Iterator[PurePosixPath]:
-    usual = "Dockerfile" if (root / "Dockerfile").is_file() else "dockerfile"
-    for pattern in (usual, "Dockerfile.*", "*.Dockerfile", "Containerfile"):
-        for path in sorted(root.glob(pattern)):
-            if path.is_file() and not path.name.endswith(".dockerignore"):
-                yield PurePosixPath(path.name)

@@ -32,17 +32,22 @@ def configured_surroundings(project: Project) -> Surroundings:
     return surroundings_of(project, named=config.secrets, excluded=config.not_secrets)
 
 
+def from_dotenv(project: Project) -> dict[str, str]:
+    """The variables in the ``.env`` of the project and of its workspace."""
+    found: dict[str, str] = {}
+    for directory in (project.workspace, project.root):
+        if directory is not None:
+            known = {**os.environ, **found}
+            found |= dotenv.read(directory / ".env", known, project.interpreter.path)
+    return found
+
+
 def surroundings_of(
     project: Project, *, named: Sequence[str], excluded: Sequence[str]
 ) -> Surroundings:
     """The environment with the project's ``.env`` over it, as Dagster's tools load it."""
-    environment = dict(os.environ)
-    from_file: set[str] = set()
-    for directory in (project.workspace, project.root):
-        if directory is not None:
-            values = dotenv.read(directory / ".env", environment, project.interpreter.path)
-            environment.update(values)
-            from_file |= set(values)
+    from_file = from_dotenv(project)
+    environment = {**os.environ, **from_file}
     # What our own interpreter was started with is not the project's.
     for name in ("PYTHONHOME", "__PYVENV_LAUNCHER__", ONE_OF_ALL):
         environment.pop(name, None)

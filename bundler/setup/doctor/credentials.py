@@ -18,37 +18,22 @@ _DECLARATIONS = ("defs.yaml", "defs.yml", "component.yaml")
 # {{ env.NAME }} and {{ env('NAME') }}, the two forms of Dagster's templates; one with a default is
 # not required.
 _WANTED = re.compile(r"\{\{\s*env(?:\.(\w+)|\(\s*['\"](\w+)['\"]\s*\))\s*\}\}")
-_ENV_FILE = ".env"
 
 
 def credentials(patient: DoctorContext) -> Iterator[Finding]:
     """Whether the declared variables are set, and whether ``.env`` can be protected."""
+    from bundler.refresh.surroundings import from_dotenv
+
     project = patient.project
-    environment, from_file = _environment(project)
-    unset = {
-        name: files
-        for name, files in wanted(patient.survey.root).items()
-        if not environment.get(name)
-    }
+    from_file = from_dotenv(project)
+    known = {**os.environ, **from_file}
+    named = wanted(patient.survey.root)
+    unset = {name: files for name, files in named.items() if not known.get(name)}
     findings = [*_unset(unset, patient), *_short(project, from_file)]
-    yield from findings or [Finding("ok", _summary(patient, from_file))]
+    yield from findings or [Finding("ok", _summary(len(named), from_file))]
 
 
-def _environment(project: Project) -> tuple[dict[str, str], dict[str, str]]:
-    """The environment of a refresh, and which of it is from ``.env``."""
-    from bundler.refresh.dotenv import read
-
-    environment, from_file = dict(os.environ), dict[str, str]()
-    for directory in (project.workspace, project.root):
-        if directory is not None:
-            file, python = directory / _ENV_FILE, project.interpreter.path
-            from_file.update(read(file, environment, python))
-            environment.update(from_file)
-    return environment, from_file
-
-
-def _summary(patient: DoctorContext, from_file: Mapping[str, str]) -> str:
-    count = len(wanted(patient.survey.root))
+def _summary(count: int, from_file: Mapping[str, str]) -> str:
     told = "No declaration references an environment variable"
     if count:
         told = f"All variables that declarations reference are set ({count})"

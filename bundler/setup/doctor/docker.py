@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from bundler.artifacts.image.engine.context import missing_configuration
 from bundler.artifacts.image.engine.dockerfile import (
     Instruction,
+    context_sources,
     instructions,
     needing_buildkit,
     refreshing,
@@ -260,8 +261,7 @@ def _volume(volumes: Iterable[str], where: str, places: Sequence[str]) -> Iterat
 
 
 def _flattened(found: Instruction, where: str) -> Iterator[Finding]:
-    sources = [word for word in found.text.split()[:-1] if not word.startswith("--")]
-    for source in sources:
+    for source in context_sources(found):
         if source.endswith("/*"):
             yield Finding(
                 "warn",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from bundler.project.no_project import no_project
-from bundler.project.projects import project_name, projects_below, workspace_members
+from bundler.project.projects import is_project, project_name, projects_below, workspace_members
 from bundler.project.survey import Survey, survey
 from bundler.setup.init.images import DeclaredBuild, build_of, builds_in
 
@@ -32,10 +32,7 @@ def projects_in(root: Path) -> Sequence[Path]:
     Raises `ConfigurationError` if there is none.
     """
     root = root.resolve()
-    found = survey(root)
-    if found.dagster is not None or "source" in found.pyproject.get("tool", {}).get(
-        "state-bundler", {}
-    ):
+    if is_project(root):
         return [root]
     members = list(workspace_members(root)) or projects_below(root)
     if not members:
