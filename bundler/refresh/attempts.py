@@ -233,13 +233,9 @@ class _Attempt(msgspec.Struct, frozen=True):
     async def _call(self, deadline: float) -> Failure | None:
         """None if it succeeded."""
         job, write = self.job, self.write
-        late: float | None = None
-        status = 0
-        try:
-            remaining = deadline - time.monotonic()
-            status = await asyncio.wait_for(job.source.worker.write(write), remaining)
-        except (asyncio.TimeoutError, TimeoutError):
-            late = job.timeout
+        status = await job.source.worker.write_within(write, deadline - time.monotonic())
+        late = job.timeout if status is None else None
+        status = status or 0
         by_exit = job.source.source.judged_by == "exit" and late is None and os.WIFEXITED(status)
         if by_exit and not read(write.report).raised:  # else the program could not be started
             if status == 0:

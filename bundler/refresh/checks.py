@@ -24,7 +24,6 @@ from bundler.refresh.key_material import PRIVATE_KEY, is_container
 from bundler.refresh.model import Component
 from bundler.refresh.outcome.exchanges import CopiedDirectory
 from bundler.refresh.outcome.losses import losses
-from bundler.refresh.relocate import relocate
 from bundler.refresh.secret_forms import Secret
 from bundler.refresh.secrets import Secrets
 from bundler.refresh.vendors import Kind, kind_of
@@ -111,7 +110,7 @@ def check(
     left_out = [path for copy in copies for path in copy.left_out]
     left_out += _tidy(key, directory, options)
     if kind.relocated:
-        relocate(directory, [copy.source for copy in copies])
+        dbt_projects.relocate(directory, [copy.source for copy in copies])
     try:
         tree = scan(directory)
     except BadData as error:

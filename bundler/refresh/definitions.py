@@ -35,12 +35,13 @@ if TYPE_CHECKING:
 # Set by `dg dev`: a component would refresh during the load.
 _DEVELOPMENT = ("DAGSTER_IS_DEV_CLI",)
 _STATES = "/states-of-the-request"
-# Reads the program, then the states, from stdin: an engine may be on another machine.
+# After `FIND_PYTHON`. Reads the program, then the states, from stdin: an engine may be on another
+# machine.
 _BOOTSTRAP = f"""\
-import os, sys, tarfile, tempfile
-own = os.path.abspath(".venv/bin/python")
-if os.path.exists(own) and not sys.argv[1:]:
-    os.execv(own, [own, "-c", sys.orig_argv[2], "own"])
+import tarfile, tempfile
+python = sys.executable if sys.argv[1:] else own()
+if python != sys.executable:
+    os.execv(python, [python, "-c", sys.orig_argv[2], "given"])
 read = sys.stdin.buffer.read
 program = read(int(read(10)))
 folder = tempfile.mkdtemp(prefix="state-bundler-")
@@ -138,18 +139,15 @@ def _here(project: Project) -> Runner:
 def _in_image(inside: Inside, folder: Path) -> Runner:
     """Runs inside an image, which gets the states on stdin."""
     from bundler.artifacts.image.engine.running import runner
-    from bundler.refresh.inside import Image, goes_along
+    from bundler.refresh.inside import FIND_PYTHON, Image
 
     image = Image.find(inside)
     within = runner(inside.image, pythons=[inside.python or "python"])
 
     def run(_: Sequence[str], program: bytes, environment: Mapping[str, str]) -> Completed:
-        given = {
-            name: value for name, value in environment.items() if goes_along(name, image.variables)
-        }
-        own = ["own"] if inside.python else []
+        given = ["given"] if inside.python else []
         sent = f"{len(program):010}".encode() + program + _packed(folder)
-        return within(["-c", _BOOTSTRAP, *own], sent, given)
+        return within(["-c", FIND_PYTHON + _BOOTSTRAP, *given], sent, image.given(environment))
 
     return run
 

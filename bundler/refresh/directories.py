@@ -24,9 +24,9 @@ from bundler.project.options import DEFAULT_TOTAL_TIMEOUT_SECONDS, RefreshOption
 from bundler.refresh.attempts import Fetched, KeyFailedError, KeyJob
 from bundler.refresh.checks import Baseline
 from bundler.refresh.discovery import LoadedSource
+from bundler.refresh.keys import unique
 from bundler.refresh.model import Component
 from bundler.refresh.reporting import tell_fetched
-from bundler.refresh.shared_keys import unique
 from bundler.refresh.vendors import kind_of
 from bundler.state.age import age_problem
 from bundler.state.bundle import Bundle

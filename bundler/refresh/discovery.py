@@ -16,7 +16,7 @@ from bundler.project.options import RefreshOptions
 from bundler.refresh import forking
 from bundler.refresh.discovery_cache import CacheQuery
 from bundler.refresh.forking import Forks, Start
-from bundler.refresh.key_credentials import withheld
+from bundler.refresh.keys import withheld
 from bundler.refresh.model import Found, Source, found_of, warnings_of
 from bundler.refresh.outcome.exchanges import links
 from bundler.refresh.scratch import scratch_folder

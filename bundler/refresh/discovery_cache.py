@@ -29,6 +29,7 @@ from bundler.errors import InputOutputError
 from bundler.refresh import model
 from bundler.refresh.model import Found, Source, decoded, found_of
 from bundler.system import home
+from bundler.system.text_files import scanned
 from bundler.version import __version__
 from bundler.worker import inputs
 
@@ -112,7 +113,7 @@ def recall(query: CacheQuery) -> Found | None:
         return None
     if query.surroundings == answer.surroundings:
         return answer.found
-    from bundler.refresh.key_credentials import withheld
+    from bundler.refresh.keys import withheld
     from bundler.refresh.surroundings import configured_surroundings
 
     return withheld(answer.found, configured_surroundings(query.source.project).secrets)
@@ -124,10 +125,12 @@ def keep(query: CacheQuery, event: dict[str, Any], shown: Found) -> None:
     event: the worker's; shown: what was made of it.
     """
     recorded = event.pop("inputs")
-    if "reasons" in recorded or found_of(event) != shown or not _same_files(query):
+    if "reasons" in recorded or found_of(event) != shown:
+        return
+    if not query.digest or _digest(query.files) != query.digest:
         return
     variables = recorded["variables"]
-    if any(b"$" in _bytes(file) for file in query.files):  # it refers to any other variable
+    if any("$" in scanned(Path(file)) for file in query.files):  # it refers to any other variable
         variables = None
     answer = CacheEntry(
         at=time.time(),
@@ -147,10 +150,6 @@ def keep(query: CacheQuery, event: dict[str, Any], shown: Found) -> None:
         if path is not None and len(data) <= _MOST_BYTES:
             write_synced(path, data, 0o600)
             _prune(path.parent)
-
-
-def _same_files(query: CacheQuery) -> bool:
-    return bool(query.digest) and _digest(query.files) == query.digest
 
 
 # --- digests ----------------------------------------------------------------------------------
@@ -183,13 +182,6 @@ def _digest_of(uses: Iterable[inputs.Use]) -> str | None:
         return inputs.digest_of(uses)
     except ValueError:
         return None
-
-
-def _bytes(file: str) -> bytes:
-    try:
-        return Path(file).read_bytes()
-    except OSError:
-        return b""
 
 
 # --- the folder -------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ from bundler.project.layout import import_roots
 from bundler.project.options import Inside
 from bundler.refresh.checks import MAX_FILES
 from bundler.refresh.model import Source
-from bundler.refresh.workers import Launch, WorkerProcess, Write
+from bundler.refresh.workers import END_SECONDS, WorkerProcess, Write
 from bundler.system.atomic import io_errors
 
 _WORKER_FILES = Path(__file__).parent.parent / "worker"
@@ -60,12 +60,25 @@ _MACHINE_PREFIXES = (
     *("CONDA", "GIT_", "DBUS_", "STATE_BUNDLER_", "PYENV_", "npm_", "MAKE", "PYTEST_"),
 )
 _PYTHON = "python"
-_END_SECONDS = 2.0
 _BUFFER_BYTES = 256 * 1024
-# A project's own environment precedes the image's, as it would on this machine, but not an
-# interpreter that the user names.
-_BOOTSTRAP = """\
-import glob, json, os, sys, tempfile
+# In a container: the interpreter of the project's environment, as it would be on this machine.
+FIND_PYTHON = """\
+import glob, os, sys
+def pythons(places):
+    found = [os.path.abspath(os.path.join(place, "bin/python")) for place in places]
+    return list(filter(os.path.exists, found))
+def own():
+    cache = os.environ.get("POETRY_CACHE_DIR") or os.path.expanduser("~/.cache/pypoetry")
+    poetry = os.environ.get("POETRY_VIRTUALENVS_PATH") or os.path.join(cache, "virtualenvs")
+    found = pythons([".venv", ".pixi/envs/default"])[:1]
+    found = found or pythons(glob.glob(os.path.join(glob.escape(poetry), "*")))
+    if len(found) > 1 and sys.executable not in found:
+        sys.exit("it has several Poetry environments: " + ", ".join(sorted(found)))
+    return found[0] if len(found) == 1 else sys.executable
+"""
+_BOOTSTRAP = f"""\
+{FIND_PYTHON}
+import json, tempfile
 def take(size):
     data = b""
     while len(data) < size:
@@ -84,19 +97,8 @@ os.set_inheritable(commands, True)
 os.set_inheritable(events, True)
 os.dup2(2, 1)
 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-def pythons(places):
-    found = [os.path.abspath(os.path.join(place, "bin/python")) for place in places]
-    return list(filter(os.path.exists, found))
-def own():
-    cache = os.environ.get("POETRY_CACHE_DIR") or os.path.expanduser("~/.cache/pypoetry")
-    poetry = os.environ.get("POETRY_VIRTUALENVS_PATH") or os.path.join(cache, "virtualenvs")
-    found = pythons([".venv", ".pixi/envs/default"])[:1]
-    found = found or pythons(glob.glob(os.path.join(glob.escape(poetry), "*")))
-    if len(found) > 1 and sys.executable not in found:
-        sys.exit("it has several Poetry environments: " + ", ".join(sorted(found)))
-    return found[0] if len(found) == 1 else sys.executable
 python = sys.executable if sys.argv[2] == "given" else own()
-os.write(events, json.dumps({"event": "ready", "folder": folder}).encode() + b"\\n")
+os.write(events, json.dumps({{"event": "ready", "folder": folder}}).encode() + b"\\n")
 start = os.path.join(folder, "start.py")
 os.execv(python, [python, start, sys.argv[1], str(commands), str(events)])
 """
@@ -114,9 +116,21 @@ class Image:
         """Looks up an image, or pulls it. Raises `ToolFailed`."""
         return cls(inside, RunningContainer(inside.image).own_variables())
 
+    def given(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """The variables that are the project's, and not this machine's or the image's."""
+        return {
+            name: value
+            for name, value in environment.items()
+            if name not in self.variables
+            and name not in _MACHINE
+            and not name.startswith(_MACHINE_PREFIXES)
+        }
+
 
 class InsideWorker(WorkerProcess):
     """A worker in a container."""
+
+    shares_processes = False
 
     def __init__(
         self, source: Source, image: Image, environment: Mapping[str, str], output: Path
@@ -126,20 +140,15 @@ class InsideWorker(WorkerProcess):
         self._output = output
         inside = image.inside
         self._container = RunningContainer(inside.image, inside.network)
-        given = {
-            name: value for name, value in environment.items() if goes_along(name, image.variables)
-        }
         self._folder = self._root = ""
-        super().__init__(self._launch(inside.python, given), inside.image)
+        program, given = program_of(source.kind, inside.python), image.given(environment)
 
-    def _launch(self, python: str | None, environment: Mapping[str, str]) -> Launch:
         def start(commands: int, events: int) -> subprocess.Popen[bytes]:
-            program = program_of(self._source.kind, python)
             return self._container.start(
-                program, environment, commands=commands, events=events, output=self._output
+                program, given, commands=commands, events=events, output=output
             )
 
-        return start
+        super().__init__(start, inside.image)
 
     def written_at(self, write: Write) -> str:
         return str(self._inside(write).state_path.parent)
@@ -243,19 +252,9 @@ class InsideWorker(WorkerProcess):
 
     def _remove_unless_gone(self) -> None:
         try:
-            self._process.wait(_END_SECONDS)
+            self._process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
             self._container.remove()
-
-    async def _end(self, number: int) -> None:
-        """Asks the worker to kill an attempt, which we cannot reach."""
-        ended = self._ended[number]
-        if self._pids.pop(number, None) is not None and (ended.cancelled() or not ended.done()):
-            gone = self._ended[number] = asyncio.get_running_loop().create_future()
-            self._tell({"do": "end", "id": number})
-            with suppress(asyncio.TimeoutError, TimeoutError):
-                await asyncio.wait_for(gone, _END_SECONDS)
-        self._ended.pop(number, None)
 
 
 def program_of(kind: str, python: str | None) -> list[str]:
@@ -269,11 +268,6 @@ def _open_to_all(info: tarfile.TarInfo) -> tarfile.TarInfo:
     info.uid = info.gid = 0
     info.mode = 0o777 if info.isdir() else 0o666
     return info
-
-
-def goes_along(name: str, own: Mapping[str, str]) -> bool:
-    """Whether a variable is the project's, and not this machine's or the image's."""
-    return not (name in own or name in _MACHINE or name.startswith(_MACHINE_PREFIXES))
 
 
 def _unpack(stream: Any, target: Path, key: str) -> None:

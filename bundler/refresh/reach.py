@@ -100,11 +100,9 @@ class _Attempt:
 
     async def _by_rehearsal(self) -> tuple[str, ...]:
         write = self._write()
-        late, status = None, 0
-        try:
-            status = await asyncio.wait_for(self.source.worker.write(write), self.seconds)
-        except (asyncio.TimeoutError, TimeoutError):
-            late = self.seconds
+        status = await self.source.worker.write_within(write, self.seconds)
+        late = self.seconds if status is None else None
+        status = status or 0
         report = read(write.report, self.options.allow_http)
         if late is not None and not report.failed and (report.answered or not report.waiting):
             return _hosts(report)  # it answers, or has asked nobody yet, and is slow

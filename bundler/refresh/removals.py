@@ -18,6 +18,7 @@ import msgspec
 from bundler.errors import BadData
 from bundler.project.options import RefreshOptions, matches
 from bundler.state.definitions import Definitions
+from bundler.system.wording import listed
 
 _SHOWN = 10
 
@@ -60,12 +61,10 @@ class Removal(msgspec.Struct, frozen=True):
                 hint="Check the component and the variables that its key is made of. If it is "
                 f"intended, pass --allow-removed {shlex.quote(self.key)}.",
             )
-        shown = ", ".join(self.names[:_SHOWN])
-        more = len(self.names) - _SHOWN
         return BadData.of_key(
             self.key,
             f"{len(self.names)} of {self.of} {self.kind} would be removed, more than "
-            f"max-removed = {self.limit} allows: {shown}{f' and {more} more' if more > 0 else ''}.",
+            f"max-removed = {self.limit} allows: {listed(self.names, _SHOWN)}.",
             hint="Check what the API returns. If it is intended, pass --allow-removed "
             f"{shlex.quote(self.key)}.",
         )

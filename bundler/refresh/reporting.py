@@ -15,7 +15,8 @@ from bundler.state.bundle import Bundle
 from bundler.state.manifest import State
 from bundler.system import home
 from bundler.system.atomic import save
-from bundler.system.wording import counted, nearest, size
+from bundler.system.text_files import scanned
+from bundler.system.wording import counted, listed, nearest, size
 
 _MOST_KNOWN = 10
 _SHOWN_PATHS = 5
@@ -28,9 +29,7 @@ def nearest_key(given: str, known: Collection[str]) -> str:
     """The key that the user may have meant, or the list of keys."""
     if near := nearest(given, known):
         return f"Did you mean {near!r}?"
-    shown = ", ".join(sorted(known)[:_MOST_KNOWN])
-    more = len(known) - _MOST_KNOWN
-    return f"Known: {shown}{f' and {more} more' if more > 0 else ''}."
+    return f"Known: {listed(sorted(known), _MOST_KNOWN)}."
 
 
 def tell_fetched(
@@ -54,17 +53,12 @@ def tell_fetched(
         listener.note(f"{key}: {note}.")
     checked = fetched.checked
     if checked.left_out:
-        listener.note(f"{key}: excluded {_shortened(checked.left_out, len(checked.left_out))}.")
+        listener.note(f"{key}: excluded {listed(checked.left_out, _SHOWN_PATHS)}.")
     if checked.ignored:
-        shown = _shortened(checked.ignored, checked.ignored_count)
+        shown = listed(checked.ignored, _SHOWN_PATHS, checked.ignored_count)
         listener.note(f"{key}: excluded because git ignores them: {shown}.")
     done = KeyProgress(key, "done", fetched.attempts, state.size, fetched.seconds, detail, changed)
     listener.key(done)
-
-
-def _shortened(paths: Sequence[str], count: int) -> str:
-    more = count - _SHOWN_PATHS
-    return ", ".join(paths[:_SHOWN_PATHS]) + (f" and {more} more" if more > 0 else "")
 
 
 def conclude(
@@ -101,14 +95,10 @@ def declared_at(source: Source, component: Component) -> str:
 
 def _line_of(file: Path, names: set[str]) -> int:
     """The line of a configuration file that names a source's key or class; 0 if none does."""
-    try:
-        lines = file.read_text("utf-8").splitlines()
-    except (OSError, UnicodeError):
-        return 0
-    found = (
-        n for n, text in enumerate(lines, 1) if (it := _DECLARATION.match(text)) and it[1] in names
-    )
-    return next(found, 0)
+    for number, text in enumerate(scanned(file).splitlines(), 1):
+        if (found := _DECLARATION.match(text)) and found[1] in names:
+            return number
+    return 0
 
 
 def write_failure_log(project: str, outputs: Mapping[str, Sequence[str]]) -> str:

@@ -10,7 +10,6 @@ import base64
 import json
 import os
 import re
-import stat
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from urllib.parse import unquote
 from bundler.refresh.secret_forms import Secret
 from bundler.refresh.secrets import Secrets
 from bundler.system.secret_names import has_a_secret_name, is_about_a_secret
+from bundler.system.text_files import scanned
 
 # A shorter value occurs in a text by chance, as does a common word.
 _SHORTEST_SECRET_BYTES = 8
@@ -87,18 +87,11 @@ def collect(
 def named_files(environment: Mapping[str, str], root: Path) -> list[str]:
     """The files that variables name, in which `collect` looks for secrets."""
     values = {it for name, it in environment.items() if not name.startswith(_CODE)}
-    return sorted(path for value in values if _is_file(path := _path(root, value)))
+    return sorted(path for value in values if os.path.isfile(path := _path(root, value)))
 
 
 def _path(root: Path, value: str) -> str:
     return os.path.join(root, os.path.expanduser(value))
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)
-    except (OSError, ValueError):  # too long, or a NUL byte
-        return False
 
 
 def _is_usable(value: str) -> bool:
@@ -109,16 +102,8 @@ def _is_usable(value: str) -> bool:
 
 def _is_secret(name: str, value: str, from_file: Collection[str], root: Path) -> bool:
     if has_a_secret_name(name):
-        return not _exists(root, value)
+        return not os.path.exists(os.path.join(root, value))  # the name of a file is no secret
     return name in from_file and not re.match(_SETTING, value)
-
-
-def _exists(root: Path, value: str) -> bool:
-    """Whether a value is the name of a file, and no secret itself."""
-    try:
-        return os.path.exists(os.path.join(root, value))
-    except ValueError:  # a NUL byte
-        return False
 
 
 def _of_file(name: str, root: Path, value: str) -> Iterator[Part]:
@@ -135,14 +120,11 @@ def _of_file(name: str, root: Path, value: str) -> Iterator[Part]:
 
 def _read(path: str) -> str:
     """The contents of a small regular text file; empty for anything else."""
-    if not _is_file(path):
+    if not os.path.isfile(path):
         return ""
-    try:
-        with open(path, encoding="utf-8") as stream:
-            text = stream.read(_MOST_FILE_BYTES + 1)
-    except (OSError, ValueError):
-        return ""
-    return "" if len(text) > _MOST_FILE_BYTES or "\0" in text else text
+    text = scanned(Path(path), _MOST_FILE_BYTES + 1)
+    is_text = "\0" not in text and "\ufffd" not in text
+    return text if is_text and len(text) <= _MOST_FILE_BYTES else ""
 
 
 # --- parts ------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from functools import cached_property
-from threading import Lock
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 # Longer values are searched for by their middle.
 _LONGEST_NEEDLE = 256
 _MIDDLE = 128
-_MAKING = Lock()  # keys are checked concurrently
 # Patterns are compiled on first use: a successful refresh needs none of these.
 _USER_INFO = r"(?i)\b([a-z][a-z0-9+.-]{0,40}://)[^/\s@]{1,500}@"
 _QUERY = r"(?i)\b([a-z][a-z0-9+.-]{0,40}://[^\s?#'\"]+)\?[^\s'\"]*"
@@ -76,14 +74,9 @@ class Secrets(msgspec.Struct, frozen=True, dict=True):
                 found.setdefault(form, secret)
         return found
 
-    @property
-    def scanner(self) -> Scanner:
-        """Searches files for them; created once, since that takes milliseconds."""
-        with _MAKING:
-            return self._scanner
-
     @cached_property
-    def _scanner(self) -> Scanner:
+    def scanner(self) -> Scanner:
+        """Searches files for them."""
         from bundler.refresh.scanning import Scanner
 
         return Scanner(self.needles)

@@ -54,14 +54,12 @@ async def _note(key: str, listener: Listener) -> None:
 def size_below(directory: Path) -> int:
     """The bytes of the files below a directory that is being written to, as far as readable."""
     total = seen = 0
-    pending = [os.fspath(directory)]
-    while pending and seen < _MOST_FILES:
-        with suppress(OSError), os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                seen += 1
-                with suppress(OSError):
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-                    else:
-                        total += entry.stat(follow_symlinks=False).st_size
+    for parent, _, names in os.walk(directory):
+        counted = names[: _MOST_FILES - seen]
+        for name in counted:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(parent, name)).st_size
+        seen += len(counted)
+        if seen == _MOST_FILES:
+            break
     return total

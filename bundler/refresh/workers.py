@@ -12,9 +12,7 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,8 @@ from bundler.refresh.forking import START, ForkedWorker, Forks, Start
 
 # The time between SIGTERM and SIGKILL: a process only writes to staging, nothing is lost.
 _GRACE_SECONDS = 0.3
+# How long a worker may take to end what was killed, or itself.
+END_SECONDS = 2.0
 _POLL_SECONDS = 0.01
 _READ_BYTES = 65536
 
@@ -83,7 +83,12 @@ def launch(start: Start, *, cwd: Path, output: Path, forks: Forks | None) -> Lau
 
 
 class WorkerProcess:
-    """A worker process in a project's interpreter."""
+    """A worker process in a project's interpreter.
+
+    shares_processes: whether the pids that it reports are those of this machine.
+    """
+
+    shares_processes = True
 
     def __init__(self, launch: Launch, name: str) -> None:
         """name: of what is started, for messages. Raises `ToolFailed`."""
@@ -159,11 +164,24 @@ class WorkerProcess:
         finally:
             await self._end(number)
 
+    async def write_within(self, write: Write, seconds: float) -> int | None:
+        """Like `write`, but ends the attempt at a deadline: then None."""
+        try:
+            return await asyncio.wait_for(self.write(write), seconds)
+        except (asyncio.TimeoutError, TimeoutError):
+            return None
+
     async def close(self) -> None:
         """Ends the worker and everything that it still runs."""
         self._hang_up()
         if pid := self._process.pid:
-            await end_tree(pid, grace=0)
+            _signal_group(pid, signal.SIGCONT)
+            _signal_group(pid, signal.SIGTERM)  # it ends everything below it, then itself
+            for _ in range(int(END_SECONDS / _POLL_SECONDS)):
+                if self._process.poll() is not None:
+                    break
+                await asyncio.sleep(_POLL_SECONDS)
+            _signal_group(pid, signal.SIGKILL)
         asyncio.get_running_loop().remove_reader(self._events)
         with suppress(OSError):
             os.close(self._events)
@@ -176,11 +194,21 @@ class WorkerProcess:
             self._commands = -1
 
     async def _end(self, number: int) -> None:
-        """Ends an attempt's process, unless the worker has reported its end and cleaned up."""
-        pid = self._pids.pop(number, None)
-        if pid is not None:
-            await end_tree(pid)
-        self._ended.pop(number, None)
+        """Ends an attempt's process and everything that it has started, unless that is reported.
+
+        The worker does that, also in a container: an attempt's orphans become its children.
+        """
+        ended = self._ended[number]
+        if ended.cancelled() or not ended.done():
+            ended = self._ended[number] = asyncio.get_running_loop().create_future()
+            _signal_group(self._process.pid, signal.SIGCONT)  # should an attempt have stopped it
+            for sent, seconds in (signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, END_SECONDS):
+                if not ended.done():
+                    self._tell({"do": "end", "id": number, "signal": sent})
+                    await asyncio.wait([ended], timeout=seconds)
+        self._ended.pop(number)
+        if pid := self._pids.pop(number, None):  # the worker itself has been killed
+            _signal_group(pid, signal.SIGKILL)
 
     def _tell(self, command: Mapping[str, Any]) -> None:
         self._send(json.dumps(command).encode() + b"\n")
@@ -199,12 +227,12 @@ class WorkerProcess:
             self._gone()
 
     def _take(self, event: dict[str, Any]) -> None:
-        if event["event"] == "started":
+        if event["event"] == "started" and self.shares_processes:
             self._pids[event["id"]] = event["pid"]
         elif event["event"] == "ended":
             self._pids.pop(event["id"], None)
             self._settle(event["id"], event["status"])
-        else:
+        elif event["event"] != "started":
             self._replies.put_nowait(event)
 
     def _gone(self) -> None:
@@ -228,81 +256,6 @@ class WorkerProcess:
             ended.set_result(status)
 
 
-async def end_tree(pid: int, *, grace: float | None = None) -> None:
-    """Ends a process that leads a session, and everything that it has started.
-
-    SIGTERM first, unless there is no grace; then SIGKILL until nothing is left. A descendant that
-    started its own session is found as long as one of its ancestors exists.
-    """
-    grace = _GRACE_SECONDS if grace is None else grace
-    known = _below([pid])
-    if grace:
-        _signal_group(pid, signal.SIGTERM)
-        await _gone_within(pid, grace)
-    for _ in range(10):
-        known.update(_below(known))
-        _signal_group(pid, signal.SIGKILL)
-        alive = [member for member, started in known.items() if _started(member) == started]
-        for member in alive:
-            with suppress(OSError):
-                os.kill(member, signal.SIGKILL)
-        if not alive:
-            return
-        await asyncio.sleep(_POLL_SECONDS)
-
-
 def _signal_group(pid: int, number: int) -> None:
     with suppress(OSError):
         os.killpg(pid, number)
-
-
-async def _gone_within(pid: int, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            os.killpg(pid, 0)
-        except OSError:
-            return
-        await asyncio.sleep(_POLL_SECONDS)
-
-
-def _below(pids: Iterable[int]) -> dict[int, str]:
-    """These processes and their descendants: pid and start time. Linux only.
-
-    Asks for each one's children, which takes a hundredth of the time of inspecting every process.
-    """
-    if sys.platform != "linux":
-        return {}
-    found: dict[int, str] = {}
-    pending = list(pids)
-    while pending:
-        pid = pending.pop()
-        started = None if pid in found else _started(pid)
-        if started is not None:
-            found[pid] = started
-            pending += _children(pid)
-    return found
-
-
-def _children(pid: int) -> list[int]:
-    children: list[int] = []
-    with suppress(OSError):
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            text = Path(f"/proc/{pid}/task/{thread}/children").read_text()
-            children += map(int, text.split())
-    return children
-
-
-def _stat(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat from the state on; None for a process that has ended."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else fields
-
-
-def _started(pid: int) -> str | None:
-    stat = _stat(pid)
-    return stat[19] if stat else None

@@ -31,7 +31,8 @@ lags hides nothing.
     reading, pushing   one version's way out and in
     store     what people do: push, pull, look back, roll back, pin
     prune, checking, copying, lease, shards, importing: each what its name says
-    building, embedded   versioned keys in an artifact: put there, and found again at run time
+    embedded   finds the versioned keys in an artifact at run time
+    local, handover   what a push says of this machine; a program's states
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ the manifest says which version each of them is. This module finds them in the r
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -46,9 +47,8 @@ class EmbeddedState:
 
     def _copy(self, file: File, target: Path) -> None:
         source = self.directory / file.path
-        with open(source, "rb", buffering=0) as stream, open(target, "xb", buffering=0) as out:
-            while chunk := stream.read(_BUFFER_BYTES):
-                out.write(chunk)
+        with open(source, "rb") as stream, open(target, "xb") as out:
+            shutil.copyfileobj(stream, out, _BUFFER_BYTES)
         with open(target, "rb", buffering=0) as stream:  # the copy is what will be used
             found = hash_stream(stream)
         if found != (file.sha256, file.size):

@@ -122,9 +122,9 @@ class Folder:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
         try:
-            with open(beside, "xb", buffering=0) as stream:
-                for chunk in chunks:
-                    _write_all(stream.fileno(), chunk)
+            with open(beside, "xb") as stream:
+                stream.writelines(chunks)
+                stream.flush()
                 os.fsync(stream.fileno())
             yield beside
         finally:
@@ -140,12 +140,6 @@ class Folder:
             yield
         finally:
             os.close(descriptor)
-
-
-def _write_all(descriptor: int, chunk: Buffer) -> None:
-    left = memoryview(chunk).cast("B")
-    while left:
-        left = left[os.write(descriptor, left) :]
 
 
 def _tag(data: bytes) -> str:

@@ -107,23 +107,31 @@ class Bucket:
         return True
 
     def write(self, name: str, chunks: Iterable[Buffer], size: int) -> None:
-        source = _Source(chunks)
+        failed: list[Exception] = []
+
+        def source() -> Iterator[Buffer]:
+            try:
+                yield from chunks
+            except Exception as error:
+                failed.append(error)
+                raise
+
         try:
             with self._errors(f"write {name}"):
                 if size <= _CHUNK_BYTES:
-                    obstore.put(self._streams, name, b"".join(source), use_multipart=False)
+                    obstore.put(self._streams, name, b"".join(source()), use_multipart=False)
                 else:
                     obstore.put(
                         self._streams,
                         name,
-                        source,
+                        source(),
                         chunk_size=_CHUNK_BYTES,
                         max_concurrency=_PARTS_AT_ONCE,
                     )
         except BundlerError:
             # The library wraps the stream's exception in its own error type.
-            if source.error is not None:
-                raise source.error from None
+            if failed:
+                raise failed[0] from None
             raise
 
     def delete(self, names: Sequence[str]) -> None:
@@ -153,26 +161,6 @@ class Bucket:
             raise
         except (BaseError, OSError) as error:
             raise _classified(error, self.url, action) from None
-
-
-class _Source:
-    """A stream that remembers its error, since the library wraps it."""
-
-    def __init__(self, chunks: Iterable[Buffer]) -> None:
-        self._chunks = iter(chunks)
-        self.error: Exception | None = None
-
-    def __iter__(self) -> _Source:
-        return self
-
-    def __next__(self) -> Buffer:
-        try:
-            return next(self._chunks)
-        except StopIteration:
-            raise
-        except Exception as error:
-            self.error = error
-            raise
 
 
 def _tag(meta: Any) -> str:

@@ -58,15 +58,13 @@ def stage(
     versions = tuple(version.version for version in attempt.versions)
     value = Shard(shard[0], shard[1], versions, kept)
     pointer.make(store.objects)
-    _put(store, name, records.encode(value))
+    _put(store, name, value)
     return value
 
 
-def _put(store: Store, name: str, raw: bytes) -> None:
-    while not store.objects.create(name, raw):
-        before = store.objects.get(name)
-        if before is not None and store.objects.replace(name, raw, before.tag):
-            break
+def _put(store: Store, name: str, value: Shard | Joined) -> None:
+    raw = records.encode(value)
+    store.objects.write(name, [raw], len(raw))
 
 
 def join(store: Store, run: str, count: int, author: Author = NOBODY) -> Current | Joined:
@@ -102,7 +100,7 @@ def join(store: Store, run: str, count: int, author: Author = NOBODY) -> Current
             raise VerificationFailed(f"{store.url} no longer has version {version} of run {run}.")
     current = store.adopt([found[version] for version in wanted], "join", author)
     joined = Joined(count, current.number, current.change.made, tuple(wanted))
-    _put(store, _joined_name(run), records.encode(joined))
+    _put(store, _joined_name(run), joined)
     _forget(store, run, count)
     return current
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 # Not from `typing`, whose import takes longer than a guard run.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 _STEP = 1024
 
@@ -13,6 +13,12 @@ _STEP = 1024
 def counted(number: int, noun: str, plural: str = "") -> str:
     """A number with its noun: ``1 state``, ``2 states``. plural: of a noun that takes no s."""
     return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def listed(names: Sequence[str], most: int, count: int | None = None) -> str:
+    """The first names, and how many more there are. count: of all, if only some are known."""
+    more = (len(names) if count is None else count) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def size(count: int) -> str:

@@ -7,8 +7,8 @@ and how to have one write its state (``write``). With ``python start.py KIND REQ
 of several projects are forked, see ``fork_server.py``.
 
 Commands: ``load`` (find the components, once; without a root, look for the project here), ``write``
-(write one state), ``end`` (kill a write, for a parent in another PID namespace). Events: ``found``,
-``load-failed``, ``started`` and ``ended`` (with a wait status).
+(write one state), ``end`` (send a signal to a write). Events: ``found``, ``load-failed``,
+``started`` and ``ended`` (with a wait status, once everything that it had started has ended).
 
 Each ``write`` runs in a forked child that leads its own session, so that it can be killed
 with its descendants. Where forking is not safe (another thread runs, or the platform is macOS) the
@@ -38,7 +38,7 @@ from contextlib import suppress
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import ModuleType
+    from types import FrameType, ModuleType
     from typing import Any
 
 _HERE = os.path.dirname(__file__)
@@ -115,7 +115,7 @@ class Worker:
         self._events = events
         self._say = Lines(events)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
-        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
+        signal.signal(signal.SIGTERM, _leave)
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # it only has to wake the loop
@@ -142,7 +142,7 @@ class Worker:
         if command["do"] == "load":
             self._load(command)
         elif command["do"] == "end":
-            self._end(command["id"])
+            self._end(command["id"], command["signal"])
         elif self._forks:
             self._write_forked(command)
         else:
@@ -209,10 +209,11 @@ class Worker:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         self._attempt(command, load)
 
-    def _end(self, number: int) -> None:
+    def _end(self, number: int, by: int) -> None:
         for pid, running in self._running.items():
             if running == number:
-                _kill_group(pid)
+                with suppress(OSError):
+                    os.killpg(pid, by)
 
     def _attempt(self, command: dict[str, Any], load: dict[str, Any] | None = None) -> None:
         """Calls the component and ends this process; never returns."""
@@ -338,6 +339,11 @@ def _kill(child: int) -> None:
     with suppress(OSError):
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    _kill_all(())
+    os._exit(128 + number)
 
 
 def _kill_all(pids: Iterable[int]) -> None:

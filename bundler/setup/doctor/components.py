@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from bundler.errors import BundlerError, ConfigurationError
+from bundler.refresh.keys import unique
 from bundler.refresh.model import Component, Found
-from bundler.refresh.shared_keys import unique
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import in_directory
 from bundler.state.statedir import StateDir, check_keys, sanitize_key

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 
-from bundler.refresh import inside
+from bundler.refresh import definitions, inside
 
 _PYTHON = Path(sys.executable).with_name("python")
 _POETRY = ".cache/pypoetry/virtualenvs"
@@ -32,6 +34,7 @@ def test_the_environment_of_the_project_is_found(
 ) -> None:
     expected = _environment(tmp_path / home) if home else _PYTHON
     assert _chosen(tmp_path, **variables) == str(expected)
+    assert _chosen_for_definitions(tmp_path, **variables) == str(expected)
 
 
 @pytest.mark.parametrize("home", [".venv", ".pixi/envs/default", f"{_POETRY}/shop-x-py3.12"])
@@ -40,6 +43,7 @@ def test_an_interpreter_that_the_user_names_precedes_each_environment(
 ) -> None:
     _environment(tmp_path / home)
     assert _chosen(tmp_path, python=str(_PYTHON)) == str(_PYTHON)
+    assert _chosen_for_definitions(tmp_path, "given") == str(_PYTHON)
 
 
 def test_of_several_environments_of_poetry_none_is_guessed(tmp_path: Path) -> None:
@@ -74,3 +78,17 @@ def _chosen(root: Path, python: str | None = None, **variables: str) -> str:
     ready, _, chosen = done.stdout.partition(b"\n")
     assert json.loads(ready)["event"] == "ready"
     return chosen.decode()
+
+
+def _chosen_for_definitions(root: Path, *arguments: str, **variables: str) -> str:
+    program, states = b"import sys; print(sys.executable, end='')", io.BytesIO()
+    tarfile.open(fileobj=states, mode="w").close()
+    done = subprocess.run(
+        ["python", "-c", inside.FIND_PYTHON + definitions._BOOTSTRAP, *arguments],
+        input=f"{len(program):010}".encode() + program + states.getvalue(),
+        cwd=root,
+        env={"PATH": str(_PYTHON.parent), "HOME": str(root), "TMPDIR": str(root), **variables},
+        capture_output=True,
+        check=True,
+    )
+    return done.stdout.decode()

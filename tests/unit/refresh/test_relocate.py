@@ -1,4 +1,4 @@
-"""`bundler.refresh.relocate`: what dbt wrote about the place where it parsed."""
+"""`bundler.refresh.dbt_projects`: what dbt wrote about the place where it parsed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bundler.refresh import relocate as module
-from bundler.refresh.relocate import relocate
+from bundler.refresh import dbt_projects, scanning
+from bundler.refresh.dbt_projects import relocate
 
 
 def _parsed(folder: Path) -> Path:
@@ -43,7 +43,8 @@ def test_json_says_here_and_msgpack_keeps_its_lengths(tmp_path: Path) -> None:
 def test_a_path_across_two_pieces_is_found(
     chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_CHUNK_BYTES", chunk)
+    for module in (dbt_projects, scanning):
+        monkeypatch.setattr(module, "_CHUNK_BYTES", chunk)
     target = _parsed(tmp_path)
     manifest = target / "manifest.json"
     project = str(target.parent)
