@@ -279,9 +279,14 @@ def renewed(before: RunRecord | None, prepared: Prepared) -> RunRecord:
     if before is None:
         return prepared.record
     now = prepared.record_of_refresh
-    places = [item.path for item in now.refresh]
-    others = tuple(
-        item for item in before.refresh if not any(is_at(item.path, place) for place in places)
-    )
+    known = {item.path.strip("/") for item in before.refresh}
+    # A path that is exactly a place is meant before one that only ends with it.
+    replaced = {
+        path
+        for item in now.refresh
+        for path in known
+        if path == item.path or (item.path not in known and is_at(path, item.path))
+    }
+    others = tuple(item for item in before.refresh if item.path.strip("/") not in replaced)
     refresh = tuple(sorted((*others, *now.refresh), key=lambda item: item.path))
     return msgspec.structs.replace(now, build=before.build, refresh=refresh)

@@ -121,6 +121,18 @@ def test_a_renewed_record_keeps_the_build_and_says_everything_once() -> None:
     assert renewed(before, prepared) == RunRecord(build, refresh=refresh, tool=TOOL)
 
 
+def test_a_record_of_a_directory_whose_path_only_ends_like_a_new_one_stays() -> None:
+    def directory(path: str, fetched: str) -> DirectoryRefresh:
+        return DirectoryRefresh(path, (KeyRefresh("A", fetched=fetched),))
+
+    old, new = "2026-01-01T00:00:00Z", "2026-02-02T00:00:00Z"
+    build = Build(commit="a" * 40, tree="b" * 40, dirty=False, guarded=True)
+    before = RunRecord(build, refresh=(directory("one/state", old), directory("state", old)))
+    prepared = Prepared((), Refreshed((), (directory("state", new),), ()))
+    refresh = (directory("one/state", old), directory("state", new))
+    assert renewed(before, prepared).refresh == refresh
+
+
 def test_an_artifact_without_a_record_gets_that_of_the_code(tmp_path: Path) -> None:
     wd = WorkDir.make(tmp_path / "project")
     wd.write("pyproject.toml", SOURCE)
