@@ -110,12 +110,12 @@ def diff(before: Artifact, after: Artifact, volatile: Sequence[str] = ()) -> Dif
 def _compared(one: _Side, other: _Side, volatile: frozenset[str]) -> Difference:
     one.take_names_of(other)
     wanted = {
-        key: (one.states[key].state, other.states[key].state)
+        key: _documents(one.states[key].state, other.states[key].state)
         for key in one.states
         if key in other.states and _changed(one.states[key].state, other.states[key].state)
     }
-    for side, position in ((one, 0), (other, 1)):
-        side.read({key: _documents(*pair)[position] for key, pair in wanted.items()})
+    for side in (one, other):
+        side.read(wanted)
     keys = [_of_key(key, one, other, volatile) for key in sorted({**one.states, **other.states})]
     keys += _non_local(one.non_local, other.non_local)
     found = tuple(key for key in keys if key is not None)
@@ -223,7 +223,7 @@ class _Side(msgspec.Struct):
                 found[name] = here
         return found
 
-    def read(self, wanted: Mapping[str, frozenset[str]]) -> None:
+    def read(self, wanted: Mapping[str, Sequence[str]]) -> None:
         """Reads files by key, in one pass over each state directory."""
         for directory in self.artifact.state_directories():
             files = {
@@ -289,18 +289,17 @@ def manifest_of(directory: StateDirectory, name: str) -> Manifest:
     return build(Contents(tuple(states)))
 
 
-def _documents(before: State, after: State) -> tuple[frozenset[str], frozenset[str]]:
+def _documents(before: State, after: State) -> list[str]:
     """The files to compare inside: those that exist in both, differ, and may be JSON."""
     old = {file.path: file for file in before.files}
-    paths = frozenset(
+    return [
         file.path
         for file in after.files
         if file.path in old
         and old[file.path].sha256 != file.sha256
         and max(file.size, old[file.path].size) <= MOST_BYTES
         and (file.path.rpartition("/")[2] == "state" or file.path.endswith(".json"))
-    )
-    return paths, paths
+    ]
 
 
 # --- comparing ------------------------------------------------------------------------------

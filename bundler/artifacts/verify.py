@@ -26,6 +26,8 @@ from bundler.verify_at_start import (
     mode_problem,
 )
 
+# What a project's own state directory contains besides what ships.
+_OF_PROJECTS = {RUN_RECORD_NAME: "file", STAGING_NAME: "directory"}
 # Kinds whose labels describe their contents and their origin; never one without the other.
 _LABELLED = ("docker", "oci", "pex", "registry", "wheel")
 
@@ -89,7 +91,12 @@ def verify(artifact: Artifact) -> Verdict:
     directories = [_judge(directory, claims) for directory in artifact.state_directories()]
     if not directories:
         problems.append(f"{artifact.name} contains no state directory.")
-    problems += _unmet(claims or (), {directory.path for directory in directories})
+    paths = {directory.path for directory in directories}
+    problems += [
+        f"The label lists {claim.path}, which does not exist."
+        for claim in claims or ()
+        if claim.path not in paths
+    ]
     found = {item.path: item.manifest for item in directories if item.manifest}
     problems += _first(artifact.problems(found), artifact.name)
     record = None
@@ -157,14 +164,6 @@ def _first(problems: Iterable[str], where: str) -> Iterator[str]:
             yield problem
     except VerificationFailed as error:
         yield error.what
-
-
-def _unmet(claims: Sequence[Claim], found: set[str]) -> list[str]:
-    return [
-        f"The label lists {claim.path}, which does not exist."
-        for claim in claims
-        if claim.path not in found
-    ]
 
 
 def _of_others(record: RunRecord | None, found: Sequence[VerifiedDirectory]) -> Iterator[str]:
@@ -267,13 +266,13 @@ def _altered(where: str, members: Sequence[Member], known: Known) -> Iterator[st
 
 
 def _is_apart(member: Member, *, shipped: bool) -> bool:
-    """The manifest, and what a project's own state directory contains besides what ships."""
+    """The manifest, and what only a project's own state directory contains."""
     if member.path == MANIFEST_NAME:
         return member.kind == "file"
-    if shipped or not _is_below(member.path, (RUN_RECORD_NAME, STAGING_NAME)):
+    top, below, _ = member.path.partition("/")
+    if shipped or top not in _OF_PROJECTS:
         return False
-    kind = {RUN_RECORD_NAME: "file", STAGING_NAME: "directory"}.get(member.path, member.kind)
-    return member.kind == kind
+    return bool(below) or member.kind == _OF_PROJECTS[top]
 
 
 def _mode_problem(member: Member) -> str | None:
@@ -295,7 +294,3 @@ def _content_problem(member: Member, known: Known) -> str | None:
         with member.open() as stream:
             found, size = hash_stream(stream)
     return None if (found, size) == (expected, member.size) else "was altered"
-
-
-def _is_below(path: str, parents: tuple[str, ...]) -> bool:
-    return any(path == parent or path.startswith(f"{parent}/") for parent in parents)

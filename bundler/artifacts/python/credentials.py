@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from bundler import git
-from bundler.artifacts.python.trees import Leaf, Tree
+from bundler.artifacts.python.trees import Leaf, Tree, prefixes
 from bundler.errors import ConfigurationError, ToolFailed
 from bundler.listener import Listener
 from bundler.project.layout import import_path
@@ -98,10 +98,9 @@ def _credentials(tree: Tree) -> Iterator[str]:
     """The files, or the folders that they are in."""
     found: dict[str, None] = {}
     for path, leaf in tree.leaves.items():
-        parts = path.split("/")
-        if STATE_DIRECTORY in parts:
+        *above, _ = prefixes(path)
+        if STATE_DIRECTORY in path.split("/"):
             continue
-        above = ["/".join(parts[:end]) for end in range(1, len(parts))]
         top = next((each for each in above if _is_secret_folder(each)), None)
         if top is None and _is_secret(path, leaf):
             top = path
@@ -147,9 +146,7 @@ def _ignored(root: Path | None) -> set[str]:
 def _odd(path: str, ignored: set[str]) -> Iterator[str]:
     if _LEFTOVER.search(path):
         return
-    parts = path.split("/")
-    above = ("/".join(parts[:end]) for end in range(1, len(parts) + 1))
-    top = next((each for each in above if each in ignored), None)
+    top = next((each for each in prefixes(path) if each in ignored), None)
     if top or _ARTIFACT.search(path):
         yield top or path
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from bundler.artifacts.python.trees import NewFile, Tree, TreeChange
+from bundler.artifacts.python.trees import NewFile, Tree, TreeChange, prefixes
 from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.state.bundle import STATE_DIRECTORY, Bundle
 from bundler.state.manifest import Claim, RunRecord
@@ -114,9 +114,9 @@ def _shadows(other: Tree, place: str, tree: Tree) -> Iterator[str]:
     package = place.rpartition("/")[0]
     if package and _has_package(other, package, place):
         yield f"{other.at(package)} is another copy of {tree.at(package)}."
-    prefixes = tuple(_prefixes(package))
-    likely = [path for path in other.leaves if path.startswith(prefixes)]
-    for prefix in prefixes:
+    names = tuple(prefixes(package)) if package else ()
+    likely = [path for path in other.leaves if path.startswith(names)]
+    for prefix in names:
         for path in likely:
             if not path.startswith(prefix):
                 continue
@@ -138,11 +138,6 @@ def _is_namespace(tree: Tree, path: str) -> bool:
         return False
     source = tree.read(path)
     return any(name in source for name in _NAMESPACE)
-
-
-def _prefixes(path: str) -> list[str]:
-    parts = path.split("/") if path else []
-    return ["/".join(parts[: end + 1]) for end in range(len(parts))]
 
 
 def _put_over(other: Tree, place: str, tree: Tree) -> Iterator[str]:

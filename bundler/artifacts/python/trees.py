@@ -143,6 +143,13 @@ class Tree(msgspec.Struct, frozen=True, dict=True):
     def has_state(self) -> bool:
         return bool(self._state_directories)
 
+    def part(self, names: Sequence[str], path: str = "") -> Tree:
+        """Some of its files and, with a slash, folders. path: of the folder they are all below."""
+        start = len(path) + 1 if path else 0
+        files = [name for name in names if name[-1] != "/"]
+        folders = tuple(name[start:-1] for name in names if name[-1] == "/")
+        return Tree(path, SomeLeaves(self.leaves, files, start), folders=folders)
+
     def twins_of(self, directory: str) -> Iterator[str]:
         """What would be in this directory on a file system that ignores case or Unicode form."""
         start, folded = f"{directory}/", f"{fold(directory)}/"
@@ -199,28 +206,44 @@ def _nothing() -> BinaryIO:
 
 
 class ZipLeaves(Mapping[str, Leaf]):
-    """Entries of a zip file as leaves, created on demand: there are thousands.
+    """The files in a zip file as leaves, created on demand: there are thousands."""
 
-    names: of the entries. below: the folder, with its slash, to which their paths are relative.
-    """
-
-    def __init__(self, file: ZipFile, names: Sequence[str], below: str = "") -> None:
+    def __init__(self, file: ZipFile) -> None:
         self._file = file
-        self._names = names
-        self._below = below
+        self._names = [name for name in file.names if name[-1] != "/"]
 
     def __getitem__(self, path: str) -> Leaf:
-        entry = self._file.get(self._below + path)
-        if entry is None or path not in self:
+        entry = self._file.get(path)
+        if entry is None or entry.is_directory:
             raise KeyError(path)
         kind: Literal["file", "other"] = "file" if entry.is_file else "other"
         mode = entry.permissions if entry.mode >> 16 else None
         return Leaf(kind, entry.size, entry.compressed, lambda: self._file.open(entry), mode)
 
+    def __contains__(self, path: object) -> bool:
+        return isinstance(path, str) and path in self._file and path[-1] != "/"
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class SomeLeaves(Mapping[str, Leaf]):
+    """Some of a tree's leaves. start: the length of the folder that their paths leave out."""
+
+    def __init__(self, leaves: Mapping[str, Leaf], names: Sequence[str], start: int) -> None:
+        self._leaves = leaves
+        self._names = names
+        self._start = start
+
+    def __getitem__(self, path: str) -> Leaf:
+        return self._leaves[self._paths[path]]
+
     @cached_property
-    def _paths(self) -> Mapping[str, None]:
-        start = len(self._below)
-        return dict.fromkeys([name[start:] for name in self._names] if start else self._names)
+    def _paths(self) -> Mapping[str, str]:
+        return {name[self._start :]: name for name in self._names}
 
     def __contains__(self, path: object) -> bool:
         return path in self._paths
@@ -232,22 +255,20 @@ class ZipLeaves(Mapping[str, Leaf]):
         return len(self._names)
 
 
+def prefixes(path: str) -> list[str]:
+    """The folders above a path, outermost first, then the path itself."""
+    parts = path.split("/")
+    return ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
+
+
 def zip_tree(file: ZipFile, path: str = "") -> Tree:
     """A whole zip file, such as a wheel. path: within its container."""
-    tree = tree_in_zip(file, file.names)
-    return Tree(path, tree.leaves, file, tree.folders)
+    folders = tuple(name[:-1] for name in file.names if name[-1] == "/")
+    return Tree(path, ZipLeaves(file), file, folders)
 
 
-def tree_in_zip(file: ZipFile, names: Collection[str], path: str = "") -> Tree:
-    """A folder in a zip file. names: of all entries below it."""
-    below = f"{path}/" if path else ""
-    files = [name for name in names if name[-1] != "/"]
-    folders = tuple(name[len(below) : -1] for name in names if name[-1] == "/")
-    return Tree(path, ZipLeaves(file, files, below), folders=folders)
-
-
-def folder_tree(root: Path, path: str = "") -> Tree:
-    """A whole folder. path: within its container."""
+def folder_tree(root: Path) -> Tree:
+    """A whole folder."""
     leaves: dict[str, Leaf] = {}
     folders = []
     for name, status in walk_folder(root):
@@ -255,7 +276,7 @@ def folder_tree(root: Path, path: str = "") -> Tree:
             folders.append(name)
         else:
             leaves[name] = _file_leaf(root / name, status)
-    return Tree(path, leaves, folders=tuple(folders))
+    return Tree("", leaves, folders=tuple(folders))
 
 
 def walk_folder(root: Path) -> Iterator[tuple[str, os.stat_result]]:

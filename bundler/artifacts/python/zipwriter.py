@@ -12,7 +12,6 @@ import io
 import os
 import stat
 import zlib
-from bisect import bisect_left
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, BinaryIO, NamedTuple
@@ -72,18 +71,14 @@ class ZipWriter:
 
     def copy(self, source: ZipFile, entries: Iterable[ZipEntry]) -> None:
         """Copies entries unchanged; adjacent ones are copied together."""
-        offsets = source.offsets
-        start = end = index = -1
+        start = end = -1
         for entry in entries:
-            offset = entry.offset
-            if offset != end:
+            if entry.offset != end:
                 self._copy_range(source, start, end)
-                start = offset
-                index = bisect_left(offsets, offset)
-            at = self._offset + offset - start
-            self._record(entry.record if at == offset else _moved(entry.record, at))
-            index += 1
-            end = offsets[index]
+                start = entry.offset
+            at = self._offset + entry.offset - start
+            self._record(entry.record if at == entry.offset else _moved(entry.record, at))
+            end = source.end(entry)
         self._copy_range(source, start, end)
 
     def _copy_range(self, source: ZipFile, start: int, end: int) -> None:
@@ -115,8 +110,9 @@ class ZipWriter:
         return position
 
     def write_directory(self, name: str) -> None:
-        header = _Header(name, STORED, _DIRECTORY_MODE)
-        self._write_record(header, _Packed(0, 0, 0))
+        header, nothing = _Header(name, STORED, _DIRECTORY_MODE), _Packed(0, 0, 0)
+        self._record(header.central(nothing, self._offset))
+        self._offset += self._stream.write(header.local(nothing))
 
     def write_stream(
         self,
@@ -143,12 +139,6 @@ class ZipWriter:
         self._stream.seek(0, os.SEEK_END)
         self._offset = self._stream.tell()
         self._record(header.central(packed, at))
-
-    def _write_record(self, header: _Header, packed: _Packed) -> None:
-        local = header.local(packed)
-        self._stream.write(local)
-        self._record(header.central(packed, self._offset))
-        self._offset += len(local)
 
     def _record(self, record: bytes) -> None:
         self._records.append(record)

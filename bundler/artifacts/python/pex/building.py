@@ -104,7 +104,8 @@ def building(
             printed = _run_pex(pex, arguments, folder / output.name, request.listener)
         made = _only_child(folder)
         destination = output.with_name(made.name)
-        printed = printed.replace(str(made), _as_given(arguments, made))
+        as_given = Path(arguments.output).with_name(made.name)
+        printed = printed.replace(str(made), str(as_given))
         _advise(arguments, request)
         with open_pex(made) as plain:
             own = plain.own_trees(request.bundles)
@@ -143,10 +144,6 @@ def _staged(root: Path) -> int | None:
     with suppress(OSError):
         return (root / STAGING_NAME).stat().st_mtime_ns
     return None
-
-
-def _as_given(arguments: PexArguments, made: Path) -> str:
-    return str(Path(arguments.output or "").with_name(made.name))
 
 
 def _advise(arguments: PexArguments, request: EmbedRequest) -> None:

@@ -40,7 +40,6 @@ from bundler.artifacts.python.trees import (
     Tree,
     TreeStateDirectory,
     folder_tree,
-    tree_in_zip,
     zip_tree,
 )
 from bundler.artifacts.python.zipfiles import STORED, ZipFile
@@ -54,14 +53,11 @@ if TYPE_CHECKING:
 
 _SCIE_SEARCH_BYTES = 4
 _HASH = re.compile(rb"\b[0-9a-f]{40}\b")
-# Sorted, each with its slash.
-_PEXS_FOLDERS = (f"{BOOTSTRAP}/", f"{DEPS}/", IMPORT_HOOK[: IMPORT_HOOK.index("/") + 1])
 _AFTER_SLASH = chr(ord("/") + 1)
 
 
 # The file's identity, size, and time of the last write.
 _Stamp = tuple[int, int, int, int, int]
-_Parts = tuple[PexInfo, Tree, tuple[Tree, ...], "ZipFile | None"]
 
 
 class _Code(NamedTuple):
@@ -85,14 +81,52 @@ class PexArtifact(Artifact):
         self.name = str(path)
         self.root = path
         self._reading = Lock()
+        self.zip = None
         with ExitStack() as stack:  # what is refused is closed again
-            if path.is_dir():
-                parts = _open_folder(path, stack)
-            else:
-                parts = _open_zipapp(path, stack, None if like is None else like.zip)
-            self.info, self.user, self.distributions, self.zip = parts
+            if not path.is_dir():
+                _refuse_scie(path)
+                known = None if like is None else like.zip
+                self.zip = stack.enter_context(zipfiles.opened(path, like=known))
+            self._whole = folder_tree(path) if self.zip is None else zip_tree(self.zip)
+            self.info = self._read_info()
+            names = sorted([*self._whole.leaves, *(f"{it}/" for it in self._whole.folders)])
+            self.user = self._whole.part([*self._user_names(names)])
+            self.distributions = tuple(
+                self._distribution(f"{DEPS}/{name}", names, stack)
+                for name in sorted(self.info.distributions)
+            )
             self._stamp = None if self.zip is None else _stamp(self.zip.descriptor)
             self._stack = stack.pop_all()
+
+    def _read_info(self) -> PexInfo:
+        required = (PEX_INFO, MAIN) if self.zip is None else (PEX_INFO, MAIN, IMPORT_HOOK)
+        if not all(name in self._whole.leaves for name in required):
+            raise VerificationFailed(
+                f"{self.name} is not a PEX: it has no {PEX_INFO}, or no boot code."
+            )
+        prefix = b"" if self.zip is None else self.zip.read_prefix()
+        if prefix and not prefix.startswith(b"#!"):
+            raise VerificationFailed(f"{self.name} is not a PEX: it does not start with a #! line.")
+        return PexInfo.parse(self._whole.read(PEX_INFO), self.name)
+
+    def _user_names(self, names: Sequence[str]) -> Iterator[str]:
+        """Those of the sorted names that are not pex's, whose folders have most of the files."""
+        boot, deps = (_below(f"{folder}/", names) for folder in (BOOTSTRAP, DEPS))
+        others = (*names[: boot.start], *names[boot.stop : deps.start], *names[deps.stop :])
+        # In a folder, pex makes a link to its boot code.
+        return (it for it in others if is_user_file(it) and (self.zip or it != "pex"))
+
+    def _distribution(self, path: str, names: Sequence[str], stack: ExitStack) -> Tree:
+        if path not in self._whole.leaves:
+            tree = self._whole.part(names[_below(f"{path}/", names)], path)
+            if not tree.leaves:
+                raise VerificationFailed(
+                    f"{self.name} is missing {path}, which its {PEX_INFO} lists."
+                )
+            return tree
+        if self.zip is None:
+            return zip_tree(stack.enter_context(zipfiles.opened(self.root / path)), path)
+        return zip_tree(_zip_in_zip(self.zip, path), path)
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
@@ -121,14 +155,11 @@ class PexArtifact(Artifact):
         own = [python_import_path.importable(self.name, self.trees, it.place) for it in bundles]
         return [self.user, *(tree for tree in own if tree is not self.user)]
 
-    def boot_file(self, name: str) -> tuple[bytes, int] | None:
+    def boot_file(self, name: str) -> tuple[bytes, int | None] | None:
         """The bytes and the permission bits of one of pex's own files; None if it does not
         exist."""
-        if self.zip is None:
-            path = self.root / name
-            return (_read(path), path.stat().st_mode & 0o777) if path.is_file() else None
-        entry = self.zip.get(name)
-        return None if entry is None else (self.zip.read(entry), entry.permissions)
+        leaf = self._whole.leaves.get(name)
+        return None if leaf is None else (self._whole.read(name), leaf.mode)
 
     def state_directories(self) -> Sequence[StateDirectory]:
         return [
@@ -228,22 +259,6 @@ class PexArtifact(Artifact):
         return is_fingerprint(tree, fingerprint)
 
 
-def _open_zipapp(path: Path, stack: ExitStack, like: ZipFile | None) -> _Parts:
-    _refuse_scie(path)
-    file = stack.enter_context(zipfiles.opened(path, like=like))
-    entry = file.get(PEX_INFO)
-    info = None if entry is None else PexInfo.parse(file.read(entry), str(path))
-    if info is None or MAIN not in file or IMPORT_HOOK not in file:
-        raise VerificationFailed(f"{path} is not a PEX: it has no {PEX_INFO}, or no boot code.")
-    names = sorted(file.names)
-    trees = tuple(_wheel_in_zip(file, name, names) for name in sorted(info.distributions))
-    prefix = file.read_prefix()
-    if prefix and not prefix.startswith(b"#!"):
-        raise VerificationFailed(f"{path} is not a PEX: it does not start with a #! line.")
-    user = tree_in_zip(file, [*_user_names(names)])
-    return info, user, trees, file
-
-
 def _stamp(file: Path | int) -> _Stamp:
     stat = os.stat(file)
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
@@ -254,63 +269,12 @@ def _below(folder: str, names: Sequence[str]) -> slice:
     return slice(bisect_left(names, folder), bisect_left(names, f"{folder[:-1]}{_AFTER_SLASH}"))
 
 
-def _user_names(names: Sequence[str]) -> Iterator[str]:
-    """Those of the sorted names that are not pex's; skips pex's folders."""
-    position = 0
-    for folder in _PEXS_FOLDERS:
-        found = _below(folder, names)
-        yield from filter(is_user_file, names[position : found.start])
-        position = found.stop
-    yield from filter(is_user_file, names[position:])
-
-
-def _wheel_in_zip(file: ZipFile, name: str, names: Sequence[str]) -> Tree:
-    path = f"{DEPS}/{name}"
-    whole = file.get(path)
-    if whole is None:
-        tree = tree_in_zip(file, names[_below(f"{path}/", names)], path)
-        if not tree.leaves:
-            raise VerificationFailed(f"{file.name} is missing {path}, which its {PEX_INFO} lists.")
-        return tree
-    if whole.method != STORED:
+def _zip_in_zip(file: ZipFile, path: str) -> ZipFile:
+    entry = file.get(path)
+    if entry is None or entry.method != STORED:
         raise VerificationFailed(f"{path} in {file.name} is compressed twice: pex stores wheels.")
-    start = file.start + file.data_offset(whole)
-    inner = ZipFile(f"{file.name}:{path}", file.descriptor, start, whole.size)
-    return zip_tree(inner, path)
-
-
-def _open_folder(path: Path, stack: ExitStack) -> _Parts:
-    info_path = path / PEX_INFO
-    if not info_path.is_file() or not (path / MAIN).is_file():
-        raise VerificationFailed(f"{path} is not a PEX: it has no {PEX_INFO}, or no boot code.")
-    info = PexInfo.parse(_read(info_path), str(path))
-    whole = folder_tree(path)
-    user = Tree(
-        "",
-        {name: leaf for name, leaf in whole.leaves.items() if is_user_file(name) and name != "pex"},
-        folders=tuple(name for name in whole.folders if is_user_file(f"{name}/")),
-    )
-    trees = tuple(_wheel_in_folder(whole, path, name, stack) for name in sorted(info.distributions))
-    return info, user, trees, None
-
-
-def _wheel_in_folder(whole: Tree, root: Path, name: str, stack: ExitStack) -> Tree:
-    path = f"{DEPS}/{name}"
-    if path in whole.leaves:
-        return zip_tree(stack.enter_context(zipfiles.opened(root / path)), path)
-    leaves = dict(whole.below(path))
-    if not leaves:
-        raise VerificationFailed(f"{root} is missing {path}, which its {PEX_INFO} lists.")
-    start = f"{path}/"
-    folders = tuple(folder[len(start) :] for folder in whole.folders if folder.startswith(start))
-    return Tree(path, leaves, folders=folders)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise unreadable(path, error) from error
+    start = file.start + file.data_offset(entry)
+    return ZipFile(f"{file.name}:{path}", file.descriptor, start, entry.size)
 
 
 def _refuse_scie(path: Path) -> None:

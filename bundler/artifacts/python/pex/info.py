@@ -31,6 +31,8 @@ from bundler.system.parallel import update
 if TYPE_CHECKING:
     from hashlib import _Hash
 
+    from typing_extensions import Self
+
 PEX_INFO = "PEX-INFO"
 MAIN = "__main__.py"
 IMPORT_HOOK = "__pex__/__init__.py"
@@ -55,7 +57,7 @@ class PexJson(msgspec.Struct, frozen=True):
     separators: tuple[str, str]
 
     @classmethod
-    def parse(cls, raw: bytes) -> PexJson | None:
+    def decode(cls, raw: bytes) -> Self | None:
         """None if encoding it again gives other bytes: pex did not write them.
 
         Raises `ValueError` or `RecursionError` if they are not JSON.
@@ -69,16 +71,12 @@ class PexJson(msgspec.Struct, frozen=True):
     def dump(self) -> bytes:
         return json.dumps(self.values, sort_keys=True, separators=self.separators).encode()
 
-    def replaced(self, **changes: Any) -> PexJson:
-        return PexJson({**self.values, **changes}, self.separators)
+    def replaced(self, **changes: Any) -> Self:
+        return msgspec.structs.replace(self, values={**self.values, **changes})
 
 
-class PexInfo:
-    """The contents of PEX-INFO; immutable."""
-
-    def __init__(self, document: PexJson) -> None:
-        self._document = document
-        self._values = document.values
+class PexInfo(PexJson, frozen=True):
+    """The contents of PEX-INFO."""
 
     @classmethod
     def parse(cls, raw: bytes, name: str) -> PexInfo:
@@ -88,10 +86,9 @@ class PexInfo:
         not write it, or we could not write it the same way.
         """
         try:
-            document = PexJson.parse(raw) if len(raw) <= _MAX_INFO_BYTES else None
+            info = cls.decode(raw) if len(raw) <= _MAX_INFO_BYTES else None
         except (ValueError, RecursionError) as error:
             raise VerificationFailed(f"The PEX-INFO of {name} is not JSON.") from error
-        info = None if document is None else cls(document)
         if info is None or not info.is_plausible():
             raise VerificationFailed(
                 f"The PEX-INFO of {name} is not in the format that pex writes."
@@ -105,33 +102,30 @@ class PexInfo:
         return info
 
     def is_plausible(self) -> bool:
-        hashes = (self._values.get("code_hash"), self._values.get("pex_hash"))
+        hashes = (self.values.get("code_hash"), self.values.get("pex_hash"))
         return (
             all(isinstance(value, str) and _HEX_SHA1.fullmatch(value) for value in hashes)
-            and isinstance(self._values.get("build_properties"), dict)
-            and isinstance(self._values.get("distributions"), dict)
-            and not any("/" in name for name in self._values["distributions"])
+            and isinstance(self.values.get("build_properties"), dict)
+            and isinstance(self.values.get("distributions"), dict)
+            and not any("/" in name for name in self.values["distributions"])
         )
-
-    def dump(self) -> bytes:
-        return self._document.dump()
 
     @property
     def code_hash(self) -> str:
-        return str(self._values["code_hash"])
+        return str(self.values["code_hash"])
 
     @property
     def pex_hash(self) -> str:
-        return str(self._values["pex_hash"])
+        return str(self.values["pex_hash"])
 
     @property
     def build_properties(self) -> dict[str, Any]:
-        return dict(self._values["build_properties"])
+        return dict(self.values["build_properties"])
 
     @property
     def distributions(self) -> dict[str, str]:
         """The fingerprint of each distribution, by its name below ``.deps``."""
-        return dict(self._values["distributions"])
+        return dict(self.values["distributions"])
 
     @property
     def pex_version(self) -> str:
@@ -141,23 +135,23 @@ class PexInfo:
     @property
     def has_wheel_files(self) -> bool:
         """Whether ``.deps`` contains wheel files instead of installed wheels."""
-        return bool(self._values.get("deps_are_wheel_files"))
+        return bool(self.values.get("deps_are_wheel_files"))
 
     def computed_pex_hash(self) -> str:
-        without = {key: value for key, value in self._values.items() if key != "pex_hash"}
-        document = PexJson(without, self._document.separators)
+        without = {key: value for key, value in self.values.items() if key != "pex_hash"}
+        document = PexJson(without, self.separators)
         return hashlib.sha1(document.dump(), usedforsecurity=False).hexdigest()
 
     def with_values(self, **changes: Any) -> PexInfo:
         """A PEX-INFO with these values and the resulting ``pex_hash``."""
-        changed = PexInfo(self._document.replaced(**changes))
-        return PexInfo(changed._document.replaced(pex_hash=changed.computed_pex_hash()))
+        changed = self.replaced(**changes)
+        return changed.replaced(pex_hash=changed.computed_pex_hash())
 
     def path_problems(self) -> Iterator[str]:
         """Paths outside of the PEX from which it imports code before its own."""
-        if self._values.get("pex_path") or self._values.get("pex_paths"):
+        if self.values.get("pex_path") or self.values.get("pex_paths"):
             yield "It was built with --pex-path, and another PEX may contain the same package."
-        if self._values.get("inherit_path") == "prefer":
+        if self.values.get("inherit_path") == "prefer":
             yield "It was built with --inherit-path=prefer: the machine's packages replace its own."
 
     # --- what we say in it --------------------------------------------------------------------

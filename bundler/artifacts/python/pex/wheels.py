@@ -105,7 +105,7 @@ def _is_wheel_info(path: str) -> bool:
 def _json(tree: Tree, path: str) -> PexJson:
     raw = tree.read(path)
     try:
-        document = PexJson.parse(raw)
+        document = PexJson.decode(raw)
     except (ValueError, RecursionError):
         document = None
     if document is None:

@@ -6,19 +6,20 @@ folders; each directory precedes the first file in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import groupby
 from typing import BinaryIO
 
 import msgspec
 
 from bundler.artifacts.python.pex.info import BOOTSTRAP, DEPS, PEX_INFO
-from bundler.artifacts.python.trees import NewFile, Tree, TreeChange
+from bundler.artifacts.python.trees import NewFile, Tree, TreeChange, prefixes
 from bundler.artifacts.python.zipfiles import STORED, ZipEntry, ZipFile
 from bundler.artifacts.python.zipwriter import ZipWriter
 
-# Names with this prefix precede all of the user's names that begin with a letter.
+# In every PEX, before all of the user's names that begin with a letter.
 _HEAD = (f"{BOOTSTRAP}/", f"{DEPS}/")
-_IN_EVERY_PEX = _HEAD
 
 
 class FileChanges(msgspec.Struct):
@@ -76,25 +77,30 @@ def _distribution(name: str) -> str:
 def _write_sorted(
     file: ZipFile, entries: Sequence[ZipEntry], changes: FileChanges, writer: ZipWriter
 ) -> None:
-    kept, directories = _sorted_out(entries, changes)
-    run: list[ZipEntry] = []
-    written = {directory for directory in _IN_EVERY_PEX if directory not in directories}
-    for name in _order(kept, changes):
-        for directory in _parents(name):
-            if directory in written:
-                continue
-            written.add(directory)
-            if directory in directories:
-                run.append(directories[directory])
+    for is_new, parts in groupby(_sorted(entries, changes), lambda part: part[1] is None):
+        if not is_new:
+            writer.copy(file, [entry for _, entry in parts if entry is not None])
+            continue
+        for name, _ in parts:
+            if name.endswith("/"):
+                writer.write_directory(name)
             else:
-                _flush(writer, file, run)
-                writer.write_directory(directory)
-        if name in kept:
-            run.append(kept[name])
-        else:
-            _flush(writer, file, run)
-            _write_new(writer, name, changes)
-    _flush(writer, file, run)
+                _write_new(writer, name, changes)
+
+
+def _sorted(
+    entries: Sequence[ZipEntry], changes: FileChanges
+) -> Iterator[tuple[str, ZipEntry | None]]:
+    """The names in pex's order, each with the entry to copy; None for a new one."""
+    kept = {entry.name: entry for entry in entries if entry.name not in changes.removed}
+    names = {name: None for name in (*kept, *changes.added) if not name.endswith("/")}
+    written = {directory for directory in _HEAD if directory not in kept}
+    for name in sorted(names, key=partial(_place, changes)):
+        *folders, _ = prefixes(name)
+        for path in (*(f"{folder}/" for folder in folders), name):
+            if path not in written:
+                written.add(path)
+                yield path, None if path in changes.added else kept.get(path)
 
 
 def _is_compressed(file: ZipFile) -> bool:
@@ -104,33 +110,12 @@ def _is_compressed(file: ZipFile) -> bool:
     return any(entry.method != STORED for entry in entries)
 
 
-def _sorted_out(
-    entries: Sequence[ZipEntry], changes: FileChanges
-) -> tuple[dict[str, ZipEntry], dict[str, ZipEntry]]:
-    kept: dict[str, ZipEntry] = {}
-    directories: dict[str, ZipEntry] = {}
-    for entry in entries:
-        if entry.is_directory:
-            directories[entry.name] = entry
-        elif entry.name not in changes.added and entry.name not in changes.removed:
-            kept[entry.name] = entry
-    return kept, directories
-
-
-def _order(kept: Mapping[str, ZipEntry], changes: FileChanges) -> list[str]:
-    """All names in pex's order; an unchanged distribution keeps its own."""
-    place = {name: index for index, name in enumerate(kept)}
-    walked = tuple(changes.walked)
-
-    def key(name: str) -> tuple[str, int, tuple[tuple[int, str], ...]]:
-        if name.startswith(walked):
-            root = next(root for root in walked if name.startswith(root))
-            return root[:-1], 0, _walk_key(name[len(root) :])
-        if name.startswith(f"{DEPS}/"):
-            return _distribution(name), place.get(name, 0), ()
-        return name, 0, ()
-
-    return sorted({**kept, **changes.added}, key=key)
+def _place(changes: FileChanges, name: str) -> tuple[str, tuple[tuple[int, str], ...]]:
+    """Sorts by pex's order; an unchanged distribution keeps its own."""
+    for root in changes.walked:
+        if name.startswith(root):
+            return root[:-1], _walk_key(name[len(root) :])
+    return _distribution(name) if name.startswith(f"{DEPS}/") else name, ()
 
 
 def _walk_key(path: str) -> tuple[tuple[int, str], ...]:
@@ -143,16 +128,3 @@ def _write_new(writer: ZipWriter, name: str, changes: FileChanges) -> None:
     with file.open() as stream:
         compress = False if name in changes.stored else None
         writer.write_stream(name, stream, mode=file.mode, compress=compress, size=file.size)
-
-
-def _flush(writer: ZipWriter, file: ZipFile, run: list[ZipEntry]) -> None:
-    writer.copy(file, run)
-    run.clear()
-
-
-def _parents(path: str) -> Iterator[str]:
-    """The directories of a path, outermost first, each with its slash."""
-    end = path.find("/")
-    while end >= 0:
-        yield path[: end + 1]
-        end = path.find("/", end + 1)

@@ -35,10 +35,10 @@ class WheelArtifact(Artifact):
     def __init__(self, path: Path) -> None:
         self.name = str(path)
         with ExitStack() as stack:  # what is refused is closed again
-            self._file = file = stack.enter_context(zipfiles.opened(path))
+            self.file = file = stack.enter_context(zipfiles.opened(path))
             file.require_seamless()
             self.tree = zip_tree(file)
-            self._metadata = metadata_of(file)
+            self.metadata = metadata_of(file)
             self._stack = stack.pop_all()
 
     def claims(self) -> Sequence[Claim] | None:
@@ -50,7 +50,7 @@ class WheelArtifact(Artifact):
         return None if raw is None else decode_record(raw, self.name)
 
     def _read(self, name: str) -> bytes | None:
-        path = f"{self._metadata}/{name}"
+        path = f"{self.metadata}/{name}"
         return self.tree.read(path) if path in self.tree.leaves else None
 
     def state_directories(self) -> Sequence[StateDirectory]:
@@ -58,7 +58,7 @@ class WheelArtifact(Artifact):
 
     def problems(self, found: Mapping[str, Manifest]) -> Iterator[str]:
         """Where an installer could write something other than what is read here, as messages."""
-        yield from wheelzip.deceptions(self.tree, self._file, found)
+        yield from wheelzip.deceptions(self.tree, self.file, found)
         yield from python_import_path.deceptions((self.tree,))
 
     def __exit__(self, *exc: object) -> None:
@@ -92,21 +92,15 @@ class WheelDestination(msgspec.Struct, frozen=True):
 
 
 def _write(source: Path, request: EmbedRequest, path: Path) -> None:
-    with zipfiles.opened(source) as file:
-        tree = zip_tree(file)
-        metadata = metadata_of(file)
+    with open_wheel(source) as wheel:
+        tree, metadata = wheel.tree, wheel.metadata
         dagster = b"Requires-Dist: dagster" in tree.read(f"{metadata}/METADATA")
-        claims = _claims(source)
-        made = plan(str(source), (tree,), claims, request.bundles, request.record, dagster=dagster)
+        claims = wheel.claims() or ()
+        made = plan(wheel.name, (tree,), claims, request.bundles, request.record, dagster=dagster)
         change = made.changes[""].and_also(_labels(metadata, made))
         with path.open("x+b") as stream:
-            rewrite(file, change, stream)
+            rewrite(wheel.file, change, stream)
     replacing.take_mode(path, source)
-
-
-def _claims(source: Path) -> Sequence[Claim]:
-    with open_wheel(source) as wheel:
-        return wheel.claims() or ()
 
 
 def _labels(metadata: str, made: TreePlan) -> dict[str, NewFile]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import configparser
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
 from bundler.artifacts.python.trees import NewFile, Tree, TreeChange, zip_tree
 from bundler.artifacts.python.wheel import record as wheelrecord
-from bundler.artifacts.python.zipfiles import ZipEntry, ZipFile
+from bundler.artifacts.python.zipfiles import ZipFile
 from bundler.artifacts.python.zipwriter import ZipWriter
 from bundler.errors import UsageError, VerificationFailed
 from bundler.state.manifest import Manifest
@@ -94,19 +94,12 @@ def rewrite(file: ZipFile, change: TreeChange, stream: BinaryIO) -> None:
     raw = wheelrecord.edited(zip_tree(file).read(record), change, f"{file.name}:{record}")
     writer = ZipWriter(stream)
     kept = [e for e in file.entries if change.keeps(e.name) and e.name != record]
-    code, about = _split(kept)
-    new_code = {n: f for n, f in change.added.items() if not wheelrecord.is_metadata(n)}
-    writer.copy(file, code)
-    _write_all(writer, new_code)
-    writer.copy(file, about)
-    _write_all(writer, {n: f for n, f in change.added.items() if n not in new_code})
+    for about in (False, True):
+        writer.copy(file, [e for e in kept if wheelrecord.is_metadata(e.name) is about])
+        added = {n: f for n, f in change.added.items() if wheelrecord.is_metadata(n) is about}
+        _write_all(writer, added)
     _write_all(writer, {record: NewFile.of(raw)})
     writer.finish()
-
-
-def _split(entries: Sequence[ZipEntry]) -> tuple[list[ZipEntry], list[ZipEntry]]:
-    code = [entry for entry in entries if not wheelrecord.is_metadata(entry.name)]
-    return code, [entry for entry in entries if wheelrecord.is_metadata(entry.name)]
 
 
 def _write_all(writer: ZipWriter, files: Mapping[str, NewFile]) -> None:
