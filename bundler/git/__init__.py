@@ -47,6 +47,7 @@ from bundler.git.questions import (
     ignores_case,
     index_entries,
     index_question,
+    object_id,
     require_whole_index,
     rules,
     rules_question,

@@ -106,9 +106,15 @@ def ignored_question() -> Question:
 def empty_tree(repository: Repository) -> str:
     """The empty tree, which replaces HEAD before the first commit: git knows it without an
     object."""
-    digest = digests.new(repository.algorithm, 0)
-    digest.update(b"tree 0\0")
-    return digest.hexdigest()
+    return object_id(repository, b"tree", b"").decode()
+
+
+def object_id(repository: Repository, kind: bytes, content: bytes) -> bytes:
+    """The id that git gives to an object of this kind (``blob``) with this content."""
+    digest = digests.new(repository.algorithm, len(content))
+    digest.update(b"%s %d\0" % (kind, len(content)))
+    digest.update(content)
+    return digest.hexdigest().encode()
 
 
 def require_whole_index(repository: Repository) -> None:

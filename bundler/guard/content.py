@@ -55,7 +55,7 @@ def copies(
     top = repository.top or b""
     known: dict[bytes, CopiedState] = {}
     for path in _state_files(top, directories):
-        for oid, how in _ids(join(top, path), repository.algorithm, sizes):
+        for oid, how in _ids(repository, join(top, path), sizes):
             known.setdefault(oid, CopiedState(path, how))
     return known
 
@@ -75,7 +75,9 @@ def _state_files(top: bytes, directories: Iterable[bytes]) -> Iterator[bytes]:
                 yield path
 
 
-def _ids(path: bytes, algorithm: str, sizes: Collection[int] | None) -> Iterator[tuple[bytes, str]]:
+def _ids(
+    repository: git.Repository, path: bytes, sizes: Collection[int] | None
+) -> Iterator[tuple[bytes, str]]:
     size = os.path.getsize(path)
     if size < _TELLING_BYTES or not _is_possible(size, sizes):
         return
@@ -88,24 +90,17 @@ def _ids(path: bytes, algorithm: str, sizes: Collection[int] | None) -> Iterator
     pointed = [
         form for size, form in distinct.items() if sizes is None or _pointer_size(size) in sizes
     ]
-    for form, oid, sha256 in _digests(path, algorithm, forms, plain, pointed):
+    for form, oid, sha256 in _digests(path, repository.algorithm, forms, plain, pointed):
         if oid:
             yield oid, _HOW[form]
         if sha256:
             pointer = _POINTER % (sha256, getattr(forms, form))
-            header = b"blob %d\0" % len(pointer)
-            yield _hexdigest(algorithm, header + pointer), " as a Git LFS pointer"
+            yield git.object_id(repository, b"blob", pointer), " as a Git LFS pointer"
 
 
 def _pointer_size(size: int) -> int:
     """The size in bytes of the LFS pointer to a file of this size."""
     return len(_POINTER % (b"0" * 64, size))
-
-
-def _hexdigest(algorithm: str, content: bytes) -> bytes:
-    digest = digests.new(algorithm, len(content))
-    digest.update(content)
-    return digest.hexdigest().encode()
 
 
 def _is_possible(size: int, sizes: Collection[int] | None) -> bool:

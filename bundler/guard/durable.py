@@ -14,7 +14,6 @@ import stat
 
 from bundler import git
 from bundler.guard.state_paths import RULE_FILE, join
-from bundler.system import digests
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,10 +85,7 @@ def _is_as_in_head(repository: git.Repository, path: bytes, there: git.IndexEntr
             text = stream.read()
     except OSError:
         return False
-    digest = digests.new(repository.algorithm, len(text))
-    digest.update(b"blob %d\0" % len(text))
-    digest.update(text)
-    return digest.hexdigest().encode() == there.oid
+    return git.object_id(repository, b"blob", text) == there.oid
 
 
 def _asked(repository: git.Repository, directories: Collection[bytes]) -> frozenset[bytes]:
