@@ -20,7 +20,7 @@ from bundler.system.git_directory import open_regular
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import hashlib
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from typing_extensions import Self
 
@@ -34,6 +34,7 @@ _WITH_EXTENDED_FLAGS, _COMPRESSED = 3, 4  # versions
 _CHECKED_BYTES = 1 << 20
 _WINDOW_BYTES = 1 << 18  # fits in the processor's cache
 _OVERLAP_BYTES = 1 << 13  # a path of PATH_MAX and what precedes it
+_BY_LIBC_BYTES = 1 << 24
 _TAILS = (1 << 22, 1 << 25)  # the cached tree of a million files takes about a megabyte
 
 
@@ -124,10 +125,14 @@ class RawIndex:
         """The offsets of each of the texts, ascending."""
         new = [text for text in texts if text not in self._found]
         if new:
+            search = _libc_search() if self.size > _BY_LIBC_BYTES else None
             found: dict[bytes, set[int]] = {text: set() for text in new}
             for start, window in self._windows():
                 for text, offsets in found.items():
-                    offsets.update(start + at for at in _occurrences(window, text))
+                    # libc's search is four times as fast, but has to be loaded. It halves what
+                    # a commit in a million files waits for (benchmarks/guard.py).
+                    if search is None or search(window, len(window), text, len(text)):
+                        offsets.update(start + at for at in _occurrences(window, text))
             self._found.update({text: sorted(offsets) for text, offsets in found.items()})
         return self._found
 
@@ -171,6 +176,20 @@ def _occurrences(window: bytes, text: bytes) -> Iterator[int]:
     while at >= 0:
         yield at
         at = window.find(text, at + 1)
+
+
+def _libc_search() -> Callable[[bytes, int, bytes, int], int | None] | None:
+    """``memmem``, which returns the address of a text's first occurrence; None if it is
+    unavailable."""
+    try:
+        import ctypes
+
+        search = ctypes.CDLL(None).memmem
+    except (ImportError, OSError, AttributeError):
+        return None
+    search.restype = ctypes.c_void_p
+    search.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t)
+    return search
 
 
 def _is_tree(index: bytes, at: int) -> bool:

@@ -82,9 +82,11 @@ def test_large_directories(wd: WorkDir, monkeypatch: pytest.MonkeyPatch) -> None
     assert holds("state")
 
 
-def test_windows_overlap(wd: WorkDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A path is found wherever the border of a window falls."""
+@pytest.mark.parametrize("by_libc_from", [0, 1 << 24])
+def test_windows_overlap(wd: WorkDir, monkeypatch: pytest.MonkeyPatch, by_libc_from: int) -> None:
+    """A path is found wherever the border of a window falls, by whichever search."""
     monkeypatch.setattr(index_file, "_OVERLAP_BYTES", 300)
+    monkeypatch.setattr(index_file, "_BY_LIBC_BYTES", by_libc_from)
     for number in range(20):
         wd.write(f"{'d' * (number * 7)}-{number}/pyproject.toml", "")
     wd("git add -A")
