@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -110,9 +110,9 @@ def diff(before: Artifact, after: Artifact, volatile: Sequence[str] = ()) -> Dif
 def _compared(one: _Side, other: _Side, volatile: frozenset[str]) -> Difference:
     one.take_names_of(other)
     wanted = {
-        key: _documents(one.states[key].state, other.states[key].state)
+        key: _documents(one.states[key].value, other.states[key].value)
         for key in one.states
-        if key in other.states and _changed(one.states[key].state, other.states[key].state)
+        if key in other.states and _changed(one.states[key].value, other.states[key].value)
     }
     for side in (one, other):
         side.read(wanted)
@@ -147,25 +147,16 @@ def _changed(before: State, after: State) -> bool:
 # --- reading --------------------------------------------------------------------------------
 
 
-class _Located(msgspec.Struct, frozen=True):
-    directory: str
-    state: State
-
-    @property
-    def key(self) -> str:
-        return self.state.key
+_Value = TypeVar("_Value")
 
 
-class _Elsewhere(msgspec.Struct, frozen=True):
-    """A key whose state is not in the artifact. version: the pinned one, else its management
-    type."""
+class _Found(msgspec.Struct, Generic[_Value], frozen=True):
+    """A key in a state directory. value: its state or, if that is not in the artifact, the pinned
+    version, else the management type."""
 
     directory: str
     key: str
-    version: str
-
-
-_Key = TypeVar("_Key", _Located, _Elsewhere)
+    value: _Value
 
 
 class _Side(msgspec.Struct):
@@ -173,8 +164,8 @@ class _Side(msgspec.Struct):
 
     artifact: Artifact
     folder: Path
-    states: dict[str, _Located] = msgspec.field(default_factory=dict)
-    non_local: dict[str, _Elsewhere] = msgspec.field(default_factory=dict)
+    states: dict[str, _Found[State]] = msgspec.field(default_factory=dict)
+    non_local: dict[str, _Found[str]] = msgspec.field(default_factory=dict)
     paths: tuple[str, ...] = ()
     contents: dict[tuple[str, str], Path] = msgspec.field(default_factory=dict)
 
@@ -187,11 +178,15 @@ class _Side(msgspec.Struct):
             raise VerificationFailed(f"{self.artifact.name} contains no state directory.")
         self.paths = tuple(manifests)
         self.states = _named(
-            [_Located(path, state) for path, it in manifests.items() for state in it.states]
+            [
+                _Found(path, state.key, state)
+                for path, it in manifests.items()
+                for state in it.states
+            ]
         )
         self.non_local = _named(
             [
-                _Elsewhere(path, item.key, item.version or item.management_type)
+                _Found(path, item.key, item.version or item.management_type)
                 for path, manifest in manifests.items()
                 for item in manifest.predicate.contents.non_local
             ]
@@ -202,10 +197,10 @@ class _Side(msgspec.Struct):
         self.non_local = self._renamed(self.non_local, other.non_local, other)
 
     def _renamed(
-        self, ours: Mapping[str, _Key], theirs: Mapping[str, _Key], other: _Side
-    ) -> dict[str, _Key]:
+        self, ours: Mapping[str, _Found[_Value]], theirs: Mapping[str, _Found[_Value]], other: _Side
+    ) -> dict[str, _Found[_Value]]:
         """Our keys, named as theirs where these are the same project's, and only there."""
-        found: dict[str, _Key] = {}
+        found: dict[str, _Found[_Value]] = {}
         for name, here in ours.items():
             same = [
                 its
@@ -227,7 +222,7 @@ class _Side(msgspec.Struct):
         """Reads files by key, in one pass over each state directory."""
         for directory in self.artifact.state_directories():
             files = {
-                f"{located.state.path}/{path}": (key, path)
+                f"{located.value.path}/{path}": (key, path)
                 for key, located in self.states.items()
                 if located.directory == directory.path
                 for path in wanted.get(key, ())
@@ -245,14 +240,14 @@ class _Side(msgspec.Struct):
                         shutil.copyfileobj(stream, target)
                     target.seek(0)
                     digest, _ = hash_stream(target)
-                if all(f.sha256 != digest for f in self.states[key].state.files if f.path == path):
+                if all(f.sha256 != digest for f in self.states[key].value.files if f.path == path):
                     raise VerificationFailed(
                         f"{self.artifact.name}: {directory.path}/{member.path} was altered."
                     )
                 self.contents[key, path] = copy
 
 
-def _named(keys: Sequence[_Key]) -> dict[str, _Key]:
+def _named(keys: Sequence[_Found[_Value]]) -> dict[str, _Found[_Value]]:
     names = [it.key for it in keys]
     return {
         it.key if names.count(it.key) == 1 else name_in(it.key, it.directory): it for it in keys
@@ -314,14 +309,14 @@ class _Ignored(msgspec.Struct, frozen=True):
 
 def _of_key(key: str, one: _Side, other: _Side, volatile: frozenset[str]) -> KeyDifference | None:
     if key not in other.states:
-        return KeyDifference(key, "removed", one.states[key].state.size, None)
+        return KeyDifference(key, "removed", one.states[key].value.size, None)
     if key not in one.states:
-        return KeyDifference(key, "added", None, other.states[key].state.size)
-    before, after = one.states[key].state, other.states[key].state
+        return KeyDifference(key, "added", None, other.states[key].value.size)
+    before, after = one.states[key].value, other.states[key].value
     if not _changed(before, after):
         return None
     known = [
-        _known(side.states[key].state, side.contents.get((key, "state"))) for side in (one, other)
+        _known(side.states[key].value, side.contents.get((key, "state"))) for side in (one, other)
     ]
     ignored = _Ignored(volatile.union(*(it.members for it in known)), max(it.files for it in known))
     same = before.digest.semantic == after.digest.semantic
@@ -358,8 +353,8 @@ def _known(state: State, document: Path | None) -> _Ignored:
 
 
 def _files(key: str, one: _Side, other: _Side, ignored: _Ignored) -> Iterator[FileDifference]:
-    before = {file.path: file for file in one.states[key].state.files}
-    after = {file.path: file for file in other.states[key].state.files}
+    before = {file.path: file for file in one.states[key].value.files}
+    after = {file.path: file for file in other.states[key].value.files}
     for path in sorted({**before, **after}):
         old, new = before.get(path), after.get(path)
         if old is None:
@@ -417,10 +412,10 @@ def _resources(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _non_local(
-    before: Mapping[str, _Elsewhere], after: Mapping[str, _Elsewhere]
+    before: Mapping[str, _Found[str]], after: Mapping[str, _Found[str]]
 ) -> Iterator[KeyDifference]:
     for key in sorted({**before, **after}):
-        old, new = (side[key].version if key in side else None for side in (before, after))
+        old, new = (side[key].value if key in side else None for side in (before, after))
         if old != new:
             kind: Kind = "added" if old is None else "removed" if new is None else "changed"
             yield KeyDifference(key, kind, old, new)
