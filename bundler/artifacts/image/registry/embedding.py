@@ -11,7 +11,7 @@ import msgspec
 from bundler.artifacts import reference as references
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.add_layer import Appended, BaseImage, append
-from bundler.artifacts.image.blobs import BlobStore, Descriptor, copy, images_of
+from bundler.artifacts.image.blobs import BlobStore, Descriptor, copy, descriptor, images_of
 from bundler.artifacts.image.ociread import LoadedImage, OciImage
 from bundler.artifacts.image.registry.connection import Connection, Connections
 from bundler.artifacts.image.registry.store import RegistryStore
@@ -79,7 +79,7 @@ class RegistryDestination(msgspec.Struct, frozen=True):
         # Images of this name may have the same files below an earlier state.
         before = cache(partial(_known, target, self.tags[0]))
         made = append(request, target, self.sources, before=before)
-        entry = target.stored(made.entry["digest"])
+        entry = descriptor(made.entry, target.name)
         request.listener.phase("Reading back")
         sealed = () if request.every_byte else _sealed(made, target)
         name = target.reference.at(entry.digest).artifact

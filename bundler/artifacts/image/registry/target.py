@@ -15,7 +15,7 @@ from itertools import chain
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from bundler.artifacts.image.blobs import BlobStore, Descriptor, descriptor, read_small
+from bundler.artifacts.image.blobs import BlobStore, Descriptor, read_small
 from bundler.artifacts.image.compression import Compression
 from bundler.artifacts.image.image import Json, digest_of, dump, entry_of
 from bundler.artifacts.image.layer import Layer, Written
@@ -220,11 +220,6 @@ class RegistryTarget(RegistryStore):
                 f"{self.reference.tagged(tag)} points to {named.digest} instead of {digest}: "
                 "someone else moved it concurrently, or the registry failed to move it."
             )
-
-    def stored(self, digest: str) -> Descriptor:
-        """The entry of a manifest that was put here."""
-        raw, media_type = self.manifests[digest]
-        return descriptor(entry_of(raw, media_type), self.name)
 
 
 class _Upload:
