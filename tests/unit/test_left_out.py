@@ -28,6 +28,7 @@ def test_four(): pass
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [(), ("-n", "1")])
 def test_the_summary_names_modules_reasons_and_remedies(
     workers: tuple[str, ...], tmp_path: Path

@@ -146,6 +146,7 @@ def test_what_is_not_packed_does_not_matter(shop: WorkDir) -> None:
     refuse_fifos(shop.path, "the build backend")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["build pex -o app.pex -- -D src", "build wheel"])
 def test_a_build_names_it_and_the_fix_moves_it(shop: WorkDir, command: str) -> None:
     os.mkfifo(shop.path / "src/shop/it's a fifo")

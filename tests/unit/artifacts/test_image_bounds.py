@@ -213,6 +213,7 @@ def test_more_layers_than_any_engine_takes_are_refused(tmp_path: Path) -> None:
     assert "501 layers" in problem
 
 
+@pytest.mark.slow
 def test_one_blob_as_many_layers_unpacks_no_further_than_once(tmp_path: Path) -> None:
     """20 KB that would unpack to 6 GB."""
     maker = LayoutMaker(tmp_path)

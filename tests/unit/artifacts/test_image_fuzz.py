@@ -125,6 +125,7 @@ def _images(draw: st.DrawFn) -> Crafted:
     return made
 
 
+@pytest.mark.slow
 @settings(max_examples=250, deadline=None)
 @given(_images())
 def test_what_verifies_is_what_umoci_unpacks(crafted: Crafted) -> None:
@@ -153,6 +154,7 @@ def _paths(value: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=250, deadline=None)
 @given(st.data())
 def test_no_document_of_an_image_is_believed(data: st.DataObject) -> None:

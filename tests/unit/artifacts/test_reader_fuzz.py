@@ -111,6 +111,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @given(st.data())
 @_settings
 def test_both_judges_agree_on_every_manifest(published: Path, data: st.DataObject) -> None:
@@ -138,6 +139,7 @@ def _described(path: Path) -> dict[str, str]:
     return {name: sha256 for name, (sha256, _) in manifest.known.files.items()}
 
 
+@pytest.mark.slow
 @given(st.data())
 @_settings
 def test_every_run_record_gets_a_verdict(published: Path, data: st.DataObject) -> None:

@@ -71,6 +71,7 @@ def in_layout(root: Path, bundles: list[Bundle], record: RunRecord, prepared: Pr
     return updated.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [in_pex, in_layout])
 def test_one_of_several_directories(tmp_path: Path, make: Make) -> None:
     first = [

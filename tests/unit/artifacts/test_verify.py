@@ -121,6 +121,7 @@ def test_a_program_may_add_files_below_a_writable_path_and_change_none(tmp_path:
     assert verify_at_start.problems(str(directory.path)) != []
 
 
+@pytest.mark.slow
 def test_flipped_bits_are_found_in_every_file_that_ships(directory: Path) -> None:
     """Up to 400 bits of each file, spread over all of it, are flipped one after the other."""
     shipped = [

@@ -462,11 +462,18 @@ def test_what_all_accept(case: str, directory: Path) -> None:
     assert verdicts(directory) == dict.fromkeys(("verify", "@verify.py", "component"), True)
 
 
+_LONG = {
+    "a folder in which there are 10,000 others",
+    "20,000 files in a folder",
+    "20,000 files in a key directory",
+}
 # A project's run record stays on its machine, and only `verify` reads it.
 _ONLY_VERIFY = {"a sparse record of 10 TB"}
 
 
-@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] * (case in _LONG)) for case in BAD]
+)
 def test_what_all_refuse(case: str, directory: Path) -> None:
     BAD[case](directory)
     others = case in _ONLY_VERIFY

@@ -73,6 +73,7 @@ def test_what_zipfile_wrote_is_read(
             assert file.read_prefix() == prefix
 
 
+@pytest.mark.slow
 @given(NAMES, NAMES, st.data())
 @settings(deadline=None, max_examples=60)
 def test_what_begins_as_another_file_is_read_as_if_alone(
@@ -143,6 +144,7 @@ def test_what_is_written_is_what_zipfile_would_write(
     assert target.getvalue() == theirs.getvalue()
 
 
+@pytest.mark.slow
 @given(NAMES.filter(len), st.data())
 @settings(deadline=None, max_examples=60)
 def test_copied_entries_stay_byte_for_byte(names: list[str], data: st.DataObject) -> None:
@@ -158,6 +160,7 @@ def test_copied_entries_stay_byte_for_byte(names: list[str], data: st.DataObject
         assert read_all(target) == {name: entries[name] for name in names if name in kept}
 
 
+@pytest.mark.slow
 @given(NAMES.filter(len), st.data(), st.booleans())
 @settings(deadline=None, max_examples=40)
 def test_a_head_is_copied_as_one_piece(names: list[str], data: st.DataObject, turned: bool) -> None:

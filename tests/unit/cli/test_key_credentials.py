@@ -78,7 +78,12 @@ def _said(root: Path, *arguments: str, **variables: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    "url", [*list(REFUSED)[:1], *list(REFUSED)[7:8], f"https://h/v1?api_key={TOKEN}"]
+    "url",
+    [
+        *list(REFUSED)[:1],
+        pytest.param(list(REFUSED)[7], marks=pytest.mark.slow),
+        pytest.param(f"https://h/v1?api_key={TOKEN}", marks=pytest.mark.slow),
+    ],
 )
 def test_no_command_shows_it_and_none_publishes_it(tmp_path: Path, url: str) -> None:
     root = _project(tmp_path / "shop", f"Feed[{url}]")

@@ -55,6 +55,7 @@ class Far(StateBackedComponent):
 """
 
 
+@pytest.mark.slow
 def test_a_store_without_a_version(wd: WorkDir, tmp_path: Path) -> None:
     wd.write(
         "pyproject.toml",
@@ -69,6 +70,7 @@ def test_a_store_without_a_version(wd: WorkDir, tmp_path: Path) -> None:
     said(wd, *words, code=0)
 
 
+@pytest.mark.slow
 def test_a_plan_that_is_stale(shop: WorkDir, tmp_path: Path) -> None:
     words = ["build", "oci", "--no-guard", "-o", "layout", "--plan", "plan.bin"]
     said(shop, "plan", "--out", "plan.bin", code=1)
@@ -79,6 +81,7 @@ def test_a_plan_that_is_stale(shop: WorkDir, tmp_path: Path) -> None:
     said(shop, *words, code=0)
 
 
+@pytest.mark.slow
 def test_an_altered_state_in_doctor(shop: WorkDir) -> None:
     said(shop, "refresh", code=0)
     (shop.path / STATES / "a/state").write_text("altered")
@@ -99,6 +102,7 @@ def test_a_publish_that_was_interrupted(shop: WorkDir) -> None:
     said(shop, "status", code=0)
 
 
+@pytest.mark.slow
 def test_an_environment_without_the_project(wd: WorkDir, index: str) -> None:
     wd.write(
         "pyproject.toml",
@@ -175,6 +179,7 @@ def test_a_load_without_its_state(shop: WorkDir) -> None:
     assert shop([sys.executable, "-c", program]).strip() == "some"
 
 
+@pytest.mark.slow
 def test_a_key_without_a_component(shop: WorkDir, tmp_path: Path) -> None:
     said(shop, "refresh", code=0)
     configure(shop.path, tmp_path / "inputs", ["a"])

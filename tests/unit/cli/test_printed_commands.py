@@ -175,6 +175,7 @@ def test_a_pyproject_that_cannot_be_changed(wd: WorkDir, tables: str) -> None:
     assert (wd.path / "pyproject.toml").read_text() == tables
 
 
+@pytest.mark.slow
 def test_a_version_that_has_rotted(shop: WorkDir, store: str, tmp_path: Path) -> None:
     said(shop, "refresh", code=0)
     said(shop, "store", "push", store, code=0)
@@ -189,6 +190,7 @@ def test_a_version_that_has_rotted(shop: WorkDir, store: str, tmp_path: Path) ->
     said(shop, "store", "pull", "-o", "out", store, code=0)
 
 
+@pytest.mark.slow
 def test_shards(shop: WorkDir, store: str) -> None:
     one = said(shop, "refresh", "--shard", "1/2", "--run", "run.7", store, code=0)
     (join,) = (line for line in one.splitlines() if line.startswith("When all"))
@@ -245,6 +247,7 @@ class _Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", [".", ".."])
 def test_a_dependency_that_is_missing(wd: WorkDir, index: str, where: str) -> None:
     wd.write(

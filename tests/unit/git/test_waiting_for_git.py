@@ -142,6 +142,7 @@ def test_the_search_ends_with_git(shop: WorkDir, monkeypatch: pytest.MonkeyPatch
     assert steps > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["build oci --no-guard -o out", "build wheel --no-guard"])
 def test_a_build_without_the_guard_names_the_fifo(shop: WorkDir, command: str) -> None:
     put_fifo(shop.path / "deep/er/.gitignore")
@@ -159,7 +160,9 @@ PLACES = (
 )
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    "place", [PLACES[0], *(pytest.param(place, marks=pytest.mark.slow) for place in PLACES[1:])]
+)
 def test_no_command_waits_for_a_fifo(shop: WorkDir, tmp_path: Path, place: str) -> None:
     if place.startswith("core."):
         os.mkfifo(tmp_path / "named")

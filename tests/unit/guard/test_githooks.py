@@ -104,6 +104,7 @@ def test_an_older_one_is_updated(repository: WorkDir) -> None:
     repository.commit()
 
 
+@pytest.mark.slow
 def test_beside_the_pre_commit_framework(repository: WorkDir) -> None:
     repository.write(".pre-commit-config.yaml", "repos: []\n")
     repository.commit()

@@ -30,6 +30,7 @@ rules = st.lists(st.sampled_from(RULES), max_size=2).map("\n".join)
 files = st.dictionaries(st.sampled_from(PLACES), rules, max_size=3)
 
 
+@pytest.mark.slow
 @given(
     committed=files,
     changed=files,

@@ -188,7 +188,7 @@ def test_a_hook_that_asks_elsewhere(
     assert (results / "by-option").read_text() == "1\n"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALSO_SLOW)
 @pytest.mark.parametrize(
     "action", ["commit", "commit -a", "commit -- path", "commit from below", "git -c commit"]
 )

@@ -167,6 +167,7 @@ def test_a_repository_that_git_cannot_read_is_an_error(tmp_path: Path) -> None:
         copying.ignored_below(str(root))
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     rules=st.lists(

@@ -178,6 +178,7 @@ def test_a_forked_worker_does_what_another_does(
     assert b'"region": "west"' in west["src/shop/state/Portrait__west__/state"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("at_import", "in_write"),
     [
@@ -212,6 +213,7 @@ def test_a_load_that_hangs_ends_at_its_deadline(
     assert "took longer than 2 s" in str(said)
 
 
+@pytest.mark.slow
 def test_a_server_whose_start_is_customized_starts_interpreters(
     tmp_path: Path, same: Callable[..., tuple[object, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

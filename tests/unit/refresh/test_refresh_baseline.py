@@ -233,6 +233,7 @@ def test_too_few_entries_are_refused(run: Refresh) -> None:
 _LARGE = "{'rows': [{'id': n, 'n': 'x'} for n in range(%d)]}"
 
 
+@pytest.mark.slow
 def test_the_entries_of_a_state_that_is_not_decoded_are_counted(run: Refresh, root: Path) -> None:
     table = "min-entries = 60001"
     with pytest.raises(BadData, match="has 60000 entries, fewer than min-entries = 60001"):
@@ -262,7 +263,9 @@ def test_what_is_too_large_to_count_is_an_error_that_says_so(
         run(writes(items(2)))
 
 
-@pytest.mark.parametrize("inner", ["[]", "{}", '{"n": 1, "rows": []}'])
+@pytest.mark.parametrize(
+    "inner", ["[]", "{}", pytest.param('{"n": 1, "rows": []}', marks=pytest.mark.slow)]
+)
 def test_a_large_state_that_holds_nothing_is_empty(inner: str, run: Refresh) -> None:
     with pytest.raises(BadData, match="the state is empty"):
         run(f"open(path, 'w').write('[' + ','.join(['{inner}'] * 400_000) + ']')")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import check_jsonschema
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from bundler.project.config import read_toml
 from bundler.project.no_project import way_out
@@ -99,10 +99,9 @@ def test_what_is_written_fits_and_goes_again(shape: WorkDir) -> None:
     assert [(entry["project"], entry["file"]) for entry in made] == ([expected] if expected else [])
     for job in (jobs[each] for each in ("image", "artifact") if each in jobs):
         assert job["if"] == ON_DEFAULT_BRANCH
-    checker = Path(sys.executable).with_name("check-jsonschema")
-    argv = [checker, "--builtin-schema", "vendor.github-workflows", _workflow(shape)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    words = ["--builtin-schema", "vendor.github-workflows", str(_workflow(shape))]
+    done = CliRunner().invoke(check_jsonschema.main, words)
+    assert done.exit_code == 0, done.output
 
     apply(plan(*chosen(shape.path), remove=True))
     assert shape("git status --porcelain") == ""

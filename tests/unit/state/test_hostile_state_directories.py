@@ -381,6 +381,7 @@ _NAMES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     states=st.dictionaries(

@@ -103,6 +103,7 @@ def test_text_of_several_lines_shows_the_lines() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_ten_megabytes() -> None:
     items = [
         {"id": n, "name": f"t{n}", "columns": [{"name": f"c{m}", "type": "text"} for m in range(8)]}

@@ -64,7 +64,14 @@ def quick() -> Iterator[Path]:
         yield folder
 
 
-@pytest.mark.parametrize(("kind", "asked"), [("kill", 0), ("kill", 1), ("ENOSPC", 1)])
+@pytest.mark.parametrize(
+    ("kind", "asked"),
+    [
+        ("kill", 0),
+        pytest.param("kill", 1, marks=pytest.mark.slow),
+        pytest.param("ENOSPC", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_an_interruption_anywhere_leaves_all_old_or_all_new(
     quick: Path, kind: str, asked: int
 ) -> None:

@@ -163,7 +163,7 @@ def test_a_key_that_is_accepted_makes_one_safe_directory_name(key: str) -> None:
 # --- interruptions ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["kill", "ENOSPC"])
+@pytest.mark.parametrize("kind", ["kill", pytest.param("ENOSPC", marks=pytest.mark.slow)])
 def test_an_interruption_anywhere_leaves_the_old_set_or_the_new(tmp_path: Path, kind: str) -> None:
     whole = {}
     for name, states in (("old", OLD), ("new", NEW)):

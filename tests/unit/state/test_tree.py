@@ -52,6 +52,7 @@ def _is_possible(files: dict[str, bytes]) -> bool:
     return not any(other.startswith(f"{path}/") for path in files for other in files)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(_TREES.filter(_is_possible))
 def test_the_digest_is_what_gos_hash1_is(files: dict[str, bytes]) -> None:

@@ -305,6 +305,7 @@ def test_a_build_pins_versions_which_a_prune_then_keeps(
     assert non_local() == {"Versioned": None}
 
 
+@pytest.mark.slow
 def test_a_build_embeds_versioned_states_for_when_the_store_is_down(
     pushed: Path, store: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

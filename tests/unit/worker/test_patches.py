@@ -64,6 +64,7 @@ def _install(root: Path, name: str, version: str, files: dict[str, str]) -> None
         path.write_text(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("late", [False, True])
 def test_a_hook_that_is_gone_fails_the_key_and_names_library_and_version(
     late: bool, tmp_path: Path, run: Refresh
@@ -145,7 +146,14 @@ def peek():
 
 
 @pytest.mark.parametrize(
-    "what", ["ask('304', ETAG)", "ask('206', PART)", "peek()", "requests.head(BASE + '/204/x')"]
+    "what",
+    [
+        "peek()",
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in ("ask('304', ETAG)", "ask('206', PART)", "requests.head(BASE + '/204/x')")
+        ),
+    ],
 )
 def test_what_was_asked_for_is_no_fault(
     what: str, tmp_path: Path, run: Refresh, monkeypatch: pytest.MonkeyPatch
