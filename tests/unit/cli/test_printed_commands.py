@@ -165,7 +165,7 @@ build-system = { build-backend = 'hatchling.build' }
 [tool]
 state-bundler = {}
 dg.project.root_module = 'shop'
-hatch = { build = {} }
+hatch = {}
 """,
     ],
 )

@@ -124,7 +124,7 @@ TRIED: tuple[tuple[str, str, str], ...] = (
     ("guard/fixes.py git_command", "git -C {}", f"{_GUARD}::test_from_where_the_user_is"),
     ("guard/fixes.py _rewritten", "mv {} {}", _RULES),
     ("guard/fixes.py _examined", "chmod u+w {}", _RULES),
-    ("guard/fixes.py _examined", "mv {} {}", _RULES),
+    ("guard/fixes.py _examined", "mv {} {}.moved", _RULES),
     ("guard/fixes.py _examined", "rm {}", _RULES),
     (
         "guard/wheel.py dropped_from_wheels",
