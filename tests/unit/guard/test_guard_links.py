@@ -42,7 +42,7 @@ def link(wd: WorkDir, path: str, target: str | Path) -> None:
     (wd.path / path).symlink_to(target)
 
 
-@pytest.mark.parametrize("ignored", [True, False])
+@pytest.mark.parametrize("ignored", [pytest.param(True, marks=pytest.mark.slow), False])
 @pytest.mark.parametrize(
     "name", ["dg.toml", pytest.param("pyproject.toml", marks=pytest.mark.slow)]
 )

@@ -17,6 +17,7 @@ from bundler.project.survey import survey
 from bundler.setup.doctor import DoctorContext
 from bundler.setup.doctor.commits import commits
 from bundler.setup.init import plan, precommit
+from tests.support import forked
 
 HOOK = "no-committed-state"
 ITEM = '{"repo": "https://example.com/x", "rev": "v1", "hooks": [{"id": "x"}]}'
@@ -165,12 +166,7 @@ def test_what_cannot_be_changed_is_refused_with_a_reason(case: str, tmp_path: Pa
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     (tmp_path / "pyproject.toml").write_text('[tool.dg.project]\nroot_module = "a"\n')
     (tmp_path / ".pre-commit-config.yaml").write_text(text)
-    done = subprocess.run(
-        [Path(sys.executable).with_name("state-bundler"), "init", "--yes", "--project", tmp_path],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forked.said("state-bundler", "init", "--yes", "--project", tmp_path)
     assert done.returncode == 78
     assert ".pre-commit-config.yaml" in done.stderr
     assert not (tmp_path / ".gitignore").exists()

@@ -59,6 +59,7 @@ def test_every_command_takes_it(options: str, repository: WorkDir) -> None:
     assert repository("git status --porcelain") == ""
 
 
+@pytest.mark.slow
 def test_a_program_that_is_missing_is_named_before_a_build_and_by_it(repository: WorkDir) -> None:
     file = repository.path / "service/pyproject.toml"
     file.write_text(_PYPROJECT.replace('"python", "../tools', '"no-such-program", "'))
