@@ -195,17 +195,22 @@ class RootFilesystem:
             ]
 
     def _add_all(self, added: Mapping[str, Node]) -> None:
+        known: str | None = None  # most members follow another of the same folder
+        siblings: dict[str, Node] = {}
         for path, node in added.items():
             folder, _, name = path.rpartition("/")
             if not name:
                 self.root.mode, self.root.uid, self.root.gid = node.mode, node.uid, node.gid
                 continue
-            self._doubt_links(path, folder)
-            siblings = self._directory(folder).children
+            if folder != known:
+                self._doubt_links(path, folder)
+                known, siblings = folder, self._directory(folder).children
             before = siblings.get(name)
             if before is not None and before.kind == node.kind == "directory":
                 node.children = before.children
             siblings[name] = node
+            if before is not None or node.kind != "file":
+                known = None
 
     def _directory(self, path: str) -> Node:
         """The directory at a path; created if the layer has left it out."""
