@@ -13,7 +13,6 @@ import os
 import posixpath
 import shutil
 import tempfile
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -117,13 +116,6 @@ class Archive:
             raise MissingBlob(f"{self.path} is missing the blob {entry.digest}.")
         refuse_size(self, entry, self._member(name).size)
         return self._open(name)
-
-    def entries(self) -> Iterator[Descriptor]:
-        """Every blob. Their types are not known."""
-        for digest, name in self._blobs.items():
-            yield Descriptor("", digest, self._member(name).size)
-        for digest, raw in self._manifests.items():
-            yield Descriptor("", digest, len(raw))
 
     def _member(self, name: str) -> TarMember:
         member = self._members.get(name)

@@ -25,6 +25,7 @@ from bundler.artifacts.image.blobs import (
     BlobStore,
     Descriptor,
     MissingBlob,
+    copy,
     descriptors,
     open_regular,
     refuse_size,
@@ -185,9 +186,9 @@ class LayoutFolder:
         self._add(write)
 
     def take_all(self, source: Archive) -> None:
-        """Copies every image of an archive."""
-        for entry in source.entries():
-            self.take(source, entry)
+        """Copies every image of an archive; not what an earlier one has left in it."""
+        for entry in entries_of(source):
+            copy(source, self, entry)
         self.publish(source.index())
 
     def publish(self, index: Mapping[str, Any]) -> None:

@@ -139,6 +139,24 @@ def test_a_second_code_location_keeps_the_first(base: Path, bundle: Bundle, tmp_
     ]
 
 
+def test_an_archive_keeps_only_what_its_images_need(
+    base: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    archive = tmp_path / "image.tar"
+    embed_here(base, bundle, archive)
+    names = []
+    for number in range(3):
+        newer = make_bundle(tmp_path / str(number), {"K": {"state": b"%d" % number}})
+        embed_here(archive, newer, archive)
+        with tarfile.open(archive, "a") as opened:
+            stray = tarfile.TarInfo(f"blobs/sha256/._{number}")  # macOS writes such files
+            stray.size = 3
+            opened.addfile(stray, io.BytesIO(b"mac"))
+            names.append([name for name in opened.getnames() if "._" not in name])
+    assert len(names[0]) == len(names[1]) == len(names[2])
+    assert_verifies(archive)
+
+
 def test_other_tags_of_the_destination_stay(base: Path, bundle: Bundle, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(base, out)
