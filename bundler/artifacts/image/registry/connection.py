@@ -375,5 +375,5 @@ def _wait(response: urllib3.BaseHTTPResponse) -> float | None:
 
     try:
         return urllib3.Retry().get_retry_after(response)
-    except urllib3.exceptions.InvalidHeader:
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):  # no date, year or number
         return None
