@@ -13,6 +13,7 @@ from bundler.artifacts.verify import manifest_problems, refusal, unverified, ver
 from bundler.errors import UsageError, VerificationFailed
 from bundler.state.artifact import Artifact, Member, StateDirectory
 from bundler.state.bundle import MANIFEST_NAME, RUN_RECORD_NAME
+from bundler.state.directory import StateDirectoryOnDisk
 from bundler.state.manifest import Claim, Manifest, RunRecord, canonical, parse
 from bundler.state.tree import name_problem
 from bundler.system.atomic import (
@@ -109,8 +110,6 @@ def _copy(member: Member, path: Path) -> None:
 
 def _check(target: Path, manifest: Manifest, name: str) -> None:
     """Compares what was written with the manifest: a file that a program changed is not a state."""
-    from bundler.state.directory import StateDirectoryOnDisk
-
     written = StateDirectoryOnDisk(target, target.name)
     if problems := list(verify_directory(written, manifest, shipped=False)):
         raise unverified(name, problems)

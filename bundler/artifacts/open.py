@@ -18,6 +18,7 @@ from bundler.errors import (
     unreadable,
 )
 from bundler.state.artifact import Artifact
+from bundler.state.directory import DirectoryArtifact
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.registry import Connections
@@ -79,8 +80,6 @@ def _open_directory(path: Path) -> Artifact:
         from bundler.artifacts.python.pex import open_pex
 
         return open_pex(path)
-    from bundler.state.directory import DirectoryArtifact
-
     return DirectoryArtifact(path)
 
 

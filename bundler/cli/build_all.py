@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bundler.cli import documents, main
 from bundler.cli.ci import summarise, table
 from bundler.cli.console import Console, safe
+from bundler.git.runner import gitpython
+from bundler.setup.doctor.matrix import projects_in
+from bundler.system.atomic import io_errors, save
 from bundler.system.wording import counted
+from bundler.workflows import build_all as builds
 
 if TYPE_CHECKING:
     from bundler.workflows.build_all import Outcome
@@ -45,9 +50,6 @@ _PROGRAM = (sys.executable, "-m", "bundler", "build")
 
 def build_all(arguments: Sequence[str], workers: int | None, report: Path | None) -> int:
     """Builds them, prints a table, returns the exit code of the most serious failure."""
-    from bundler.setup.doctor.matrix import projects_in
-    from bundler.workflows import build_all as builds
-
     if not arguments or arguments[0].startswith("-"):
         raise click.UsageError("Missing artifact kind: docker, bake, pex, oci or wheel.")
     if builds.is_one_of_all():
@@ -73,8 +75,6 @@ def build_all(arguments: Sequence[str], workers: int | None, report: Path | None
 
 def _import_shared(kind: str) -> None:
     """Imports once what each build imports."""
-    from bundler.git.runner import gitpython
-
     gitpython()
     for name in (*_SHARED, *_SHARED_BY_KIND.get(kind, ())):
         import_module(name)
@@ -82,8 +82,6 @@ def _import_shared(kind: str) -> None:
 
 def _build(arguments: Sequence[str]) -> int:
     """What the program does with these arguments, in a fork of this process."""
-    from bundler.cli import main
-
     sys.argv[1:] = ["build", *arguments]
     try:
         main()
@@ -95,9 +93,6 @@ def _build(arguments: Sequence[str]) -> int:
 
 
 def _write(report: Path, outcomes: Sequence[Outcome]) -> None:
-    from bundler.cli import documents
-    from bundler.system.atomic import io_errors, save
-
     found = [
         documents.ProjectBuild.of(
             outcome,

@@ -20,6 +20,8 @@ from bundler.cli.options import (
     nested,
     option,
 )
+from bundler.cli.store_options import is_named, opened
+from bundler.errors import UsageError
 
 if TYPE_CHECKING:
     from bundler.listener import Listener
@@ -56,8 +58,6 @@ class LoadArguments(Options):
         by_default: also adds one without options, if the module to load is known.
         """
         import msgspec
-
-        from bundler.errors import UsageError
 
         named = bool(self.load_module) or self.min_definitions is not None
         if self.load_check is False and named:
@@ -212,8 +212,6 @@ def with_stored(
     states are embedded. A project without a store has no versions, unless the options require them.
     """
     import msgspec
-
-    from bundler.cli.store_options import is_named, opened
 
     needed = embeds or bool(pins)
     stores = {

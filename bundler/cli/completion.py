@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bundler.errors import BundlerError
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
@@ -40,8 +42,6 @@ def keys(ctx: click.Context, _: click.Parameter, begun: str) -> list[CompletionI
     """The keys of the projects that ``--project`` names, or of the current one: the published
     ones, and those of the components that are known."""
     from click.shell_completion import CompletionItem
-
-    from bundler.errors import BundlerError
 
     found: set[str] = set()
     for root in ctx.params.get("directories") or (Path(),):

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 from bundler.cli.console import Console
+from bundler.errors import Bug, ChildFailed, ToolFailed
+from bundler.git.committing import commit_all
 
 if TYPE_CHECKING:
     from bundler.setup.demo.vendor import VendorApi
@@ -64,7 +66,6 @@ def demo(folder: Path) -> None:
 
 
 def _set_up(console: Console, folder: Path) -> None:
-    from bundler.git.committing import commit_all
     from bundler.setup.demo.environment import install
     from bundler.setup.demo.project import prepare_folder
 
@@ -99,7 +100,6 @@ class _Play:
 
     def run(self, *arguments: str, expected: int = 0) -> None:
         """Shows and runs a command. Raises `ChildFailed` on an unexpected exit code."""
-        from bundler.errors import Bug, ChildFailed
         from bundler.system.process import pass_through
 
         prompt = self._console.styled("$", "dim")
@@ -144,7 +144,6 @@ def _image(play: _Play, folder: Path) -> tuple[str, ...]:
 
     The API is still down.
     """
-    from bundler.errors import ToolFailed
     from bundler.setup.demo.engine import DOCKERFILE, base_image, write_dockerfile
 
     try:
@@ -160,8 +159,6 @@ def _image(play: _Play, folder: Path) -> tuple[str, ...]:
 
 
 def _outage(play: _Play, api: VendorApi) -> None:
-    from bundler.errors import Bug
-
     before = play.fingerprint()
     api.stop()
     play.say("Now the vendor's API is down. A refresh must fail and change nothing:")

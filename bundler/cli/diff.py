@@ -22,6 +22,7 @@ from bundler.cli.options import (
     option,
     takes,
 )
+from bundler.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from bundler.artifacts.diff import Difference, FileDifference, KeyDifference
@@ -117,8 +118,6 @@ def _definitions(one: Artifact, other: Artifact, given: DiffArguments) -> Defini
 
 def _project(given: DiffArguments, listener: Listener) -> Project | None:
     """The project that is named, or the one here if there is one."""
-    from bundler.errors import ConfigurationError
-
     named = () if given.project is None else (given.project,)
     try:
         return ProjectArguments(directories=named, everything=None, python=given.python).find(

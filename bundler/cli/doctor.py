@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bundler.cli.ci import annotation, system
 from bundler.cli.console import Console, as_json
+from bundler.cli.doctor_workspace import distinct, show, show_finding, sign
 from bundler.cli.options import (
     DIRECTORY,
     PATH,
@@ -22,6 +24,7 @@ from bundler.cli.options import (
     option,
     takes,
 )
+from bundler.errors import ConfigurationError, Findings, raise_all
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
@@ -87,7 +90,6 @@ def doctor(given: DoctorArguments) -> None:
 
 def _roots(project: Path) -> Sequence[Path]:
     """The projects to check; a directory that is not a project is reported as such."""
-    from bundler.errors import ConfigurationError
     from bundler.setup.doctor.matrix import projects_in
 
     try:
@@ -137,8 +139,6 @@ def _report(
 
 
 def _show(console: Console, check: Examined) -> None:
-    from bundler.cli.doctor_workspace import show_finding, sign
-
     failed = any(finding.grade == "fail" for finding in check.findings)
     mark = f"{sign(console, 'fail')} " if failed else ""
     console.line(mark + console.styled(check.title, "bold"))
@@ -150,7 +150,6 @@ def _show(console: Console, check: Examined) -> None:
 
 
 def _show_together(home: Path, reports: Mapping[Path, Sequence[Examined]]) -> None:
-    from bundler.cli.doctor_workspace import show
     from bundler.setup.doctor.matrix import unnamed
 
     show(Console(sys.stdout), home, reports, unnamed(home, list(reports)))
@@ -158,9 +157,6 @@ def _show_together(home: Path, reports: Mapping[Path, Sequence[Examined]]) -> No
 
 def _conclude(home: Path, reports: Mapping[Path, Sequence[Examined]]) -> None:
     """Says how many findings there are, and raises the failures among them."""
-    from bundler.cli.ci import annotation, system
-    from bundler.cli.doctor_workspace import distinct
-    from bundler.errors import Findings, raise_all
     from bundler.setup.doctor.printed import command
 
     console, found = Console(sys.stderr), list(distinct(reports))

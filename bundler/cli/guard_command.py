@@ -15,6 +15,7 @@ from bundler.guard.moments import check
 from bundler.guard.verdict import GuardFinding, GuardVerdict, Moment, Movement, grouped, shared
 from bundler.system import streams
 from bundler.system.fast_tuple import NamedTuple
+from bundler.version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,8 +78,6 @@ def _run(arguments: Sequence[str], compare: tuple[bytes, ...] | None) -> int:
             sys.stdout.write(USAGE)
             return 0
         if "--version" in arguments:
-            from bundler.version import __version__
-
             sys.stdout.write(f"state-guard, version {__version__}\n")
             return 0
         request = parse(arguments)

@@ -11,6 +11,7 @@ import click
 
 from bundler.cli.console import Console
 from bundler.cli.options import DIRECTORY, Options, flag, formats, option, takes
+from bundler.errors import ConfigurationError
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
@@ -95,7 +96,6 @@ class FileChange(NamedTuple):
 
 def _planned(given: InitArguments) -> tuple[Sequence[Survey], Sequence[FileEdit]]:
     """The projects and the edits for them. Says so if there are none."""
-    from bundler.errors import ConfigurationError
     from bundler.project.no_project import way_out
     from bundler.setup.init import chosen, plan
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bundler.cli.console import Console, safe, size
+from bundler.errors import Interrupted, raise_all, signal_of
 from bundler.system.fast_tuple import NamedTuple
 from bundler.system.wording import counted
 
@@ -41,8 +42,6 @@ def shown_at_the_end(count: int, style: str) -> Iterator[list[UpdateOutcome]]:
 
     count: of the artifacts that were given. After a signal or a bug, the outcomes so far are shown.
     """
-    from bundler.errors import Interrupted, signal_of
-
     outcomes: list[UpdateOutcome] = []
     try:
         yield outcomes
@@ -63,7 +62,6 @@ def shown_at_the_end(count: int, style: str) -> Iterator[list[UpdateOutcome]]:
 def raise_failures(named: Sequence[tuple[str, BundlerError | None]]) -> None:
     """Raises the failures; of several artifacts, each failure names its own."""
     from bundler.artifacts.reference import PREFIX
-    from bundler.errors import raise_all
 
     for name, error in named:
         if error is not None and len(named) > 1 and name.removeprefix(PREFIX) not in error.what:

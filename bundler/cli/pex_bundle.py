@@ -7,9 +7,16 @@ from pathlib import Path
 
 import click
 
+from bundler.artifacts.image.engine.arguments import split_own
+from bundler.artifacts.python.pex.arguments import parse
+from bundler.artifacts.python.pex.building import find_pex
+from bundler.cli.build import build_pex
+from bundler.cli.build_docker import takes_value
 from bundler.cli.help import Renamed, called, everything
 from bundler.cli.options import narrator
 from bundler.cli.run import run
+from bundler.project.projects import find_interpreter
+from bundler.system import process
 
 _PREFIX = "--bundle-"
 _ABOUT = """
@@ -33,9 +40,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _pex_bundle(arguments: Sequence[str]) -> int:
-    from bundler.artifacts.python.pex.arguments import parse
-    from bundler.cli.build import build_pex
-
     ours, theirs = _split(arguments, build_pex)
     parsed = parse(theirs)
     if parsed.only_asks or parsed.output is None:
@@ -50,9 +54,6 @@ def _pex_bundle(arguments: Sequence[str]) -> int:
 
 def _split(arguments: Sequence[str], command: click.Command) -> tuple[list[str], list[str]]:
     """Our arguments, as ``build pex`` names them, and pex's, which include all after ``--``."""
-    from bundler.artifacts.image.engine.arguments import split_own
-    from bundler.cli.build_docker import takes_value
-
     end = arguments.index("--") if "--" in arguments else len(arguments)
     own = takes_value(command)
     ours, theirs = split_own(arguments[:end], own, _PREFIX, program="pex-bundle")
@@ -63,10 +64,6 @@ def _pass_on(
     only_asks: bool, ours: Sequence[str], theirs: Sequence[str], command: click.Command
 ) -> int:
     """Runs pex unchanged: the user asks for its help or runs a program without building a PEX."""
-    from bundler.artifacts.python.pex.building import find_pex
-    from bundler.project.projects import find_interpreter
-    from bundler.system import process
-
     if "--help" in theirs or "-h" in theirs:
         click.echo(_help(command))
         return 0

@@ -12,7 +12,7 @@ import click
 
 from bundler.cli import definitions as shown
 from bundler.cli.build_options import with_stored
-from bundler.cli.ci import summarise
+from bundler.cli.ci import annotation, summarise
 from bundler.cli.console import Console, safe
 from bundler.cli.diff import MOST_LINES, as_html, as_markdown, as_text, key_documents
 from bundler.cli.options import (
@@ -144,8 +144,6 @@ def _not_refreshed(made: Plan) -> Iterator[str]:
 
 def _annotations(made: Plan) -> Iterator[str]:
     """GitHub's workflow commands: a notice for each baseline, an error for what needs approval."""
-    from bundler.cli.ci import annotation
-
     for line in _not_refreshed(made):
         yield annotation("github", "notice", line)
     for change in made.changes:

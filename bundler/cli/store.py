@@ -15,6 +15,7 @@ from bundler.cli.diff import diff
 from bundler.cli.extract import show_extracted
 from bundler.cli.options import format_option
 from bundler.cli.store_options import NOWHERE, SHOWN, StoreArguments, store_options
+from bundler.errors import UsageError, VerificationFailed
 from bundler.system.wording import counted, nearest
 
 if TYPE_CHECKING:
@@ -214,7 +215,6 @@ def diff_(
 @format_option
 def verify(*, where: StoreArguments, only_current: bool, style: str) -> None:
     """Read every stored byte and report damage. Exits with 76 if anything is damaged."""
-    from bundler.errors import VerificationFailed
     from bundler.store import checking
 
     found = where.open()
@@ -264,7 +264,6 @@ def pull(
     """
     from bundler.artifacts.extract import extract
     from bundler.artifacts.stored import StoredStates, versions_at
-    from bundler.errors import UsageError
 
     found = where.open()
     versions = versions_at(found, (at or "").removeprefix("#"))

@@ -20,6 +20,7 @@ from bundler.cli.store_options import (
     show_staged,
     store_options,
 )
+from bundler.errors import UsageError
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
@@ -286,7 +287,6 @@ def import_(
     Example:
       state-bundler store import s3://bucket/dagster --key 'FivetranAccountComponent[acme]'
     """
-    from bundler.errors import UsageError
     from bundler.store import importing
     from bundler.store.open_objects import open_objects
 

@@ -12,6 +12,7 @@ import click
 
 from bundler.cli.console import Console, size
 from bundler.cli.options import DIRECTORY, Options, option, takes
+from bundler.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
     from bundler.cli.documents import Pushed
@@ -59,7 +60,6 @@ store_options = takes("where", StoreArguments)
 
 def url_of(url: str | None, root: Path) -> str:
     """The store's URL. Raises `ConfigurationError` if none is configured."""
-    from bundler.errors import ConfigurationError
     from bundler.project.config import load
 
     found = url or os.environ.get(_VARIABLE) or load(root).store
@@ -93,7 +93,6 @@ def moment(text: str | None) -> str | int | None:
 
 def run_of(run: str | None) -> str:
     """The run ID of the shards. Raises `UsageError` if it is unknown."""
-    from bundler.errors import UsageError
     from bundler.store import local
 
     found = run or local.run_id()

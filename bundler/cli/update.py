@@ -11,6 +11,7 @@ from bundler.cli.build_options import BuildArguments
 from bundler.cli.help import Grouped
 from bundler.cli.options import Options, every_byte, flag, formats, narrator, nested, option, takes
 from bundler.cli.outcome import UpdateOutcome, shown_at_the_end
+from bundler.errors import BundlerError
 
 
 class UpdateArguments(Options):
@@ -45,7 +46,6 @@ def update(artifacts: tuple[str, ...], given: UpdateArguments) -> None:
     """
     from bundler.artifacts.names import ArtifactName
     from bundler.artifacts.open import shared_connections
-    from bundler.errors import BundlerError
     from bundler.workflows.update import open_if_pex, require_engine
     from bundler.workflows.update import update as renew
 

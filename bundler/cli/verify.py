@@ -25,6 +25,7 @@ from bundler.cli.options import (
     takes,
 )
 from bundler.cli.outcome import raise_failures, show_verdict
+from bundler.errors import BundlerError
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
@@ -192,7 +193,6 @@ def _report(
     from bundler.artifacts.open import open_artifact
     from bundler.artifacts.verify import verify as check
     from bundler.cli.verify_formats import VerifyReport
-    from bundler.errors import BundlerError
     from bundler.workflows.signature import judged
 
     verdict = None

@@ -18,6 +18,7 @@ import msgspec
 from bundler.errors import ConfigurationError, io_failure
 from bundler.project import environment_settings
 from bundler.project.options import KeyOptions, RefreshMode, RefreshOptions, SourceOptions
+from bundler.project.settings_docs import described
 from bundler.state.definitions import KINDS
 from bundler.state.source_path import ADVICE, nested, path_problem
 from bundler.system import toml
@@ -223,8 +224,6 @@ def seconds(duration: str) -> float:
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema of ``[tool.state-bundler]``."""
-    from bundler.project.settings_docs import described
-
     return described(msgspec.json.schema(_Root))
 
 

@@ -22,6 +22,7 @@ from bundler.refresh.checks import LEFT_OUT, Baseline, CheckedState, check
 from bundler.refresh.discovery import LoadedSource
 from bundler.refresh.model import Component
 from bundler.refresh.outcome.exchanges import Report, read
+from bundler.refresh.outcome.findings import Wording
 from bundler.refresh.secrets import Secrets
 from bundler.refresh.validation import validate
 from bundler.refresh.watching import watched
@@ -275,7 +276,6 @@ class _Attempt(msgspec.Struct, frozen=True):
         if exchange is None:
             return None
         from bundler.refresh.outcome.classify import of_exchange
-        from bundler.refresh.outcome.findings import Wording
 
         wording = Wording(job.component, self.secrets, report.environment)
         though = ", although the last state has it"

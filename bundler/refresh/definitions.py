@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bundler.artifacts.definitions import Request, describe
+from bundler.artifacts.image.engine.running import runner
 from bundler.artifacts.running import TIMEOUT_SECONDS, Runner, without_network
 from bundler.project.layout import import_roots
+from bundler.refresh.inside import FIND_PYTHON, Image
 from bundler.refresh.surroundings import Surroundings, configured_surroundings
 from bundler.state.definitions import Definitions
 from bundler.state.statedir import sanitize_key
@@ -138,9 +140,6 @@ def _here(project: Project) -> Runner:
 
 def _in_image(inside: Inside, folder: Path) -> Runner:
     """Runs inside an image, which gets the states on stdin."""
-    from bundler.artifacts.image.engine.running import runner
-    from bundler.refresh.inside import FIND_PYTHON, Image
-
     image = Image.find(inside)
     within = runner(inside.image, pythons=[inside.python or "python"])
 

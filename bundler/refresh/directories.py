@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from bundler.artifacts.baseline import of_place
+from bundler.artifacts.diff import brief
 from bundler.artifacts.extract import Extracted
 from bundler.errors import BadData, BundlerError, Locked, Unavailable, VerificationFailed
 from bundler.listener import KeyProgress, Listener
@@ -273,8 +274,6 @@ class Directory(msgspec.Struct):
         """What changed since the baseline, such as ``+3 connectors, -1 table``."""
         if job.baseline is None:
             return ""
-        from bundler.artifacts.diff import brief
-
         staged = self.staging.path / sanitize_key(job.component.key)
         volatile = (*kind_of(job.component).volatile, *job.options.volatile)
         return brief(job.baseline.directory, staged, volatile)

@@ -29,6 +29,7 @@ from bundler.errors import InputOutputError
 from bundler.refresh import model
 from bundler.refresh.model import Found, Source, decoded, found_of
 from bundler.system import home
+from bundler.system.atomic import write_synced
 from bundler.system.text_files import scanned
 from bundler.version import __version__
 from bundler.worker import inputs
@@ -141,8 +142,6 @@ def keep(query: CacheQuery, event: dict[str, Any], shown: Found) -> None:
         surroundings=query.surroundings,
         found=shown,
     )
-    from bundler.system.atomic import write_synced
-
     # A text that is not UTF-8 has no JSON.
     with suppress(OSError, InputOutputError, UnicodeEncodeError):
         data = zlib.compress(msgspec.json.encode(answer, enc_hook=str), 1)

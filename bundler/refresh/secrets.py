@@ -6,15 +6,12 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from bundler.refresh.scanning import Scanner
 from bundler.refresh.secret_forms import Secret, forms
 from bundler.system.url_credentials import without_credentials
-
-if TYPE_CHECKING:
-    from bundler.refresh.scanning import Scanner
 
 # Longer values are searched for by their middle.
 _LONGEST_NEEDLE = 256
@@ -77,8 +74,6 @@ class Secrets(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def scanner(self) -> Scanner:
         """Searches files for them."""
-        from bundler.refresh.scanning import Scanner
-
         return Scanner(self.needles)
 
     @cached_property

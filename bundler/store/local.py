@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bundler.errors import ConfigurationError, ToolFailed
+from bundler.git import code_identity
 from bundler.state.directory import find_state_directories
 from bundler.state.statedir import StateDir
 from bundler.store.pointer import Author
@@ -71,8 +72,6 @@ def select(states: Sequence[NewState], keys: Sequence[str]) -> list[NewState]:
 
 def author(root: Path, note: str = "", environ: Mapping[str, str] = os.environ) -> Author:
     """The user, and the commit that is checked out, if known."""
-    from bundler.git import code_identity
-
     try:
         identity = code_identity(root)
     except ToolFailed:

@@ -16,9 +16,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bundler.artifacts.embedding import EmbedResult
-from bundler.artifacts.image import image
+from bundler.artifacts.image import image, oci, registry
 from bundler.artifacts.image.add_layer import BaseImage
 from bundler.artifacts.image.blobs import images_of
+from bundler.artifacts.image.engine.embedding import EngineDestination
+from bundler.artifacts.image.engine.full_image_transfer import saved
+from bundler.artifacts.image.engine.opening import open_image
+from bundler.artifacts.image.oci import LayoutDestination
 from bundler.artifacts.image.ociread import LoadedImage
 from bundler.artifacts.names import LATEST, ArtifactName
 from bundler.errors import UsageError
@@ -28,8 +32,6 @@ from bundler.workflows.pipeline import Prepared, verify_and_load
 from bundler.workflows.update import tag_for
 
 if TYPE_CHECKING:
-    from bundler.artifacts.image.engine.embedding import EngineDestination
-    from bundler.artifacts.image.oci import LayoutDestination
     from bundler.artifacts.image.registry import RegistryDestination
 
 _REVISION = "org.opencontainers.image.revision"
@@ -107,8 +109,6 @@ def _destinations(
     for source in sources:
         _compare_commits(source, record, listener)
     if kinds == {"layout"}:
-        from bundler.artifacts.image.oci import LayoutDestination
-
         return [LayoutDestination(it.path, it.tag or LATEST, sources) for it in targets]
     return [_in_registry(targets, sources, listener, stack)]
 
@@ -116,9 +116,6 @@ def _destinations(
 def _in_engine(
     names: Sequence[ArtifactName], targets: Sequence[ArtifactName], stack: ExitStack
 ) -> EngineDestination:
-    from bundler.artifacts.image.engine.embedding import EngineDestination
-    from bundler.artifacts.image.engine.opening import open_image
-
     if len(names) != 1 or names[0].kind != "engine":
         pull = next((f"docker pull {it.image}" for it in names if it.kind == "registry"), "")
         first = f"Run `{pull}` and embed into that, or use" if pull else "Use"
@@ -136,8 +133,6 @@ def _in_registry(
     listener: Listener,
     stack: ExitStack,
 ) -> RegistryDestination:
-    from bundler.artifacts.image import registry
-
     tags = tuple(registry.parse(target.image) for target in targets)
     for tag in tags:
         if tag.tag is None:
@@ -161,20 +156,13 @@ def _filled(text: str, prepared: Prepared) -> str:
 @contextmanager
 def _opened(name: ArtifactName, listener: Listener) -> Iterator[BaseImage]:
     if name.kind == "registry":
-        from bundler.artifacts.image import registry
-
         with closing(registry.RegistryStore(registry.parse(name.image), listener)) as store:
             yield BaseImage(store, store.resolve(store.reference))
     elif name.kind == "layout":
-        from bundler.artifacts.image import oci
-
         with oci.source(name.path, name.tag) as source:
             yield source
     else:
         # It has to be fetched completely to go elsewhere.
-        from bundler.artifacts.image.engine.full_image_transfer import saved
-        from bundler.artifacts.image.engine.opening import open_image
-
         with open_image(name.image) as found, saved(found.engine, str(found.digest)) as source:
             yield source
 

@@ -12,7 +12,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bundler.artifacts.embedding import EmbedRequest
+from bundler.artifacts.image.oci import LayoutDestination
+from bundler.artifacts.image.ociread import open_layout
 from bundler.artifacts.names import LATEST, ArtifactName
+from bundler.artifacts.python.replacing import named_at_end
 from bundler.artifacts.verify import read_back
 from bundler.errors import UsageError, VerificationFailed
 from bundler.listener import Listener
@@ -44,8 +47,6 @@ def destination_of(text: str) -> ArtifactName:
 
 def _refuse_foreign(path: Path) -> None:
     """Refuses to overwrite another program's file, or an image without states."""
-    from bundler.artifacts.image.ociread import open_layout
-
     if not path.exists():
         return
     try:
@@ -73,9 +74,6 @@ def export_states(
         guarded=False,
         environment=projects[0].config.environment,
     )
-    from bundler.artifacts.image.oci import LayoutDestination
-    from bundler.artifacts.python.replacing import named_at_end
-
     request = EmbedRequest(refreshed.bundles, record)
     with ExitStack() as stack:
         path = to.path

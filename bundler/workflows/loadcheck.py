@@ -18,6 +18,10 @@ from pathlib import Path
 import msgspec
 
 from bundler.artifacts.definitions import Request, describe
+from bundler.artifacts.image.engine import running
+from bundler.artifacts.image.engine.opening import EngineImage
+from bundler.artifacts.python.pex import running as pexrun
+from bundler.artifacts.python.wheel import running as wheelrun
 from bundler.artifacts.running import NOT_STARTED, Runner
 from bundler.errors import ToolFailed, UsageError, VerificationFailed
 from bundler.listener import Listener
@@ -222,13 +226,8 @@ def runners(
     python: the interpreter for a PEX or a wheel. root: a temporary directory.
     """
     if artifact.kind == "pex":
-        from bundler.artifacts.python.pex import running as pexrun
-
         return lambda name: pexrun.runner(Path(str(name)), python, root, listener)
     if artifact.kind == "docker":
-        from bundler.artifacts.image.engine import running
-        from bundler.artifacts.image.engine.opening import EngineImage
-
         if not isinstance(artifact, EngineImage):
             return None
         docker, runs = artifact.engine.docker, artifact.runs_as()
@@ -237,8 +236,6 @@ def runners(
         folder = running.working_directory(runs.program)
         return lambda name: running.runner(str(name), docker, pythons, folder)
     if artifact.kind == "wheel":
-        from bundler.artifacts.python.wheel import running as wheelrun
-
         return lambda name: wheelrun.runner(Path(str(name)), python, root, listener)
     return None
 

@@ -31,11 +31,14 @@ from bundler.project.layout import repository_of
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project
 from bundler.project.source_paths import refuse_shared
+from bundler.refresh.run import refresh
 from bundler.state import run_record
 from bundler.state.artifact import Artifact
 from bundler.state.bundle import Bundle
 from bundler.state.definitions import Definitions
 from bundler.state.manifest import RunRecord
+from bundler.workflows.defer import deferred
+from bundler.workflows.state_from import replay
 
 if TYPE_CHECKING:
     from bundler.refresh.run import Refreshed
@@ -128,17 +131,11 @@ def prepare(
             plan, projects, options, listener, held, targets=targets
         )
     elif state_from is None:
-        from bundler.refresh.run import refresh
-
         refreshed = refresh(projects, options, listener, held=held)
     else:
-        from bundler.workflows.state_from import replay
-
         listener.phase(f"Extracting the state of {state_from}")
         refreshed = replay(projects, state_from, listener, held)
     if defer_from is not None:
-        from bundler.workflows.defer import deferred
-
         listener.phase(f"Extracting the dbt manifest to defer to from {defer_from}")
         refreshed = deferred(refreshed, defer_from, held, listener)
     if not refreshed.bundles:

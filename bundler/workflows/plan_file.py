@@ -26,6 +26,7 @@ from bundler.project.options import RefreshOptions, matches
 from bundler.project.projects import Project
 from bundler.refresh.removals import Removal, allowed_keys, allowed_names, refused
 from bundler.refresh.run import Refreshed
+from bundler.refresh.sources import sources_of
 from bundler.state import run_record
 from bundler.state.artifact import Artifact
 from bundler.state.definitions import Definitions
@@ -215,8 +216,6 @@ def _refuse_other(target: str, plan: Plan, path: Path) -> None:
 
 def _places(projects: Sequence[Project]) -> Iterator[str]:
     """Where the projects' states may be."""
-    from bundler.refresh.sources import sources_of
-
     for project in projects:
         if project.dagster is not None:
             yield place_of(project)

@@ -13,17 +13,21 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from bundler.artifacts.open import is_in_registry, open_artifact, shared_connections
+from bundler.artifacts.verify import verify
 from bundler.errors import BundlerError, Findings, VerificationFailed
 from bundler.state.artifact import Artifact
+from bundler.state.directory import PublishedDirectories
 from bundler.state.manifest import KeyRefresh, ManagementType, Manifest, RunRecord, parse
 from bundler.system.parallel import while_waiting
 from bundler.system.wording import counted
+from bundler.workflows.policy import Policy, entries_of
 
 if TYPE_CHECKING:
     from bundler.artifacts.diff import Difference
     from bundler.artifacts.verify import Verdict
     from bundler.refresh.model import Component, Found
-    from bundler.workflows.policy import Breach, Policy
+    from bundler.workflows.policy import Breach
 
 PROJECT = "project"
 TYPES: Mapping[ManagementType, str] = {
@@ -147,8 +151,6 @@ def of_names(
     one after the other. Raises if the baseline cannot be read: none of
     them could be compared then.
     """
-    from bundler.artifacts.open import is_in_registry, open_artifact, shared_connections
-
     with ExitStack() as stack:
         connections = stack.enter_context(shared_connections(names))
         before = stack.enter_context(open_artifact(baseline)) if baseline else None
@@ -170,8 +172,6 @@ def of_artifact(
 
     Raises `VerificationFailed` if there is no manifest, or one is malformed.
     """
-    from bundler.artifacts.verify import verify
-
     keys: list[KeyStatus] = []
     contents: dict[str, str] = {}
     record = artifact.run_record()
@@ -204,7 +204,6 @@ def _judged(holder: Holder, artifact: Artifact, verdict: Verdict, demands: Deman
     keys, mismatch = _compared(artifact.name, holder.keys, verdict)
     if mismatch is not None:
         return msgspec.structs.replace(holder, keys=keys, failure=mismatch)
-    from bundler.workflows.policy import Policy, entries_of
     from bundler.workflows.signature import judged
 
     policy = demands.policy or Policy()
@@ -277,8 +276,6 @@ def of_sources(name: str, sources: Sequence[Found], baseline: str | None = None)
 
 
 def _of_sources(name: str, sources: Sequence[Found], baseline: str | None) -> Holder:
-    from bundler.artifacts.verify import verify
-    from bundler.state.directory import PublishedDirectories
     from bundler.state.statedir import StateDir
 
     keys: dict[tuple[str, str], KeyStatus] = {}
@@ -324,8 +321,6 @@ def _users(components: Sequence[Component]) -> dict[str, list[Component]]:
 def _project_since(name: str, baseline: str | None, sources: Sequence[Found]) -> Difference | None:
     """What is published in the project's state directories, compared with the baseline."""
     from bundler.artifacts.baseline import since
-    from bundler.artifacts.open import open_artifact
-    from bundler.state.directory import PublishedDirectories
 
     if baseline is None:
         return None

@@ -9,6 +9,7 @@ import msgspec
 
 from bundler.cli import documents
 from bundler.cli.documents import changes, stores
+from bundler.project.schema import in_order, render
 
 FOLDER = Path(__file__).parents[1] / "schemas"
 DOCS = Path("docs/reference/schemas")
@@ -56,8 +57,6 @@ def schema_of(name: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    from bundler.project.schema import in_order, render
-
     for name in DOCUMENTS:
         for folder in (FOLDER, DOCS):
             folder.mkdir(exist_ok=True)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from bundler.artifacts.image.engine.connection import Docker
 from bundler.errors import ToolFailed
 from bundler.system.packaged_files import template
 
@@ -19,8 +20,6 @@ def base_image(environ: Mapping[str, str]) -> str:
     ``STATE_BUNDLER_DEMO_BASE`` names one with this Python; else it is the official one, pulled if
     needed. The demo copies its installation, so engine and machine must have the same platform.
     """
-    from bundler.artifacts.image.engine.connection import Docker
-
     if sys.platform != "linux":
         raise ToolFailed("The demo's environment only runs in an image if it was created on Linux.")
     name = environ.get(_BASE) or f"python:{sys.version_info[0]}.{sys.version_info[1]}-slim"

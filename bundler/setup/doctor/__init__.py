@@ -14,12 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bundler.errors import BundlerError
+from bundler.listener import SILENT
+from bundler.project.projects import open_project
 from bundler.project.survey import Survey, Together, survey
+from bundler.refresh.known_components import discover
+from bundler.refresh.model import Looked
+from bundler.refresh.reach import look
 from bundler.setup.file_edits import FileEdit
+from bundler.setup.init import PARTS, plan, plan_parts
+from bundler.setup.init.images import image_source
 
 if TYPE_CHECKING:
     from bundler.project.projects import Project
-    from bundler.refresh.model import Looked
     from bundler.setup.init.images import ImageSource
 
 # How to fix what `init` can fix.
@@ -65,8 +71,6 @@ class DoctorContext:
     @cached_property
     def project(self) -> Project:
         """The project with its interpreter. Raises what `open_project` raises."""
-        from bundler.project.projects import open_project
-
         return open_project(self.survey.root, python=self.python)
 
     @cached_property
@@ -79,8 +83,6 @@ class DoctorContext:
     @cached_property
     def image(self) -> ImageSource:
         """What the project's image is built from."""
-        from bundler.setup.init.images import image_source
-
         return image_source(self.survey)
 
     @cached_property
@@ -98,14 +100,8 @@ class DoctorContext:
 
     @cached_property
     def _looked(self) -> Looked | BundlerError:
-        from bundler.listener import SILENT
-        from bundler.refresh.known_components import discover
-        from bundler.refresh.model import Looked
-
         try:
             if self.reaches:
-                from bundler.refresh.reach import look
-
                 return look([self.project])
             return Looked(discover([self.project], SILENT, is_cached=self.is_cached))
         except BundlerError as error:
@@ -228,8 +224,6 @@ def _effective(survey: Survey, findings: Iterator[Finding]) -> Iterator[Finding]
 
 def _why_without_effect(survey: Survey, part: str) -> str | None:
     """Why a part of `init` changes nothing here; None if it does."""
-    from bundler.setup.init import PARTS, plan
-
     try:
         edits = plan(survey, without=[each.name for each in PARTS if each.name != part])
     except BundlerError as error:
@@ -248,8 +242,6 @@ def fixes(
     What projects have in common is written once, as `init` writes it. Only the checks that may find
     such a thing are asked. begins: as `examine` has it.
     """
-    from bundler.setup.init import PARTS, plan_parts
-
     wanted = []
     for root in together.projects:
         patient = DoctorContext(survey(root), python)

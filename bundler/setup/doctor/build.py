@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bundler.artifacts.names import ArtifactName
+from bundler.artifacts.open import open_artifact
 from bundler.artifacts.python import credentials
 from bundler.artifacts.python.credentials import AllowedFiles
+from bundler.artifacts.python.pex.building import find_pex, installed_version, refuse_old
 from bundler.errors import BundlerError, ToolFailed
 from bundler.project.config import Config, load
 from bundler.project.layout import import_path
@@ -13,6 +16,7 @@ from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import set_in_pyproject
 from bundler.state.bundle import MANIFEST_NAME
 from bundler.system.wording import counted
+from bundler.workflows.status import of_artifact
 
 # Names of artifacts that may have to be looked up in a registry or a store.
 _ELSEWHERE = ("image", "registry", "store")
@@ -64,10 +68,6 @@ def _baseline(patient: DoctorContext, config: Config) -> Finding:
         ]
         where = " and ".join(published) or "none, so a shrunk state is not detected"
         return Finding("ok", f"Baseline: {where}.")
-    from bundler.artifacts.names import ArtifactName
-    from bundler.artifacts.open import open_artifact
-    from bundler.workflows.status import of_artifact
-
     try:
         name = ArtifactName.parse(named)
         if name.kind in _ELSEWHERE and not patient.reaches:
@@ -86,8 +86,6 @@ def _baseline(patient: DoctorContext, config: Config) -> Finding:
 
 
 def _pex(patient: DoctorContext) -> Finding:
-    from bundler.artifacts.python.pex.building import find_pex, installed_version, refuse_old
-
     try:
         command = find_pex(patient.project.interpreter.path)
     except ToolFailed as error:

@@ -10,10 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from bundler.errors import BundlerError, ConfigurationError
+from bundler.project.classic_dbt import classic_dbt
+from bundler.project.classic_vendors import advice_on_vendors
+from bundler.project.environment_tools import how_to_add, how_to_install
 from bundler.refresh.keys import unique
 from bundler.refresh.model import Component, Found
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import in_directory
+from bundler.setup.init.pyproject import dbt_table
 from bundler.state.statedir import StateDir, check_keys, sanitize_key
 from bundler.state.tree import fold
 from bundler.system.wording import counted
@@ -34,10 +38,6 @@ def components(patient: DoctorContext) -> Iterator[Finding]:
 
 def how_to_get_state(patient: DoctorContext) -> str:
     """The advice for a project without a state-backed component."""
-    from bundler.project.classic_dbt import classic_dbt
-    from bundler.project.classic_vendors import advice_on_vendors
-    from bundler.setup.init.pyproject import dbt_table
-
     root = patient.survey.root
     if said := advice_on_vendors(root):
         return said
@@ -54,8 +54,6 @@ def how_to_get_state(patient: DoctorContext) -> str:
 
 def _without_program(patient: DoctorContext) -> Iterator[Finding]:
     """The sources whose command cannot be started."""
-    from bundler.project.environment_tools import how_to_install
-
     project = patient.project
     python = project.interpreter
     path = os.pathsep.join([str(python.path.parent), os.environ.get("PATH", os.defpath)])
@@ -74,8 +72,6 @@ def _without_program(patient: DoctorContext) -> Iterator[Finding]:
 
 
 def _without_dbt(found: Found, patient: DoctorContext) -> Iterator[Finding]:
-    from bundler.project.environment_tools import how_to_add
-
     uses = [one for one in found.components if any(_DBT.match(kind) for kind in one.kinds)]
     fusion = patient.project.interpreter.path.with_name("dbtf")
     if uses and not (patient.installed["dbt-core"] or fusion.exists()):

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bundler.artifacts.image.engine.dockerfile import copied_paths, instructions
+from bundler.artifacts.image.engine.ignore import excluded, parse
 from bundler.project.config import pyproject_of, table
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.code_in_image import hides, state_in_image, working_directories
@@ -174,8 +175,6 @@ def _project_of(dockerfile: Path, context: Path) -> Path:
 
 def _synced(layer: ServiceInFile, states: Sequence[Path]) -> Iterator[Mount]:
     """The folders with state that ``docker compose watch`` copies into the container."""
-    from bundler.artifacts.image.engine.ignore import excluded, parse
-
     rules = table(layer.service, "develop").get("watch")
     for rule in rules if isinstance(rules, list) else ():
         if not isinstance(rule, Mapping) or not str(rule.get("action")).startswith("sync"):

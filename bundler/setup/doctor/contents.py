@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.state.manifest import State
+from bundler.state.statedir import StateDir
 from bundler.system.wording import counted
 
 # Enough to tell what a state contains, and read in about a second.
@@ -123,8 +124,6 @@ def _keep(known: set[bytes], value: bytes) -> None:
 
 def contents(patient: DoctorContext) -> Iterator[Finding]:
     """A line per key for every published state; another check says whether the state is valid."""
-    from bundler.state.statedir import StateDir
-
     findings = []
     for place in patient.survey.state_directories:
         directory = patient.survey.root / place

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from bundler.errors import BundlerError
 from bundler.project.projects import Project
+from bundler.refresh.secret_values import collect
+from bundler.refresh.sources.dagster import no_dagster
+from bundler.refresh.surroundings import from_dotenv
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import set_in_pyproject
 from bundler.system.text_files import scanned
@@ -22,8 +25,6 @@ _WANTED = re.compile(r"\{\{\s*env(?:\.(\w+)|\(\s*['\"](\w+)['\"]\s*\))\s*\}\}")
 
 def credentials(patient: DoctorContext) -> Iterator[Finding]:
     """Whether the declared variables are set, and whether ``.env`` can be protected."""
-    from bundler.refresh.surroundings import from_dotenv
-
     project = patient.project
     from_file = from_dotenv(project)
     known = {**os.environ, **from_file}
@@ -82,8 +83,6 @@ def _unset(unset: Mapping[str, Sequence[str]], patient: DoctorContext) -> Iterat
 def _unset_and_not_loaded(
     unset: Mapping[str, Sequence[str]], error: BundlerError, project: Project
 ) -> Iterator[Finding]:
-    from bundler.refresh.sources.dagster import no_dagster
-
     why = "The components cannot be loaded, and this may be the reason."
     if error.what == no_dagster(project.interpreter.path, project):
         why = "Which of them a refresh needs is only known once the components are loaded."
@@ -106,8 +105,6 @@ def _unset_and_not_loaded(
 
 def _short(project: Project, from_file: Mapping[str, str]) -> Iterator[Finding]:
     """Secrets that are too short: their value would occur everywhere by chance."""
-    from bundler.refresh.secret_values import collect
-
     excluded = project.config.refresh.not_secrets
     for name, value in sorted(from_file.items()):
         long = collect({name: value * 8}, excluded=excluded)

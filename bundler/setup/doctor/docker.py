@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from bundler.artifacts.image.engine.connection import Docker
 from bundler.artifacts.image.engine.context import missing_configuration
+from bundler.artifacts.image.engine.dockerbuild import detect
 from bundler.artifacts.image.engine.dockerfile import (
     Instruction,
     context_sources,
@@ -275,9 +277,6 @@ def _flattened(found: Instruction, where: str) -> Iterator[Finding]:
 
 def engine(patient: DoctorContext) -> Iterator[Finding]:
     """The engine of a build; only asked if there is something to build."""
-    from bundler.artifacts.image.engine.connection import Docker
-    from bundler.artifacts.image.engine.dockerbuild import detect
-
     if not _dockerfiles(patient):
         return
     docker = Docker.from_environment()

@@ -7,8 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bundler.errors import ToolFailed
+from bundler.project.config import load
+from bundler.project.environment_tools import how_to_add, how_to_install
+from bundler.project.no_project import way_out, what_is_missing
+from bundler.project.projects import projects_below
+from bundler.project.stateful import has_state
+from bundler.refresh.sources.dagster import no_dagster
 from bundler.setup.doctor import DoctorContext, Finding
+from bundler.setup.doctor.components import how_to_get_state
 from bundler.setup.doctor.printed import in_directory
+from bundler.system.process import check
 
 # Where the public names for finding state-backed components appeared.
 _DAGSTER_FLOOR = (1, 12)
@@ -27,10 +35,6 @@ print(json.dumps(answer))
 
 def configuration(patient: DoctorContext) -> Iterator[Finding]:
     """``[tool.state-bundler]``, and whether there is anything to bundle."""
-    from bundler.project.config import load
-    from bundler.project.no_project import way_out, what_is_missing
-    from bundler.project.projects import projects_below
-
     survey = patient.survey
     config = load(survey.root)
     given = f": {', '.join(config.given)}" if config.given else ": all defaults"
@@ -47,11 +51,6 @@ def configuration(patient: DoctorContext) -> Iterator[Finding]:
 
 def interpreter(patient: DoctorContext) -> Iterator[Finding]:
     """Which Python a build would use, and what is installed there."""
-    from bundler.project.environment_tools import how_to_add, how_to_install
-    from bundler.project.stateful import has_state
-    from bundler.refresh.sources.dagster import no_dagster
-    from bundler.setup.doctor.components import how_to_get_state
-
     survey = patient.survey
     found = patient.project.interpreter
     answer = patient.installed
@@ -90,8 +89,6 @@ def interpreter(patient: DoctorContext) -> Iterator[Finding]:
 def installed(python: Path) -> dict[str, str | None]:
     """The version of a Python, and of the packages that a Dagster project needs in it; None for one
     that it does not have."""
-    from bundler.system.process import check
-
     # -I: what is asked is the environment, not what is around in the current directory.
     raw = check([str(python), "-I", "-c", _QUESTION], timeout=30)
     try:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bundler.errors import BadData, BundlerError, CredentialsRefused, ToolFailed, Unavailable
+from bundler.refresh.reach import REACH_SECONDS
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import command, set_in_pyproject
 
@@ -23,8 +24,6 @@ def reach(patient: DoctorContext) -> Iterator[Finding]:
             fix = command("state-bundler doctor --reach", patient.survey.root)
             yield Finding("ok", f"No external system was contacted. To check them: {fix}")
         return
-    from bundler.refresh.reach import REACH_SECONDS
-
     for reached in looked.reached:
         if reached.failure is not None:
             yield _failed(reached.failure)

@@ -6,6 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from bundler.guard.moments import check
+from bundler.guard.verdict import grouped
+from bundler.guard.wheel import RULE as WHEEL_DROPS_STATE
+from bundler.project.config import load
+from bundler.project.source_paths import refuse_shared
 from bundler.setup.doctor import DoctorContext, Finding
 
 # Rules of the guard that a line in the project's ignore file satisfies.
@@ -14,12 +19,6 @@ _MENDED_BY_A_RULE = ("state-unprotected", "protection-missing", "protection-loca
 
 def guard(patient: DoctorContext) -> Iterator[Finding]:
     """The guard's own verdict, as before a build."""
-    from bundler.guard.moments import check
-    from bundler.guard.verdict import grouped
-    from bundler.guard.wheel import RULE as WHEEL_DROPS_STATE
-    from bundler.project.config import load
-    from bundler.project.source_paths import refuse_shared
-
     root = patient.survey.root
     config = load(root)
     refuse_shared(config, patient.survey.dagster)

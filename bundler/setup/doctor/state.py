@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from bundler.artifacts.verify import verify
 from bundler.errors import BundlerError
+from bundler.project.config import load
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import command
+from bundler.state.bundle import MANIFEST_NAME
+from bundler.state.directory import DirectoryArtifact, refuse_interrupted
+from bundler.state.statedir import StateDir
 from bundler.system.wording import counted
 
 _NO_BASELINE = (
@@ -18,9 +23,6 @@ _NO_BASELINE = (
 
 def state(patient: DoctorContext) -> Iterator[Finding]:
     """Each state directory on disk, verified like any artifact."""
-    from bundler.project.config import load
-    from bundler.state.statedir import StateDir
-
     root = patient.survey.root
     allowed = load(root).allowed_paths
     for directory in patient.survey.state_directories:
@@ -32,10 +34,6 @@ def state(patient: DoctorContext) -> Iterator[Finding]:
 
 
 def _judge(root: Path, place: str) -> Finding:
-    from bundler.artifacts.verify import verify
-    from bundler.state.bundle import MANIFEST_NAME
-    from bundler.state.directory import DirectoryArtifact, refuse_interrupted
-
     directory = root / place
     refuse_interrupted(directory)
     if not (directory / MANIFEST_NAME).exists():

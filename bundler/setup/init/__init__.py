@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bundler.artifacts.image.engine.ignore import excluded, parse, quoted
+from bundler.artifacts.image.engine.left_out import Names, find
 from bundler.errors import ConfigurationError
 from bundler.guard.fixes import rule_for
 from bundler.project.config import Config, load, pyproject_of, table
@@ -155,8 +157,6 @@ def ignore_patterns(survey: Survey) -> tuple[str, ...]:
 
 def docker_patterns(survey: Survey) -> tuple[str, ...]:
     """Rules that keep the project's state directories out of a build's context."""
-    from bundler.artifacts.image.engine.ignore import quoted
-
     paths = (
         STATE_DIRECTORY if path.name == STATE_DIRECTORY else str(path)
         for path in survey.state_directories
@@ -171,9 +171,6 @@ def _dockerignored(text: str | None, survey: Survey) -> str | None:
 
 def _local_patterns(ignored: str, survey: Survey) -> list[str]:
     """Rules for what stays on this machine, except what a Dockerfile or the file itself names."""
-    from bundler.artifacts.image.engine.ignore import excluded, parse, quoted
-    from bundler.artifacts.image.engine.left_out import Names, find
-
     image = image_source(survey)
     files = [survey.root / path for path in survey.dockerfiles]
     files += [image.dockerfile] if image.dockerfile else []

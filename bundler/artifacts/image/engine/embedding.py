@@ -20,6 +20,7 @@ from bundler.artifacts.image import image, image_import_path
 from bundler.artifacts.image.engine.config import config_of, settings_of
 from bundler.artifacts.image.engine.connection import Engine, NotInEngine
 from bundler.artifacts.image.engine.files import ContainerFiles, reading
+from bundler.artifacts.image.engine.full_image_transfer import send_whole
 from bundler.artifacts.image.engine.loading import archive_of, load
 from bundler.artifacts.image.engine.opening import EngineImage
 from bundler.artifacts.image.engine.running import imported_from
@@ -270,8 +271,6 @@ class _Sent:
 def _send(engine: Engine, base: _Image, layer: Layer, record: RunRecord) -> _Sent:
     if not base.as_a_whole:
         return _send_layer(engine, base.config, layer, record)
-    from bundler.artifacts.image.engine.full_image_transfer import send_whole
-
     return _Sent(*send_whole(engine, base.identity, layer, record, TEMPORARY))
 
 

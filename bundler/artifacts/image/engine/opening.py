@@ -14,7 +14,9 @@ from bundler.artifacts.image.engine.config import settings_of
 from bundler.artifacts.image.engine.connection import Docker, Engine, NotInEngine
 from bundler.artifacts.image.engine.files import ANSWER, ContainerFiles, reading
 from bundler.artifacts.image.engine.remade import Remade
+from bundler.artifacts.image.examining import examined
 from bundler.artifacts.image.image_import_path import RunsAs, runs_as
+from bundler.artifacts.image.members import members_below, state_directories_in
 from bundler.artifacts.image.tarstream import content_of, read_tar
 from bundler.errors import UsageError, VerificationFailed
 from bundler.state.artifact import Artifact, Member, StateDirectory
@@ -72,8 +74,6 @@ class EngineImage(Artifact):
     def state_directories(self) -> Sequence[StateDirectory]:
         claims = self.claims()
         if claims is None:
-            from bundler.artifacts.image.members import state_directories_in
-
             paths = state_directories_in(self.container.tree())
         else:
             paths = [claim.path for claim in claims if self.container.has(claim.path)]
@@ -87,8 +87,6 @@ class EngineImage(Artifact):
             return
         made = self._made_diff_id() if image.is_untouched(self._settings) else None
         if made is None:
-            from bundler.artifacts.image.examining import examined
-
             yield from examined(self.container.tree(), self._settings, found)
         elif made != image.diff_ids(self._settings)[-1]:
             yield (
@@ -172,8 +170,6 @@ class _EngineDirectory:
         return self._image.read_manifest(self.path)
 
     def members(self) -> Iterator[Member]:
-        from bundler.artifacts.image.members import members_below
-
         remade = self._image.remade(self.path)
         with self._image.container.archive(self.path) as stream:
             for member in members_below(stream, posixpath.basename(self.path)):
