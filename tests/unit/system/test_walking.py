@@ -23,6 +23,7 @@ _MAY_SKIP = {
     "bundler/artifacts/image/engine/context.py",  # looks for a dbt project to check
     "bundler/project/classic_dbt.py",  # where it only looks for a dbt project
     "bundler/system/credential_files.py",  # what cannot be read cannot be packed either
+    "bundler/refresh/watching.py",  # only shows how much has been fetched
 }
 
 
