@@ -18,7 +18,6 @@ from urllib.parse import unquote
 from bundler.refresh.secret_forms import Secret
 from bundler.refresh.secrets import Secrets
 from bundler.system.secret_names import has_a_secret_name, is_about_a_secret
-from bundler.system.text_files import scanned
 
 # A shorter value occurs in a text by chance, as does a common word.
 _SHORTEST_SECRET_BYTES = 8
@@ -122,9 +121,13 @@ def _read(path: str) -> str:
     """The contents of a small regular text file; empty for anything else."""
     if not os.path.isfile(path):
         return ""
-    text = scanned(Path(path), _MOST_FILE_BYTES + 1)
-    is_text = "\0" not in text and "\ufffd" not in text
-    return text if is_text and len(text) <= _MOST_FILE_BYTES else ""
+    try:
+        # As text: a line's end must not become a part of a secret.
+        with open(path, encoding="utf-8") as stream:
+            text = stream.read(_MOST_FILE_BYTES + 1)
+    except (OSError, ValueError):
+        return ""
+    return "" if len(text) > _MOST_FILE_BYTES or "\0" in text else text
 
 
 # --- parts ------------------------------------------------------------------------------------

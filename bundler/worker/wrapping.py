@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 def install(patches: Iterable[Patch], recorder: Recorder) -> None:
     """Wraps the libraries that are imported, and every other one when it is imported."""
 
-    def wrap(module: ModuleType) -> None:
-        _wrap(module, patches, recorder)
+    def wrap(name: str, module: ModuleType) -> None:
+        _wrap(name, module, patches, recorder)
 
     names = {name for name, *_ in patches}
     for name in names & sys.modules.keys():
-        wrap(sys.modules[name])
+        wrap(name, sys.modules[name])
     sys.meta_path.insert(0, _Waiting(names - sys.modules.keys(), wrap))
 
 
 class _Waiting:
     """Wraps a library at the end of its import."""
 
-    def __init__(self, names: set[str], wrap: Callable[[ModuleType], None]) -> None:
+    def __init__(self, names: set[str], wrap: Callable[[str, ModuleType], None]) -> None:
         self._names = names
         self._wrap = wrap
 
@@ -54,7 +54,7 @@ class _Waiting:
         return None
 
 
-def _after_import(spec: ModuleSpec, wrap: Callable[[ModuleType], None]) -> None:
+def _after_import(spec: ModuleSpec, wrap: Callable[[str, ModuleType], None]) -> None:
     loader = spec.loader
     if loader is None:
         return
@@ -63,14 +63,15 @@ def _after_import(spec: ModuleSpec, wrap: Callable[[ModuleType], None]) -> None:
     def exec_module(module: ModuleType) -> None:
         original(module)
         if module.__name__ == spec.name:  # a zip's loader serves many modules
-            wrap(module)
+            wrap(spec.name, module)
 
     loader.exec_module = exec_module  # type: ignore[method-assign]  # one loader a module
 
 
-def _wrap(module: ModuleType, patches: Iterable[Patch], recorder: Recorder) -> None:
-    for name, owner, methods, replacement in patches:
-        for method in methods.split() if name == module.__name__ else ():
+def _wrap(name: str, module: ModuleType, patches: Iterable[Patch], recorder: Recorder) -> None:
+    """name: by which programs import the module; that of its file may be another."""
+    for of, owner, methods, replacement in patches:
+        for method in methods.split() if of == name else ():
             kind = getattr(module, owner, None)
             original = getattr(kind, method.rstrip("?"), None)
             if original is not None:

@@ -244,9 +244,9 @@ class ShardDocument(Document, frozen=True):
     run: str
     shard: int
     count: int
+    join: str
     versions: list[str]
     unchanged: dict[str, str]
-    join: str
 
 
 # --- verdicts about a project ---------------------------------------------------------------------

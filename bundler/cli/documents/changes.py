@@ -26,7 +26,7 @@ class Definitions(Part, frozen=True):
     changes: list[DefinitionChange]
 
 
-class Diff(Document, frozen=True):
+class Diff(Document, frozen=True, kw_only=True):
     before: str
     after: str
     differs: bool

@@ -7,7 +7,15 @@ from typing import Literal
 import msgspec
 
 from bundler.cli.documents import Document, Part, Pushed
-from bundler.store.records import Change, Move, Version
+from bundler.store.records import Change, Version
+
+
+class Move(Part, frozen=True):
+    """before, after: versions; null for none."""
+
+    key: str
+    before: str | None
+    after: str | None
 
 
 class Listed(Part, frozen=True):
@@ -24,10 +32,10 @@ class Listed(Part, frozen=True):
     pin: str | None
 
 
-class StoreList(Document, frozen=True):
+class StoreList(Document, frozen=True, kw_only=True):
     store: str
-    keys: list[Listed]
     set: int | msgspec.UnsetType | None = msgspec.UNSET
+    keys: list[Listed]
 
 
 class StoreSets(Document, frozen=True):

@@ -107,6 +107,7 @@ def without_item(text: str, items: Sequence[Any]) -> str | None:
 def _candidates(text: str, block: Sequence[str], flow: str) -> Iterator[str]:
     """The text with the item, which is given in both styles, at each place that may be right."""
     from ruamel.yaml import YAML
+    from ruamel.yaml.nodes import ScalarNode
 
     root = YAML(typ="safe", pure=True).compose(text)
     pairs = root.value if isinstance(getattr(root, "value", None), list) else []
@@ -119,9 +120,11 @@ def _candidates(text: str, block: Sequence[str], flow: str) -> Iterator[str]:
         return
     key, repos = found
     start, end = repos.start_mark.index, repos.end_mark.index
-    if not text[start:end].strip("[]~nulNUL \r\n"):
+    # A null, which may have an anchor or a tag, or a list without a comment in it.
+    if isinstance(repos, ScalarNode) or not text[start:end].strip("[] \r\n"):
         if is_flow:
             yield f"{text[:start].rstrip(' ')} [{flow}]{text[end:]}"
+        yield _with_lines(text, key.end_mark.index, _indented(block, "  "))
         emptied = text[:start].rstrip(" ") + text[end:]
         yield _with_lines(emptied, key.end_mark.index, _indented(block, "  "))
     elif repos.flow_style:

@@ -316,6 +316,23 @@ def test_secrets_in_files_that_variables_name(tmp_path: Path, name: str, content
     assert "file that" in secrets.within(PW).what  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("PGPASSFILE", f"db:5432:x:me:{PW}\r\n".encode()),
+        ("DB_PASSWORD_FILE", f"\ufffd{PW}\n".encode()),
+        ("ANY_NAME", b"# " + "é".encode() * 40_000 + f"\npassword: {PW}\n".encode()),
+    ],
+    ids=["the line ends of Windows", "a replacement character", "more bytes than characters"],
+)
+def test_secrets_in_unusual_text_files(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / "file").write_bytes(content)
+    (tmp_path / "link").symlink_to("file")  # as Kubernetes mounts them
+    state = tmp_path / "state"
+    state.write_text(f"x \ufffd{PW} y")
+    assert found_in(state, collect({name: str(tmp_path / "link")})) == name
+
+
 def test_what_ci_systems_set_is_not_secret(tmp_path: Path) -> None:
     """Words that stand in an event, in a script or in a list are in many states, too."""
     event = tmp_path / "event.json"

@@ -38,6 +38,7 @@ STYLES = {
     "an empty list, a comment": "repos: []  # none yet\nfail_fast: true\n",
     "null": "repos:\n",
     "null, and more": "repos: # soon\nfail_fast: true\n",
+    "null with an anchor": "repos: &all\nci: {}\n",
     "a tilde": "repos: ~\nci: {}\n",
     "no repos": "fail_fast: true\n",
     "no repos, no final newline": "fail_fast: true",

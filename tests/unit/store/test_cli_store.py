@@ -91,6 +91,11 @@ def test_push_look_roll_back(project: Path, store: Run, tmp_path: Path) -> None:
     assert "2 new versions" in store("copy", f"file://{tmp_path}/other")
     assert "-> none" in store("remove", "B")
     store("remove", "B", code=2)
+    removed = store("remove", "A", "--format", "json")
+    assert_fits(removed, "store-set")
+    (move,) = json.loads(removed)["moves"]
+    assert move["before"]
+    assert move["after"] is None
 
 
 def test_prune_keeps_what_an_artifact_names(project: Path, store: Run) -> None:

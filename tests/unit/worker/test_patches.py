@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
 
 import pytest
 
@@ -12,6 +15,8 @@ from bundler.listener import Listener
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import open_project
 from bundler.refresh.run import refresh
+from bundler.worker import wrapping
+from bundler.worker.recorder import Recorder
 from tests.support.bodies import served
 from tests.support.environments import ROOT, python_of
 
@@ -162,3 +167,30 @@ def test_what_was_asked_for_is_no_fault(
     with served() as ports:
         monkeypatch.setenv("PORTS", ports)
         run("asking", f"from asking import *; {what}")
+
+
+def test_a_library_that_stands_for_another_is_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is in `sys.modules` under the name of another, as urllib3.future is."""
+
+    class Client:
+        def get(self) -> str:
+            return "unseen"
+
+    class Blind:
+        missing: tuple[str, ...] = ()
+
+        def blind(self, *hook: str) -> None:
+            self.missing = hook
+
+    def seen(_: Recorder, call: wrapping.Call) -> Any:
+        return f"not {call()}"
+
+    stand_in = ModuleType("other_client")
+    stand_in.Client = Client  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "client", stand_in)
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    recorder = Blind()
+    patches = [("client", "Client", "get", seen), ("client", "Client", "put", seen)]
+    wrapping.install(patches, cast("Recorder", recorder))
+    assert Client().get() == "not unseen"
+    assert recorder.missing == ("client", "client.Client.put")
