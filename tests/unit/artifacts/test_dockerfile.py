@@ -173,6 +173,8 @@ def test_ignore_rules(rules: str, path: str, ignored: bool) -> None:
         ("FROM a AS one\nENV A=b\nFROM b\nCMD c\n", "one", "a", [2]),
         ("FROM a\nENV A=b\nFROM b\nCMD c\n", "0", "a", [2]),
         ("ARG V\nFROM a:$V\n", None, None, []),
+        ("ARG V\nFROM ${V:-a}\n", None, "a", []),
+        ("ARG V=a\nARG V\nFROM $V\n", None, "a", []),
         ("FROM a-${TARGETARCH:-b}\n", None, None, []),
         ("ARG TARGETARCH=b\nFROM a-$TARGETARCH\n", None, None, []),
         ("ARG V=a W\nFROM ${W:-$V}${W:-x}\n", None, None, []),

@@ -220,9 +220,11 @@ def stages(text: str, build_args: Mapping[str, str]) -> list[Stage]:
             found[-1].instructions.append(each)
         elif each.name == "ARG":
             for name, equals, default in (word.partition("=") for word in words_of(each.text)):
-                is_known = bool(equals) and not is_set_by_builder(name)
-                value = substituted(default, shared, all_known=True) if is_known else None
-                shared[name] = build_args.get(name, value)
+                if name in build_args:
+                    shared[name] = build_args[name]
+                elif equals:
+                    value = substituted(default, shared, all_known=True)
+                    shared[name] = None if is_set_by_builder(name) else value
     return found
 
 
