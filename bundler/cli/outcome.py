@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bundler.cli.console import Console, safe, size
 from bundler.errors import Interrupted, raise_all, signal_of
-from bundler.system.fast_tuple import NamedTuple
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
@@ -20,31 +18,17 @@ if TYPE_CHECKING:
     from bundler.cli import documents
     from bundler.errors import BundlerError
     from bundler.state.manifest import Manifest
+    from bundler.workflows.update import UpdateOutcome
 
 
-class UpdateOutcome(NamedTuple):
-    """The result for one of the artifacts that a command was given. made: None if it failed."""
-
-    artifact: str
-    made: EmbedResult | None
-    failure: BundlerError | None = None
-
-    def document(self) -> documents.UpdatedArtifact:
-        from bundler.cli import documents
-
-        made = {"changed": False} if self.made is None else _outputs(self.made)
-        return documents.UpdatedArtifact.of(self, error=self.failure, **made)
-
-
-@contextmanager
-def shown_at_the_end(count: int, style: str) -> Iterator[list[UpdateOutcome]]:
+def show_updates(updates: Iterable[UpdateOutcome], count: int, style: str) -> None:
     """Collects the outcomes of artifacts, shows them like `show_outcome`, then raises the failures.
 
     count: of the artifacts that were given. After a signal or a bug, the outcomes so far are shown.
     """
     outcomes: list[UpdateOutcome] = []
     try:
-        yield outcomes
+        outcomes.extend(updates)  # what came before an error stays
     except BaseException as error:
         _show_outcomes(outcomes, count, style)
         for outcome in outcomes:
@@ -77,11 +61,18 @@ def _show_outcomes(outcomes: Sequence[UpdateOutcome], count: int, style: str) ->
         if style == "json":
             from bundler.cli.documents import Updates, print_document
 
-            print_document(Updates, artifacts=[outcome.document() for outcome in outcomes])
+            print_document(Updates, artifacts=[_updated(outcome) for outcome in outcomes])
         else:
             show_verdicts([(each.verdict, each.name) for each in made])
     elif made:
         show_outcome(made[0], style)
+
+
+def _updated(outcome: UpdateOutcome) -> documents.UpdatedArtifact:
+    from bundler.cli import documents
+
+    made = {"changed": False} if outcome.made is None else _outputs(outcome.made)
+    return documents.UpdatedArtifact.of(outcome, error=outcome.failure, **made)
 
 
 def show_outcome(made: EmbedResult, style: str) -> None:

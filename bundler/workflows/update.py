@@ -6,7 +6,7 @@ already contains these states, nothing is written, so that nothing is rolled out
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,17 +17,72 @@ from bundler.artifacts.embedding import Destination, EmbedResult
 from bundler.artifacts.names import LATEST, STATE_DIGITS, ArtifactName, without_state
 from bundler.artifacts.reference import names_host
 from bundler.artifacts.verify import verify
-from bundler.errors import ToolFailed, UsageError
+from bundler.errors import BundlerError, ToolFailed, UsageError
 from bundler.listener import Listener
 from bundler.state.artifact import Artifact
 from bundler.state.bundle import Bundle, is_at
 from bundler.state.manifest import Manifest, RunRecord, parse
 from bundler.system.atomic import remove_leftovers
+from bundler.system.fast_tuple import NamedTuple
 from bundler.workflows.pipeline import Prepared, verify_and_load
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.registry import Connections
     from bundler.artifacts.python.pex.file import PexArtifact
+
+
+class UpdateOutcome(NamedTuple):
+    """The result for one of several artifacts. made: None if it failed."""
+
+    artifact: str
+    made: EmbedResult | None
+    failure: BundlerError | None = None
+
+
+def update_all(
+    artifacts: Sequence[str],
+    new_tag: str | None,
+    *,
+    in_place: bool,
+    every_byte: bool,
+    prepare: Callable[[], Prepared],
+    listener: Listener,
+) -> Iterator[UpdateOutcome]:
+    """Refreshes once, and updates each artifact; one that fails does not stop the others.
+
+    prepare: called after what can be refused without a refresh was refused. The other arguments are
+    those of `update`.
+    """
+    from bundler.artifacts.open import shared_connections
+
+    names = [ArtifactName.parse(artifact) for artifact in artifacts]
+    for name in names:  # before minutes are spent on a refresh
+        require_engine(name)
+    with ExitStack() as stack:
+        first = stack.enter_context(open_if_pex(names[0]))
+        for name in names[1:]:  # the names in many large files would fill the memory
+            with open_if_pex(name):
+                pass
+        connections = stack.enter_context(shared_connections(names))
+        prepared = prepare()
+        for name in names:
+            try:
+                made = update(
+                    name,
+                    new_tag,
+                    in_place=in_place,
+                    prepared=prepared,
+                    listener=listener,
+                    every_byte=every_byte,
+                    before=first if name == names[0] else None,
+                    connections=connections,
+                )
+            except BundlerError as error:
+                yield UpdateOutcome(str(name), None, error)
+                continue
+            if not made.changed:
+                listener.note(f"The state of {name} is unchanged; nothing to update.")
+            yield UpdateOutcome(str(name), made)
 
 
 @contextmanager

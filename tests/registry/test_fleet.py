@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ import pytest
 from bundler.artifacts.image.registry.credentials import Logins
 from bundler.artifacts.image.registry.tokens import Authorizer, Challenge
 from bundler.artifacts.open import is_in_registry
-from bundler.cli.outcome import UpdateOutcome, shown_at_the_end
+from bundler.cli.outcome import show_updates
 from bundler.errors import ToolFailed
 from bundler.state.bundle import Bundle
+from bundler.workflows.update import UpdateOutcome
 from tests.support.layouts import LayoutMaker
 from tests.support.pushing import (
     alone,  # noqa: F401  # a fixture for all
@@ -161,13 +163,12 @@ def test_what_was_updated_before_an_interruption_is_shown(
 
 
 def test_a_bug_hides_no_outcome(capsys: pytest.CaptureFixture[str]) -> None:
-    def work() -> None:
-        with shown_at_the_end(2, "json") as outcomes:
-            outcomes.append(UpdateOutcome("first", None, ToolFailed("It failed.")))
-            raise ZeroDivisionError
+    def updates() -> Iterator[UpdateOutcome]:
+        yield UpdateOutcome("first", None, ToolFailed("It failed."))
+        raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        work()
+        show_updates(updates(), 2, "json")
     shown = capsys.readouterr()
     assert json.loads(shown.out)["artifacts"][0]["artifact"] == "first"
     assert "It failed." in shown.err
