@@ -12,6 +12,7 @@ import json
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -45,13 +46,15 @@ def _ask(out: Path, folder: str | None, words: list[str]) -> None:
     for descriptor in (1, 2):
         os.dup2(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), descriptor)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    code = 1
+    code = 99  # none of the guard's: 1 is "state is committed"
     try:
         if folder:
             os.chdir(folder)
         sys.argv = ["state-guard", *words]
         code = state_guard.main()
         sys.stdout.flush()
+    except BaseException:  # noqa: BLE001  # which nothing else would show
+        traceback.print_exc()
     finally:
         os._exit(code)
 

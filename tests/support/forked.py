@@ -26,8 +26,10 @@ BIN = Path(sys.executable).parent
 NAMES = ("state-bundler", "state-guard", "docker-bundle", "pex-bundle")
 _PROGRAMS = {os.fspath(BIN / name) for name in NAMES}
 # What an interpreter reads when it starts, and GitPython when it is imported.
-_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "GIT_PYTHON_")
-_ENVIRONMENT = {"LC_ALL": "C.UTF-8"}
+_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "TZ", "GIT_PYTHON_")
+_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+# The exit code of a fork in which the program did not run, which no program of ours has.
+DID_NOT_RUN = 99
 
 Word: TypeAlias = "str | bytes | os.PathLike[str]"
 
@@ -64,6 +66,7 @@ def run(
     except BaseException:
         close()
         raise
+    assert code != DID_NOT_RUN, err.decode()
     return subprocess.CompletedProcess(argv, code, out, err)
 
 
@@ -93,8 +96,11 @@ def _can_fork(argv: Sequence[Word], env: Mapping[str, str]) -> bool:
         return False
     if shutil.which("git", path=path) != shutil.which("git"):
         return False
-    ours = {**os.environ, **_ENVIRONMENT}
-    return all(ours.get(name) == env[name] for name in env if name.startswith(_AT_START))
+    return _at_start({**_ENVIRONMENT, **env}) == _server().at_start
+
+
+def _at_start(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if name.startswith(_AT_START)}
 
 
 def close() -> None:
@@ -117,12 +123,14 @@ def _umask() -> int:
 
 class _Server:
     def __init__(self) -> None:
+        environment = {**os.environ, **_ENVIRONMENT}
+        self.at_start = _at_start(environment)
         self._line, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.support.forkserver", str(theirs.fileno())],
                 cwd=ROOT,
-                env={**os.environ, **_ENVIRONMENT},
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],

@@ -24,6 +24,7 @@ import bundler
 from bundler import cli
 from bundler.cli import state_guard
 from bundler.hooks import docker_bundle, pex_bundle
+from tests.support.forked import DID_NOT_RUN
 
 PROGRAMS: dict[str, Callable[[], object]] = {
     "state-bundler": cli.main,
@@ -74,7 +75,7 @@ def _run(line: socket.socket, streams: list[int], asked: dict[str, Any]) -> None
     os.environ.clear()
     os.environ.update(asked["environment"])
     os.umask(asked["umask"])
-    code = 1
+    code = DID_NOT_RUN
     try:
         os.chdir(asked["folder"])
         for name, value in asked["settings"].items():
@@ -87,6 +88,8 @@ def _run(line: socket.socket, streams: list[int], asked: dict[str, Any]) -> None
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
+    except BaseException:  # noqa: BLE001  # which nothing else would show
+        traceback.print_exc()
     finally:
         os._exit(code)
 
