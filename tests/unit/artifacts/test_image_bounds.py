@@ -368,6 +368,18 @@ def test_a_real_attestation_is_passed_over(nested: bool, tmp_path: Path) -> None
     assert refusal(lambda: open_layout(tmp_path / "layout")) == []
 
 
+@pytest.mark.parametrize("platform", [{}, None])
+def test_what_names_no_platform_is_an_image(
+    platform: Mapping[str, str] | None, tmp_path: Path
+) -> None:
+    crafted = make(tmp_path)
+    maker = LayoutMaker(tmp_path / "layout")
+    entry = maker.manifest(crafted.layers, whole=crafted.config)
+    bare = {**maker.attestation(), "platform": platform}
+    maker.tag(maker.index([_platform(entry, "amd64"), bare]))
+    assert refusal(lambda: open_layout(tmp_path / "layout"))
+
+
 def test_each_platform_of_one_state_layer_has_its_own_configuration(tmp_path: Path) -> None:
     crafted = make(tmp_path)
     hidden = copy.deepcopy(crafted.config)

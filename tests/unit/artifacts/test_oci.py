@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bundler.artifacts.image.layout import write_archive
 from bundler.artifacts.image.ociread import open_layout
 from bundler.artifacts.verify import verify
 from bundler.errors import ConfigurationError, UsageError, VerificationFailed
@@ -155,6 +156,20 @@ def test_an_archive_keeps_only_what_its_images_need(
             names.append([name for name in opened.getnames() if "._" not in name])
     assert len(names[0]) == len(names[1]) == len(names[2])
     assert_verifies(archive)
+
+
+def test_an_archive_may_lack_its_attestations(bundle: Bundle, tmp_path: Path) -> None:
+    """Engines return images without them."""
+    maker = LayoutMaker(tmp_path / "base")
+    platform = {"os": "linux", "architecture": "amd64"}
+    image = {**maker.manifest([code_layer()], {"WorkingDir": "/app"}), "platform": platform}
+    attestation = maker.attestation()
+    maker.tag(maker.index([image, attestation]), "other")
+    (maker.path / "blobs/sha256" / attestation["digest"].removeprefix("sha256:")).unlink()
+    archive = tmp_path / "image.tar"
+    write_archive(maker.path, archive)
+    embed_layout(maker.path, [bundle], make_record(bundle), archive, tag="made")
+    assert_verifies(archive, "made")
 
 
 def test_other_tags_of_the_destination_stay(base: Path, bundle: Bundle, tmp_path: Path) -> None:
