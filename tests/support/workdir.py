@@ -19,6 +19,9 @@ STATE = ".local_defs_state"
 # A state with enough in it to be told from another file.
 CONTENT = '{"connectors": ["orders", "customers", "returns"], "synced": true}\n'
 GUARD = Path(sys.executable).with_name("state-guard")
+# With git's own, a dozen samples of hooks take more than the rest of `git init`, and each commit
+# starts another git to see whether it is time to tidy up.
+_TEMPLATE = Path(__file__).with_name("git_template")
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -52,7 +55,8 @@ class WorkDir:
         path.mkdir(parents=True)
         (home / ".config").mkdir(parents=True)
         wd = cls(path, environment(home))
-        wd(["git", "init", "--quiet", "--initial-branch=main", *options])
+        template = f"--template={_TEMPLATE}"
+        wd(["git", "init", "--quiet", "--initial-branch=main", template, *options])
         return wd
 
     def at(self, *parts: str) -> WorkDir:

@@ -128,6 +128,15 @@ ACTIONS: dict[str, tuple[str, Callable[[WorkDir], None]]] = {
     "after a merge": ("post-merge", merge),
 }
 KINDS = ("a repository", "a linked work tree", "a submodule", "a separate git directory")
+# Of the hooks that a command can run, `make quick` tries those whose environments differ most.
+_SLOW_ACTIONS = (
+    *("commit", "commit -a", "amend", "message", "after a commit", "checkout"),
+    *("pre-rebase", "post-rewrite", "after a merge"),
+)
+ALSO_SLOW_ACTIONS = [
+    pytest.param(action, marks=pytest.mark.slow) if action in _SLOW_ACTIONS else action
+    for action in ACTIONS
+]
 ALSO_SLOW = [KINDS[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])]
 
 
@@ -169,7 +178,7 @@ def codes(place: Path, results: Path) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", ALSO_SLOW)
-@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("action", ALSO_SLOW_ACTIONS)
 def test_a_hook_that_asks_elsewhere(
     app: WorkDir, clean: WorkDir, tmp_path: Path, action: str, kind: str
 ) -> None:

@@ -178,18 +178,20 @@ def test_a_forked_worker_does_what_another_does(
     assert b'"region": "west"' in west["src/shop/state/Portrait__west__/state"]
 
 
-@pytest.mark.slow
+_FATES = (
+    ("os._exit(3)", "pass"),
+    ("os.kill(os.getpid(), signal.SIGKILL)", "pass"),
+    ("", "raise RuntimeError('no catalogue')"),
+    ("", "os.kill(os.getpid(), signal.SIGSEGV)"),
+    ("", "os.system('sleep 60 &'); os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)"),
+    ("", _HANGS),
+    ("threading.Thread(target=time.sleep, args=(0.5,)).start()", "pass"),
+)
+
+
 @pytest.mark.parametrize(
     ("at_import", "in_write"),
-    [
-        ("os._exit(3)", "pass"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", "pass"),
-        ("", "raise RuntimeError('no catalogue')"),
-        ("", "os.kill(os.getpid(), signal.SIGSEGV)"),
-        ("", "os.system('sleep 60 &'); os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)"),
-        ("", _HANGS),
-        ("threading.Thread(target=time.sleep, args=(0.5,)).start()", "pass"),
-    ],
+    [_FATES[0], *(pytest.param(*fate, marks=pytest.mark.slow) for fate in _FATES[1:])],
 )
 def test_what_one_project_does_to_its_worker_affects_no_other(
     at_import: str, in_write: str, tmp_path: Path, same: Callable[..., tuple[object, ...]]

@@ -65,6 +65,11 @@ def test_the_digest_is_what_gos_hash1_is(files: dict[str, bytes]) -> None:
         assert tree.size == sum(map(len, files.values()))
 
 
+def test_the_digest_of_a_tree_is_what_coreutils_say(tmp_path: Path) -> None:
+    _write(tmp_path, {"state": b"[1]", "a/b": b"", "a-b": b"x", "a/ü": b"\0"})
+    assert scan(tmp_path).dir_hash == _by_coreutils(tmp_path)
+
+
 def test_the_digest_of_nothing_is_the_one_in_gos_documentation() -> None:
     # h1:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU= in hexadecimal
     assert dir_hash([]) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

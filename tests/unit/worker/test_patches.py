@@ -69,8 +69,7 @@ def _install(root: Path, name: str, version: str, files: dict[str, str]) -> None
         path.write_text(text)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("late", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_hook_that_is_gone_fails_the_key_and_names_library_and_version(
     late: bool, tmp_path: Path, run: Refresh
 ) -> None:
