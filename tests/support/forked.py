@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, TypeAlias
@@ -165,5 +166,8 @@ class _Server:
         return int.from_bytes(answer, "big", signed=True)
 
     def close(self) -> None:
+        # A fork of this process may still hold the line: closing alone might not end the server.
+        with suppress(OSError):
+            self._line.shutdown(socket.SHUT_RDWR)
         self._line.close()
         self._process.wait()
