@@ -26,7 +26,7 @@ from bundler.project.projects import Project, open_project
 from bundler.refresh import discovery_cache
 from bundler.refresh.known_components import discover, recalled
 from bundler.refresh.model import Found
-from bundler.system import atomic, home
+from bundler.system import home
 from bundler.worker import inputs
 from tests.support.environments import ROOT
 
@@ -471,7 +471,7 @@ def test_an_answer_that_cannot_be_written(
     def full(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(atomic, "write_synced", full)
+    monkeypatch.setattr(discovery_cache, "write_synced", full)
     assert _discover(roots["folder"])
     assert _recalled(roots["folder"]) is None
 
