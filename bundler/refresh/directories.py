@@ -166,20 +166,31 @@ class Directory(msgspec.Struct):
             await asyncio.sleep(_LOCK_POLL_SECONDS)
 
     async def read_baselines(self, statedir: StateDir) -> Manifest | None:
-        """Takes the valid states of a state directory. Returns its manifest."""
-        published = statedir.read()
+        """Takes the valid states of a state directory. Returns its manifest.
+
+        Reads again if a state is not valid and another process has published meanwhile: without the
+        lock, the manifest may be older than the states.
+        """
+        published, before = statedir.read(), None
+        while published is not None and published != before:
+            valid = await self._valid_states(statedir, published.manifest)
+            if len(valid) == len(published.manifest.states):
+                break
+            published, before = statedir.read(), published
         if published is None:
             return None
         refreshes = published.record.refresh if published.record else ()
         known = {refresh.key: refresh for entry in refreshes for refresh in entry.keys}
         self._removed_before += tuple(key for entry in refreshes for key in entry.removed_keys)
-        for state in published.manifest.states:
-            baseline = Baseline(state, statedir.path / state.path)
-            if await asyncio.to_thread(_verifies, baseline):
-                self.baselines[state.key] = baseline
-                unknown = KeyRefresh(state.key, origin="unknown")
-                self.record[state.key] = known.get(state.key, unknown)
+        for key, baseline in valid.items():
+            self.baselines[key] = baseline
+            self.record[key] = known.get(key, KeyRefresh(key, origin="unknown"))
         return published.manifest
+
+    @staticmethod
+    async def _valid_states(statedir: StateDir, manifest: Manifest) -> dict[str, Baseline]:
+        found = [Baseline(state, statedir.path / state.path) for state in manifest.states]
+        return {it.state.key: it for it in found if await asyncio.to_thread(_verifies, it)}
 
     # --- deciding -----------------------------------------------------------------------------
 
