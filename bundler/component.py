@@ -181,17 +181,17 @@ class FolderStateStorage(DefsStateStorage):
     def upload_state_from_path(self, key: str, version: str, path: Path) -> None:
         folder = self._folder(key)
         folder.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
-        _copy(path, beside / "state")
-        os.replace(beside, folder / _safe(version))
+        temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
+        _copy(path, temporary / "state")
+        os.replace(temporary, folder / _safe(version))
 
     def set_latest_version(self, key: str, version: str) -> None:
         folder = self._folder(key)
         if not (folder / _safe(version) / "state").exists():
             raise StateError(f"The storage has no version {version} of {key!r}.")
-        beside = folder / f".latest-{uuid.uuid4()}"
-        beside.write_text(version)
-        os.replace(beside, folder / "latest")
+        temporary = folder / f".latest-{uuid.uuid4()}"
+        temporary.write_text(version)
+        os.replace(temporary, folder / "latest")
 
     def _folder(self, key: str) -> Path:
         return self._root / _safe(key)

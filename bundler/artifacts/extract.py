@@ -49,12 +49,14 @@ def extract(artifact: Artifact, destination: Path) -> tuple[Extracted, ...]:
     with ExitStack() as stack:
         stack.enter_context(io_errors(destination))
         make_directories(destination.parent)
-        beside = stack.enter_context(temporary_folder(destination))
+        temporary = stack.enter_context(temporary_folder(destination))
         claims, record = artifact.claims(), artifact.run_record()
-        found = [_extract_one(item, claims, record, artifact.name, beside) for item in directories]
-        beside.chmod(0o755)
-        sync_tree(beside)
-        beside.replace(destination)
+        found = [
+            _extract_one(item, claims, record, artifact.name, temporary) for item in directories
+        ]
+        temporary.chmod(0o755)
+        sync_tree(temporary)
+        temporary.replace(destination)
         sync_directory(destination.parent)
     return tuple(
         Extracted(path, destination / target, manifest) for path, target, manifest in found

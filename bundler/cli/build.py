@@ -79,7 +79,7 @@ def build(**_: object) -> None:
     """
 
 
-class PexArguments(Options):
+class BuildPexArguments(Options):
     output: Path = option("-o", "--output", type=PATH, required=True, help="Path of the PEX.")
     pex_command: str | None = option(
         "--pex", help="The pex command. Default: the project's, else the bundled one."
@@ -95,8 +95,8 @@ class PexArguments(Options):
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="-- [PEX ARGUMENTS]...")
-@takes("given", PexArguments)
-def build_pex(arguments: tuple[str, ...], given: PexArguments) -> None:
+@takes("given", BuildPexArguments)
+def build_pex(arguments: tuple[str, ...], given: BuildPexArguments) -> None:
     """Build a PEX with pex and its own arguments, with the state embedded.
 
     \b

@@ -94,7 +94,7 @@ def _build(arguments: Sequence[str]) -> int:
 
 def _write(report: Path, outcomes: Sequence[Outcome]) -> None:
     found = [
-        documents.ProjectBuild.of(
+        documents.ReportedBuild.of(
             outcome,
             name=outcome.job.name,
             project=str(outcome.job.root),

@@ -9,7 +9,7 @@ from bundler.cli.console import Console, safe
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
-    from bundler.cli.documents.changes import Definitions
+    from bundler.cli.documents.changes import DiffDefinitions
     from bundler.state.definitions import (
         DefinitionChange,
         DefinitionsDifference,
@@ -78,11 +78,11 @@ def _signed(found: DefinitionsDifference, kind: str) -> str:
     return ", ".join(f"{sign}{number}" for sign, number in numbers.items() if number)
 
 
-def document(found: DefinitionsDifference) -> Definitions:
+def document(found: DefinitionsDifference) -> DiffDefinitions:
     """The changes as JSON."""
-    from bundler.cli.documents.changes import Definitions
+    from bundler.cli.documents.changes import DiffDefinitions
 
-    return Definitions.of(found, differs=bool(found.changes))
+    return DiffDefinitions.of(found, differs=bool(found.changes))
 
 
 def _lines_of(found: DefinitionsDifference, kind: str) -> Iterator[str]:

@@ -253,7 +253,7 @@ def as_html(text: str) -> str:
 # --- JSON -----------------------------------------------------------------------------------
 
 
-def key_documents(found: Difference) -> list[changes.KeyDifference]:
+def key_documents(found: Difference) -> list[changes.DiffKey]:
     from bundler.cli.documents import changes
 
-    return [changes.KeyDifference.of(key, summary=key.summary or None) for key in found.keys]
+    return [changes.DiffKey.of(key, summary=key.summary or None) for key in found.keys]

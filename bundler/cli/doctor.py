@@ -199,10 +199,10 @@ def _print_json(reports: Mapping[Path, Sequence[Examined]]) -> None:
     from bundler.cli import documents
 
     found = [
-        documents.Examined(
+        documents.DoctorProject(
             project=str(root),
             checks=[
-                documents.Check(
+                documents.DoctorCheck(
                     check=check.title,
                     findings=[
                         documents.DoctorFinding.of(it, fixable=bool(it.part))

@@ -77,7 +77,7 @@ def init(given: InitArguments) -> None:
     if given.style == "json":
         from bundler.cli import documents
 
-        files = [documents.FileChange.of(change, why=list(change.why)) for change in changes]
+        files = [documents.InitFile.of(change, why=list(change.why)) for change in changes]
         documents.print_document(documents.Init, written=accepted and bool(changes), files=files)
     sys.exit(0 if accepted else 1)
 

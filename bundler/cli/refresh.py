@@ -35,7 +35,7 @@ from bundler.cli.store_options import (
 
 if TYPE_CHECKING:
     from bundler.artifacts.names import ArtifactName
-    from bundler.cli.documents import Written
+    from bundler.cli.documents import WrittenArchive
     from bundler.listener import Listener
     from bundler.project.options import RefreshOptions
     from bundler.project.projects import Project
@@ -132,12 +132,12 @@ def _export(
     projects: Sequence[Project],
     destination: ArtifactName,
     listener: Listener,
-) -> Written:
-    from bundler.cli.documents import Written
+) -> WrittenArchive:
+    from bundler.cli.documents import WrittenArchive
     from bundler.workflows.export import export_states
 
     digest = export_states(refreshed, projects, destination, listener)
-    return Written(name=str(destination), digest=digest)
+    return WrittenArchive(name=str(destination), digest=digest)
 
 
 def _preview(

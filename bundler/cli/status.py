@@ -249,7 +249,7 @@ def _print_json(holders: Sequence[Holder]) -> None:
     print_document(Status, artifacts=[_document(holder) for holder in holders])
 
 
-def _document(holder: Holder) -> documents.Holder:
+def _document(holder: Holder) -> documents.StatusArtifact:
     import msgspec
 
     from bundler.cli import documents
@@ -260,9 +260,9 @@ def _document(holder: Holder) -> documents.Holder:
         changes = [documents.KeyChange.of(key, summary=key.summary or None) for key in keys]
         since = documents.Since.of(holder.since, keys=changes)
     optional = {"error": holder.failure, "since": since, "breaches": holder.breaches}
-    return documents.Holder.of(
+    return documents.StatusArtifact.of(
         holder,
         content_digests=holder.contents or {},
-        keys=[documents.KeyStatus.of(key, problem=key.problem or None) for key in holder.keys],
+        keys=[documents.StatusKey.of(key, problem=key.problem or None) for key in holder.keys],
         **{name: value or msgspec.UNSET for name, value in optional.items()},
     )

@@ -96,7 +96,7 @@ def _show_versions(versions: list[Version], current: Current, store: Store, styl
         from bundler.cli.documents import print_document, stores
 
         rows = [
-            stores.Listed.of(
+            stores.StoreVersion.of(
                 version,
                 size=version.state.size,
                 dir_hash=version.state.digest.dir_hash,

@@ -299,7 +299,9 @@ def import_(
     if style == "json":
         from bundler.cli.documents import print_document, stores
 
-        found = [stores.Imported(key=key, versions=list(it)) for key, it in done.versions.items()]
+        found = [
+            stores.ImportedKey(key=key, versions=list(it)) for key, it in done.versions.items()
+        ]
         print_document(stores.StoreImport, keys=found, not_imported=done.unknown)
         return
     console = Console(sys.stdout)

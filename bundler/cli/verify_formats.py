@@ -81,9 +81,9 @@ def _document(report: VerifyReport) -> documents.Verified:
     )
 
 
-def _directory(found: VerifiedDirectory) -> documents.VerifiedDirectory:
+def _directory(found: VerifiedDirectory) -> documents.CheckedDirectory:
     states = found.manifest.states if found.manifest else ()
-    return documents.VerifiedDirectory.of(
+    return documents.CheckedDirectory.of(
         found,
         content_digest=found.manifest and found.manifest.content_digest,
         keys=[state.key for state in states],

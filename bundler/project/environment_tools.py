@@ -118,5 +118,5 @@ def _pyproject(folder: Path) -> dict[str, Any]:
 
 def find_uv() -> str | None:
     """uv, next to our own interpreter or on PATH; None if it is missing."""
-    beside = Path(sys.executable).with_name("uv")
-    return str(beside) if beside.exists() else shutil.which("uv")
+    nearby = Path(sys.executable).with_name("uv")
+    return str(nearby) if nearby.exists() else shutil.which("uv")

@@ -97,10 +97,10 @@ def _replace_all(path: Path, projects: Sequence[Path]) -> None:
             with open(path, "rb") as stream:
                 found = any(old in window for _, window in windows(stream, len(old)))
             if found:
-                beside = path.with_name(f"{path.name}.relocated")
-                with open(beside, "wb") as output:
+                temporary = path.with_name(f"{path.name}.relocated")
+                with open(temporary, "wb") as output:
                     output.writelines(_replaced(path, old, new))
-                os.replace(beside, path)
+                os.replace(temporary, path)
 
 
 def _replacements(project: Path, *, escaped: bool) -> Iterator[tuple[bytes, bytes]]:

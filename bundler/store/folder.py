@@ -70,9 +70,9 @@ class Folder:
 
     def create(self, name: str, data: bytes) -> bool:
         path = self._path(name)
-        with io_errors(path), self._new(path, [data]) as beside:
+        with io_errors(path), self._new(path, [data]) as temporary:
             try:
-                os.link(beside, path)  # unlike a rename, this fails if the name exists
+                os.link(temporary, path)  # unlike a rename, this fails if the name exists
             except FileExistsError:
                 return False
             sync_directory(path.parent)
@@ -111,8 +111,8 @@ class Folder:
                             yield Listed(name, status.st_size, status.st_mtime)
 
     def _put(self, path: Path, chunks: Iterable[Buffer]) -> None:
-        with self._new(path, chunks) as beside:
-            os.replace(beside, path)
+        with self._new(path, chunks) as temporary:
+            os.replace(temporary, path)
             sync_directory(path.parent)
 
     @contextmanager
@@ -120,16 +120,16 @@ class Folder:
         """A file with these bytes next to the path, synced; removed at the end unless it was
         renamed."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
+        temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
         try:
-            with open(beside, "xb") as stream:
+            with open(temporary, "xb") as stream:
                 stream.writelines(chunks)
                 stream.flush()
                 os.fsync(stream.fileno())
-            yield beside
+            yield temporary
         finally:
             with suppress(FileNotFoundError):
-                os.unlink(beside)
+                os.unlink(temporary)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

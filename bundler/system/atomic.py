@@ -71,9 +71,9 @@ def replaced_file(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _replaced(path: Path, mode: int | None) -> Iterator[BinaryIO]:
-    with temporary_file(path) as (stream, beside):
+    with temporary_file(path) as (stream, temporary):
         yield stream
-        give_name(stream, beside, path, mode)
+        give_name(stream, temporary, path, mode)
     sync_directory(path.parent)
 
 
@@ -81,25 +81,25 @@ def _replaced(path: Path, mode: int | None) -> Iterator[BinaryIO]:
 def temporary_file(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """A new file next to a path: its stream and its name; removed at the end."""
     with (
-        _temporary(path, _new_file) as (beside, descriptor),
+        _temporary(path, _new_file) as (temporary, descriptor),
         open(descriptor, "w+b", buffering=_BUFFER_BYTES, closefd=False) as stream,
     ):
-        yield stream, beside
+        yield stream, temporary
 
 
-def give_name(stream: BinaryIO, beside: Path, path: Path, mode: int | None = None) -> None:
+def give_name(stream: BinaryIO, temporary: Path, path: Path, mode: int | None = None) -> None:
     """Syncs a temporary file and renames it; the name is not synced yet."""
     stream.flush()
     _take_after(path, stream.fileno(), mode)
     os.fsync(stream.fileno())
-    os.replace(beside, path)
+    os.replace(temporary, path)
 
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
     """An empty folder next to a path, whose contents will get that name; removed at the end."""
-    with _temporary(path, _new_folder) as (beside, _):
-        yield beside
+    with _temporary(path, _new_folder) as (temporary, _):
+        yield temporary
 
 
 def make_directories(path: Path) -> None:
@@ -149,18 +149,18 @@ def _temporary(path: Path, make: Callable[[Path], tuple[Path, int]]) -> Iterator
     remove_leftovers(path.parent, path.name)
     while True:
         with io_errors(path):
-            beside, descriptor = make(path)
+            temporary, descriptor = make(path)
         # Some network file systems have no such locks; nothing is ever removed there.
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if _is_still(beside, descriptor):
+        if _is_still(temporary, descriptor):
             break
         os.close(descriptor)  # another process has removed it as a leftover
     try:
-        yield beside, descriptor
+        yield temporary, descriptor
     finally:
         with suppress(OSError):
-            _remove(beside)
+            _remove(temporary)
         os.close(descriptor)
 
 

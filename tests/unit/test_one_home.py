@@ -43,3 +43,13 @@ def _prefixed(source: str) -> list[int]:
 def test_the_key_in_a_message_is_added_in_one_place() -> None:
     assert not [f"{name}:{line}" for name, text in _SOURCES.items() for line in _prefixed(text)]
     assert _prefixed('raise BadData(f"{self.key}: empty.", key=self.key)') == [1]
+
+
+def test_a_class_name_has_one_meaning() -> None:
+    defined = [
+        node.name
+        for path in _PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert {name for name in defined if defined.count(name) > 1} == set()

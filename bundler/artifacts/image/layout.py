@@ -146,9 +146,9 @@ class LayoutFolder:
         """Stores a blob. write: returns its digest."""
         with io_errors(self.path):
             folder = _make_blobs(self.path)
-            with temporary_file(folder / "blob") as (stream, beside):
+            with temporary_file(folder / "blob") as (stream, temporary):
                 digest = write(stream)
-                give_name(stream, beside, self._blob(digest), _FILE_MODE)
+                give_name(stream, temporary, self._blob(digest), _FILE_MODE)
 
     def add_layer(self, layer: Layer, packing: Compression) -> Written:
         written: list[Written] = []

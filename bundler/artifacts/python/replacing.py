@@ -34,8 +34,8 @@ def refuse_foreign(destination: Path) -> None:
 @contextmanager
 def named_at_end(destination: Path) -> Iterator[Path]:
     """A temporary path that gets its final name if the block succeeds, and disappears otherwise."""
-    with temporary_folder(destination) as beside:
-        made = beside / destination.name
+    with temporary_folder(destination) as temporary:
+        made = temporary / destination.name
         yield made
         publish(made, destination)
 

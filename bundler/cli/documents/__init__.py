@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+class DocumentPart(
+    msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True
+):
     """A part of a document."""
 
     @classmethod
@@ -37,24 +39,24 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unk
         return msgspec.convert(given, cls, from_attributes=True)
 
 
-class Document(Part, frozen=True, kw_only=True):
+class Document(DocumentPart, frozen=True, kw_only=True):
     """schema_version: of every document; new members do not change it, other changes do."""
 
     schema_version: Literal[2]
 
 
-def print_document(kind: type[Part], source: object = None, **members: Any) -> None:
-    """Prints a command's result as JSON on stdout. For source and members, see `Part.of`."""
+def print_document(kind: type[DocumentPart], source: object = None, **members: Any) -> None:
+    """Prints a command's result as JSON on stdout. source and members: see `DocumentPart.of`."""
     sys.stdout.write(as_json(_built(kind, source, members)) + "\n")
     sys.stdout.flush()
 
 
-def as_text(kind: type[Part], source: object = None, **members: Any) -> str:
+def as_text(kind: type[DocumentPart], source: object = None, **members: Any) -> str:
     """The same document as indented JSON, for people and for files."""
     return as_json(_built(kind, source, members), indent=2, ensure_ascii=False) + "\n"
 
 
-def _built(kind: type[Part], source: object, members: Mapping[str, Any]) -> dict[str, Any]:
+def _built(kind: type[DocumentPart], source: object, members: Mapping[str, Any]) -> dict[str, Any]:
     document = kind.of(source, schema_version=SCHEMA_VERSION, **members)
     return {"schemaVersion": SCHEMA_VERSION, **msgspec.to_builtins(document)}
 
@@ -62,12 +64,12 @@ def _built(kind: type[Part], source: object, members: Mapping[str, Any]) -> dict
 # --- states and artifacts -----------------------------------------------------------------------
 
 
-class Error(Part, frozen=True):
+class Error(DocumentPart, frozen=True):
     exit_code: int
     what: str
 
 
-class KeyStatus(Part, frozen=True):
+class StatusKey(DocumentPart, frozen=True):
     directory: str
     key: str
     management_type: ManagementType
@@ -79,48 +81,48 @@ class KeyStatus(Part, frozen=True):
     problem: str | None
 
 
-class KeyChange(Part, frozen=True):
+class KeyChange(DocumentPart, frozen=True):
     key: str
     kind: str
     summary: str | None
 
 
-class Since(Part, frozen=True):
+class Since(DocumentPart, frozen=True):
     before: str = msgspec.field(name="baseline")
     unchanged: int
     keys: list[KeyChange]
 
 
-class Breach(Part, frozen=True):
+class BrokenRule(DocumentPart, frozen=True):
     rule: str
     key: str | None
     what: str
 
 
-class Holder(Part, frozen=True):
+class StatusArtifact(DocumentPart, frozen=True):
     name: str
     kind: str
     verified: bool
     digest: str | None
     content_digests: dict[str, str]
-    keys: list[KeyStatus]
-    breaches: list[Breach] | msgspec.UnsetType = msgspec.UNSET
+    keys: list[StatusKey]
+    breaches: list[BrokenRule] | msgspec.UnsetType = msgspec.UNSET
     error: Error | msgspec.UnsetType = msgspec.UNSET
     since: Since | msgspec.UnsetType = msgspec.UNSET
 
 
 class Status(Document, frozen=True):
-    artifacts: list[Holder]
+    artifacts: list[StatusArtifact]
 
 
-class VerifiedDirectory(Part, frozen=True):
+class CheckedDirectory(DocumentPart, frozen=True):
     path: str
     content_digest: str | None
     keys: list[str]
     problems: list[str]
 
 
-class Verified(Part, frozen=True):
+class Verified(DocumentPart, frozen=True):
     name: str
     kind: str | None
     digest: str | None
@@ -128,15 +130,15 @@ class Verified(Part, frozen=True):
     passed: bool
     signer: str | None
     problems: list[str]
-    breaches: list[Breach]
-    directories: list[VerifiedDirectory]
+    breaches: list[BrokenRule]
+    directories: list[CheckedDirectory]
 
 
 class Verify(Document, frozen=True):
     artifacts: list[Verified]
 
 
-class ShippedDirectory(Part, frozen=True):
+class ShippedDirectory(DocumentPart, frozen=True):
     path: str
     content_digest: str
     size: int
@@ -152,7 +154,7 @@ class Extract(Document, frozen=True):
     directories: list[ShippedDirectory]
 
 
-class Built(Part, frozen=True):
+class Built(DocumentPart, frozen=True):
     artifact: str
     kind: str
     digest: str | None
@@ -164,7 +166,7 @@ class BuildDocument(Document, frozen=True):
     artifacts: list[Built]
 
 
-class ProjectBuild(Part, frozen=True):
+class ReportedBuild(DocumentPart, frozen=True):
     name: str
     project: str
     exit_code: int
@@ -175,7 +177,7 @@ class ProjectBuild(Part, frozen=True):
 
 
 class BuildReport(Document, frozen=True):
-    builds: list[ProjectBuild]
+    builds: list[ReportedBuild]
 
 
 class Embed(Document, frozen=True):
@@ -184,7 +186,7 @@ class Embed(Document, frozen=True):
     digest: str | None
 
 
-class UpdatedArtifact(Part, frozen=True, omit_defaults=True):
+class UpdatedArtifact(DocumentPart, frozen=True, omit_defaults=True):
     artifact: str
     changed: bool
     image: str | None = None
@@ -203,7 +205,7 @@ class Sign(Document, frozen=True):
 # --- refresh --------------------------------------------------------------------------------------
 
 
-class RefreshedKey(Part, frozen=True):
+class RefreshedKey(DocumentPart, frozen=True):
     directory: str
     key: str
     changed: bool
@@ -214,20 +216,20 @@ class RefreshedKey(Part, frozen=True):
     stale: bool
 
 
-class PushedVersion(Part, frozen=True):
+class PushedVersion(DocumentPart, frozen=True):
     key: str
     version: str
     new: bool
 
 
-class Pushed(Part, frozen=True):
+class Pushed(DocumentPart, frozen=True):
     store: str
     number: int = msgspec.field(name="set")
     uploaded: int
     versions: list[PushedVersion]
 
 
-class Written(Part, frozen=True):
+class WrittenArchive(DocumentPart, frozen=True):
     name: str
     digest: str
 
@@ -237,7 +239,7 @@ class Refresh(Document, frozen=True):
     content_digests: dict[str, str]
     keys: list[RefreshedKey]
     pushed: Pushed | msgspec.UnsetType = msgspec.UNSET
-    written: Written | msgspec.UnsetType | None = msgspec.UNSET
+    written: WrittenArchive | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class ShardDocument(Document, frozen=True):
@@ -252,7 +254,7 @@ class ShardDocument(Document, frozen=True):
 # --- verdicts about a project ---------------------------------------------------------------------
 
 
-class GuardFinding(Part, frozen=True):
+class ReportedFinding(DocumentPart, frozen=True):
     grade: Literal["fail", "warn"]
     rule: str
     where: str
@@ -266,10 +268,10 @@ class Guard(Document, frozen=True):
     moment: Literal["staged", "build", "push", "receive", "history"]
     failed: bool
     directories: list[str]
-    findings: list[GuardFinding]
+    findings: list[ReportedFinding]
 
 
-class DoctorFinding(Part, frozen=True):
+class DoctorFinding(DocumentPart, frozen=True):
     grade: Literal["ok", "warn", "fail"]
     what: str
     why: str
@@ -278,25 +280,25 @@ class DoctorFinding(Part, frozen=True):
     fixable: bool
 
 
-class Check(Part, frozen=True):
+class DoctorCheck(DocumentPart, frozen=True):
     check: str
     findings: list[DoctorFinding]
 
 
-class Examined(Part, frozen=True):
+class DoctorProject(DocumentPart, frozen=True):
     project: str
-    checks: list[Check]
+    checks: list[DoctorCheck]
 
 
 class Doctor(Document, frozen=True):
     """With one project, `project` and `checks`; with several, `projects`."""
 
     project: str | msgspec.UnsetType = msgspec.UNSET
-    checks: list[Check] | msgspec.UnsetType = msgspec.UNSET
-    projects: list[Examined] | msgspec.UnsetType = msgspec.UNSET
+    checks: list[DoctorCheck] | msgspec.UnsetType = msgspec.UNSET
+    projects: list[DoctorProject] | msgspec.UnsetType = msgspec.UNSET
 
 
-class FileChange(Part, frozen=True):
+class InitFile(DocumentPart, frozen=True):
     path: str
     action: Literal["created", "changed", "removed"]
     why: list[str]
@@ -307,4 +309,4 @@ class Init(Document, frozen=True):
     """written: whether the files were changed; `init` can be declined."""
 
     written: bool
-    files: list[FileChange]
+    files: list[InitFile]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from bundler.artifacts.diff import FileDifference
-from bundler.cli.documents import Document, Part
+from bundler.cli.documents import Document, DocumentPart
 from bundler.refresh.preview import PlannedKey
 from bundler.refresh.removals import Removal
 from bundler.state.definitions import DefinitionChange
 
 
-class KeyDifference(Part, frozen=True):
+class DiffKey(DocumentPart, frozen=True):
     key: str
     kind: str
     before: int | str | None
@@ -20,7 +20,7 @@ class KeyDifference(Part, frozen=True):
     summary: str | None
 
 
-class Definitions(Part, frozen=True):
+class DiffDefinitions(DocumentPart, frozen=True):
     differs: bool
     unchanged: int
     changes: list[DefinitionChange]
@@ -31,21 +31,21 @@ class Diff(Document, frozen=True, kw_only=True):
     after: str
     differs: bool
     unchanged: int
-    keys: list[KeyDifference]
-    definitions: Definitions | msgspec.UnsetType = msgspec.UNSET
+    keys: list[DiffKey]
+    definitions: DiffDefinitions | msgspec.UnsetType = msgspec.UNSET
 
 
-class PlannedBaseline(Part, frozen=True):
+class PlannedBaseline(DocumentPart, frozen=True):
     name: str
     contents: dict[str, str]
     changes: bool
     states: Diff
-    definitions: Definitions | None
+    definitions: DiffDefinitions | None
     removals: list[Removal]
     refused: list[str]
 
 
-class NotRefreshed(Part, frozen=True):
+class NotRefreshed(DocumentPart, frozen=True):
     key: str
     management_type: str = msgspec.field(name="type")
     version: str | None

@@ -6,11 +6,11 @@ from typing import Literal
 
 import msgspec
 
-from bundler.cli.documents import Document, Part, Pushed
+from bundler.cli.documents import Document, DocumentPart, Pushed
 from bundler.store.records import Change, Version
 
 
-class Move(Part, frozen=True):
+class StoreMove(DocumentPart, frozen=True):
     """before, after: versions; null for none."""
 
     key: str
@@ -18,7 +18,7 @@ class Move(Part, frozen=True):
     after: str | None
 
 
-class Listed(Part, frozen=True):
+class StoreVersion(DocumentPart, frozen=True):
     key: str
     version: str
     made: str
@@ -35,7 +35,7 @@ class Listed(Part, frozen=True):
 class StoreList(Document, frozen=True, kw_only=True):
     store: str
     set: int | msgspec.UnsetType | None = msgspec.UNSET
-    keys: list[Listed]
+    keys: list[StoreVersion]
 
 
 class StoreSets(Document, frozen=True):
@@ -43,7 +43,7 @@ class StoreSets(Document, frozen=True):
     sets: list[Change]
 
 
-class StoreShow(Version, Part, frozen=True, kw_only=True):
+class StoreShow(Version, DocumentPart, frozen=True, kw_only=True):
     schema_version: Literal[2]
 
 
@@ -61,10 +61,10 @@ class StorePush(Pushed, frozen=True):
 class StoreSet(Document, frozen=True):
     number: int = msgspec.field(name="set")
     made: str
-    moves: list[Move]
+    moves: list[StoreMove]
 
 
-class Pruned(Part, frozen=True):
+class PrunedVersion(DocumentPart, frozen=True):
     key: str
     version: str
     made: str
@@ -74,10 +74,10 @@ class StorePrune(Document, frozen=True):
     dry_run: bool
     size: int
     leftovers: list[str]
-    versions: list[Pruned]
+    versions: list[PrunedVersion]
 
 
-class Pin(Part, frozen=True):
+class StorePin(DocumentPart, frozen=True):
     key: str
     version: str
     note: str
@@ -85,7 +85,7 @@ class Pin(Part, frozen=True):
 
 class StorePins(Document, frozen=True):
     store: str
-    pins: list[Pin]
+    pins: list[StorePin]
 
 
 class StoreCopy(Document, frozen=True):
@@ -95,11 +95,11 @@ class StoreCopy(Document, frozen=True):
     size: int
 
 
-class Imported(Part, frozen=True):
+class ImportedKey(DocumentPart, frozen=True):
     key: str
     versions: list[str]
 
 
 class StoreImport(Document, frozen=True):
-    keys: list[Imported]
+    keys: list[ImportedKey]
     not_imported: list[str]

@@ -53,7 +53,7 @@ from bundler.refresh.outcome.exchanges import (
     quoted,
 )
 from bundler.refresh.outcome.faults import CERTIFICATE, FAULTS, PROXY_NAMES, PROXY_STATUS, fault_of
-from bundler.refresh.outcome.findings import Failure, Finding, Retry, Wording, of_status
+from bundler.refresh.outcome.findings import Cause, Failure, Retry, Wording, of_status
 from bundler.refresh.secrets import Secrets
 
 _AGAIN = "Try again. If it happens again, contact the operator of {host}."
@@ -68,27 +68,25 @@ _NO_ANSWER = (
 )
 # Problems of a body.
 _BODIES = {
-    "html": Finding(Unavailable, "the response from {host} is HTML", "once", hint=_PAGE),
+    "html": Cause(Unavailable, "the response from {host} is HTML", "once", hint=_PAGE),
     "cut": FAULTS["cut"],
-    "empty": Finding(Unavailable, "{host} answered {status} without a body", "once", hint=_AGAIN),
-    "partial": Finding(
+    "empty": Cause(Unavailable, "{host} answered {status} without a body", "once", hint=_AGAIN),
+    "partial": Cause(
         Unavailable, "{host} sent only part of the data, with status 206", "once", hint=_AGAIN
     ),
-    "not-modified": Finding(
+    "not-modified": Cause(
         Unavailable, "{host} answered 304 instead of sending the data", "once", hint=_AGAIN
     ),
-    "redirect": Finding(
+    "redirect": Cause(
         Unavailable,
         "{host} answered {status}, and the redirect did not lead to a response",
         hint=_NO_ANSWER,
     ),
-    "not-utf-8": Finding(
-        BadData, "the response from {host} is not in the encoding that it declares"
-    ),
-    "too-deep": Finding(BadData, "the JSON from {host} is nested too deeply"),
-    "bomb": Finding(BadData, "the response from {host} decompresses to over 200 times its size"),
-    "graphql-errors": Finding(BadData, "{host} answered with GraphQL errors"),
-    "more": Finding(BadData, "{host} reported further pages, which were not requested"),
+    "not-utf-8": Cause(BadData, "the response from {host} is not in the encoding that it declares"),
+    "too-deep": Cause(BadData, "the JSON from {host} is nested too deeply"),
+    "bomb": Cause(BadData, "the response from {host} decompresses to over 200 times its size"),
+    "graphql-errors": Cause(BadData, "{host} answered with GraphQL errors"),
+    "more": Cause(BadData, "{host} reported further pages, which were not requested"),
 }
 # Of `bundler.worker.command_worker`.
 _NOT_STARTED = "ProgramNotStartedError"
@@ -156,9 +154,9 @@ def failure_of(
     if deadline is not None and not (report.blind or report.uncopied):
         late = wording.failure(_late(report, deadline), report.waiting)
         return msgspec.structs.replace(late, late=True)
-    finding = _unseen(report) or _without_url(component, report, secrets)
-    if finding is not None:
-        return wording.failure(finding)
+    cause = _unseen(report) or _without_url(component, report, secrets)
+    if cause is not None:
+        return wording.failure(cause)
     if report.raised:
         exchange = _behind(report)
         if exchange is not None:
@@ -173,15 +171,15 @@ def failure_of(
     return wording.partial(of_exchange(exchange), exchange)
 
 
-def _unseen(report: Report) -> Finding | None:
+def _unseen(report: Report) -> Cause | None:
     """What kept us from watching the attempt, or the component from copying a directory."""
     if report.blind:
         says = f"its requests cannot be observed in {report.blind}"
         hint = "Install an earlier version of that library, or a newer state-bundler."
-        return Finding(ToolFailed, says, hint=hint)
+        return Cause(ToolFailed, says, hint=hint)
     if report.uncopied:
         hint = "Run `git status` in that directory: a FIFO, a lock or a network disk can block git."
-        return Finding(ToolFailed, report.uncopied, hint=hint)
+        return Cause(ToolFailed, report.uncopied, hint=hint)
     return None
 
 
@@ -216,7 +214,7 @@ def of_command(
         kind, retry = Unavailable, FAULTS[fault].retry
     says = f"{program} failed with exit code {exit_code}: {last.rstrip('.')}"
     hint = "Run the command yourself to find out why." if kind is ToolFailed and not lines else ""
-    return wording.failure(Finding(kind, says, retry, hint=hint))
+    return wording.failure(Cause(kind, says, retry, hint=hint))
 
 
 def _last_word(output: str, lines: list[str]) -> str:
@@ -276,7 +274,7 @@ def _without_cancellations(chain: Sequence[Link]) -> Sequence[Link]:
     return [link for link in chain if not link.is_cancelled]
 
 
-def of_exchange(exchange: Exchange) -> Finding:
+def of_exchange(exchange: Exchange) -> Cause:
     """The meaning of a failed exchange."""
     host = urlsplit(exchange.url).netloc
     if exchange.body == "not-json":
@@ -295,37 +293,37 @@ def of_exchange(exchange: Exchange) -> Finding:
         return (
             _of_fault(exchange.chain, host)
             or (of_status(carried.status or 0, host, carried.retry_after) if carried else None)
-            or Finding(Unavailable, f"the request to {host} failed", "once")
+            or Cause(Unavailable, f"the request to {host} failed", "once")
         )
     if exchange.status == 404 and _LOOKER_LOGIN.fullmatch(urlsplit(exchange.url).path):  # noqa: PLR2004
         says = f"{host} answered 404, as Looker does to credentials that it does not know"
-        return Finding(CredentialsRefused, says)
+        return Cause(CredentialsRefused, says)
     return of_status(exchange.status or 0, host, exchange.retry_after)
 
 
-def _of_error_document(exchange: Exchange, host: str) -> Finding:
+def _of_error_document(exchange: Exchange, host: str) -> Cause:
     says = f"{host} answered {exchange.status} with a document that only reports an error"
     if exchange.code is None:
-        return Finding(BadData, says, "once")
-    finding = of_status(exchange.code, host)
-    return msgspec.structs.replace(finding, says=f"{says} ({exchange.code})")
+        return Cause(BadData, says, "once")
+    cause = of_status(exchange.code, host)
+    return msgspec.structs.replace(cause, says=f"{says} ({exchange.code})")
 
 
-def _of_fault(chain: Sequence[Link], host: str) -> Finding | None:
+def _of_fault(chain: Sequence[Link], host: str) -> Cause | None:
     """The network fault in a chain of exceptions; None if there is none."""
     fault = fault_of(chain)
     if fault is None:
         return None
-    finding = FAULTS[fault].at(host)
+    cause = FAULTS[fault].at(host)
     if fault == "tls":
         text = " ".join(link.text for link in chain)
         detail = next((f": {said}" for sign, said in CERTIFICATE if sign in text), "")
-        return msgspec.structs.replace(finding, says=finding.says + detail)
+        return msgspec.structs.replace(cause, says=cause.says + detail)
     if fault == "proxy" and (status := _proxy_status(chain)):
-        says = f"{finding.says} (it answered {status})"
+        says = f"{cause.says} (it answered {status})"
         retry: Retry = "no" if status == 407 else "yes"  # noqa: PLR2004
-        return msgspec.structs.replace(finding, says=says, retry=retry)
-    return finding
+        return msgspec.structs.replace(cause, says=says, retry=retry)
+    return cause
 
 
 def _proxy_status(chain: Sequence[Link]) -> int | None:
@@ -338,7 +336,7 @@ def _proxy_status(chain: Sequence[Link]) -> int | None:
     return next((link.status for link in chain if link.status), None)
 
 
-def _without_url(component: Component, report: Report, secrets: Secrets) -> Finding | None:
+def _without_url(component: Component, report: Report, secrets: Secrets) -> Cause | None:
     """The problem if a client rejects the URL, or a variable that is not set is part of it."""
     unset = ", ".join(component.unset_variables)
     hint = f"Set {unset} in the environment or in .env." if unset else ""
@@ -346,20 +344,20 @@ def _without_url(component: Component, report: Report, secrets: Secrets) -> Find
         host = urlsplit(exchange.url).hostname or ""
         if not host or "none" in re.split(r"[.-]", host):
             says = f"{unset} is not set, but is part of the URL: {host or 'it has no host'}"
-            return Finding(ConfigurationError, says, hint=hint)
+            return Cause(ConfigurationError, says, hint=hint)
     refused = next((link for link in report.raised if _refuses_url(link)), None)
     if refused is None:
         return None
     because = f"{unset} is not set, so " if unset else ""
     says = f"{because}the URL is invalid: {quoted(refused, secrets)}"
-    return Finding(ConfigurationError, says, hint=hint)
+    return Cause(ConfigurationError, says, hint=hint)
 
 
 def _refuses_url(link: Link) -> bool:
     return not _BAD_URL.isdisjoint(link.names) or link.text.startswith("unknown url type")
 
 
-def _of_chain(report: Report, secrets: Secrets) -> Finding:
+def _of_chain(report: Report, secrets: Secrets) -> Cause:
     """The meaning of an exception if every exchange succeeded, or none was seen."""
     chain = _without_cancellations(report.raised)
     last = report.last
@@ -376,11 +374,11 @@ def _of_chain(report: Report, secrets: Secrets) -> Finding:
     names = {name for link in chain for name in link.names}
     if not _NO_DBT_PROJECT.isdisjoint(names):
         without = clone_without_project(last) if last else None
-        return Finding(ConfigurationError, without or quoted(chain[0], secrets))
+        return Cause(ConfigurationError, without or quoted(chain[0], secrets))
     if last and any("RecursionError" in link.names and "json" in link.where for link in chain):
         return _BODIES["too-deep"].at(host)
     if any(link.errno in _LOCAL_ERRNO for link in chain):
-        return Finding(InputOutputError, f"it could not write: {quoted(chain[0], secrets)}")
+        return Cause(InputOutputError, f"it could not write: {quoted(chain[0], secrets)}")
     missing = _missing(chain)
     if missing:
         return missing
@@ -388,8 +386,8 @@ def _of_chain(report: Report, secrets: Secrets) -> Finding:
         return _no_data(last, host)
     if last and not _SHAPE.isdisjoint(names):
         says = f"the response from {host} has an unexpected structure: {quoted(chain[0], secrets)}"
-        return Finding(BadData, says)
-    return Finding(ToolFailed, f"the component failed: {quoted(chain[0], secrets)}")
+        return Cause(BadData, says)
+    return Cause(ToolFailed, f"the component failed: {quoted(chain[0], secrets)}")
 
 
 def _host_in(chain: Sequence[Link]) -> str:
@@ -398,16 +396,16 @@ def _host_in(chain: Sequence[Link]) -> str:
     return found[1] if found else "the external system"
 
 
-def _no_data(exchange: Exchange, host: str) -> Finding:
+def _no_data(exchange: Exchange, host: str) -> Cause:
     kind = exchange.content_type
     what = (
         "HTML" if "html" in kind else f"incomplete or invalid {'XML' if 'xml' in kind else 'JSON'}"
     )
     hint = _PAGE if "html" in kind else _AGAIN.format(host=host)
-    return Finding(Unavailable, f"the response from {host} is {what}", "once", hint=hint)
+    return Cause(Unavailable, f"the response from {host} is {what}", "once", hint=hint)
 
 
-def _missing(chain: Sequence[Link]) -> Finding | None:
+def _missing(chain: Sequence[Link]) -> Cause | None:
     """A variable or a program that is not here."""
     unset = (
         link.text.strip("'\"")
@@ -416,28 +414,28 @@ def _missing(chain: Sequence[Link]) -> Finding | None:
     )
     if variable := next(unset, None):
         says = f"the environment variable {variable} is not set"
-        return Finding(ConfigurationError, says, hint=f"Export {variable}, or set it in .env.")
+        return Cause(ConfigurationError, says, hint=f"Export {variable}, or set it in .env.")
     programs = (link.text for link in chain if link.type.endswith(_NOT_STARTED))
     if program := next(programs, None):
         says = f"the program cannot be started: {program}"
-        return Finding(ToolFailed, says, hint=_WHERE_PROGRAMS_ARE)
+        return Cause(ToolFailed, says, hint=_WHERE_PROGRAMS_ARE)
     return None
 
 
-def _late(report: Report, deadline: float) -> Finding:
+def _late(report: Report, deadline: float) -> Cause:
     waiting = report.waiting
     says = f"it did not finish within {deadline:g} s"
     refused = next((one for one in report.failed if waiting and one.id == waiting.id), None)
     if refused is not None:  # the library was about to retry
-        finding = of_exchange(refused)
-        return Finding(finding.kind, f"{finding.says}, and {says}")
+        cause = of_exchange(refused)
+        return Cause(cause.kind, f"{cause.says}, and {says}")
     if waiting is not None and not is_cloned(waiting):
         says += f"; it was waiting for {urlsplit(waiting.url).netloc}"
-    return Finding(Unavailable, says, hint="" if waiting else _BUSY)
+    return Cause(Unavailable, says, hint="" if waiting else _BUSY)
 
 
-def _vanished(signal: int | None) -> Finding:
+def _vanished(signal: int | None) -> Cause:
     if signal is not None:
         detail = ", probably because memory ran out" if signal == 9 else ""  # noqa: PLR2004
-        return Finding(ToolFailed, f"its process was killed by signal {signal}{detail}")
-    return Finding(ToolFailed, "its process exited without reporting a result")
+        return Cause(ToolFailed, f"its process was killed by signal {signal}{detail}")
+    return Cause(ToolFailed, "its process exited without reporting a result")

@@ -13,79 +13,79 @@ import msgspec
 
 from bundler.errors import ConfigurationError, CredentialsRefused, Unavailable
 from bundler.refresh.outcome.exchanges import Exchange
-from bundler.refresh.outcome.findings import Finding, of_status
+from bundler.refresh.outcome.findings import Cause, of_status
 
 _METHOD = "git-clone"
 _STATUS = re.compile(r"(?:HTTP |returned error: )(\d{3})\b")
 _PACKAGE = re.compile(r"Error (?:checking out spec='.*?' for|cloning) repo (?P<url>\S+)")
 _URL = re.compile(r"'[^']*://[^']*'")
 # In this order: the last lines of a failed clone contain both general and specific errors.
-_SAYS: tuple[tuple[str, Finding], ...] = (
+_SAYS: tuple[tuple[str, Cause], ...] = (
     (
         "from proxy after CONNECT|CONNECT tunnel failed|Could not resolve proxy",
-        Finding(Unavailable, "the proxy for {host} rejected the request", "yes"),
+        Cause(Unavailable, "the proxy for {host} rejected the request", "yes"),
     ),
     (
         "Could not resolve host|Name or service not known",
-        Finding(Unavailable, "the name {host} cannot be resolved", "yes"),
+        Cause(Unavailable, "the name {host} cannot be resolved", "yes"),
     ),
     (
         (
             r"Authentication failed|could not read (Username|Password)|Permission denied \("
             "|Access denied"
         ),
-        Finding(CredentialsRefused, "{host} rejected the credentials for the repository"),
+        Cause(CredentialsRefused, "{host} rejected the credentials for the repository"),
     ),
     (
         "Host key verification failed",
-        Finding(ConfigurationError, "the host key of {host} is not known on this machine"),
+        Cause(ConfigurationError, "the host key of {host} is not known on this machine"),
     ),
     (
         "repository .*not found|does not appear to be a git repository",
-        Finding(
+        Cause(
             ConfigurationError,
             "{host} has no such repository, or these credentials have no access to it",
         ),
     ),
     (
         "Remote branch .* not found|couldn't find remote ref",
-        Finding(ConfigurationError, "the repository of {host} has no such branch"),
+        Cause(ConfigurationError, "the repository of {host} has no such branch"),
     ),
     (
         "certificate|SSL routines|SSL_ERROR",
-        Finding(Unavailable, "the TLS certificate of {host} was rejected"),
+        Cause(Unavailable, "the TLS certificate of {host} was rejected"),
     ),
-    ("timed out|too slow", Finding(Unavailable, "{host} did not answer in time", "yes")),
+    ("timed out|too slow", Cause(Unavailable, "{host} did not answer in time", "yes")),
     (
         "Connection refused|Failed to connect|Couldn't connect",
-        Finding(Unavailable, "{host} refused the connection", "yes"),
+        Cause(Unavailable, "{host} refused the connection", "yes"),
     ),
     (
         (
             "not valid: is this a git repository|invalid server response|protocol error"
             "|bad line length|expected service"
         ),
-        Finding(Unavailable, "the response from {host} is not that of a git repository", "once"),
+        Cause(Unavailable, "the response from {host} is not that of a git repository", "once"),
     ),
     (
         (
             "Empty reply|early EOF|RPC failed|disconnect|hung up|reset by peer|Recv failure"
             "|fetch-pack|index-pack|expected flush|remote-curl|transfer closed"
         ),
-        Finding(Unavailable, "the response from {host} was cut off", "once"),
+        Cause(Unavailable, "the response from {host} was cut off", "once"),
     ),
-    ("", Finding(Unavailable, "the clone from {host} failed", "once")),
+    ("", Cause(Unavailable, "the clone from {host} failed", "once")),
 )
 
 
-def of_clone(exchange: Exchange, host: str) -> Finding | None:
+def of_clone(exchange: Exchange, host: str) -> Cause | None:
     """The meaning of a failed clone; None for anything else."""
     if exchange.method != _METHOD:
         return None
     return _cause("\n".join(link.text.partition("stderr:")[2] for link in exchange.chain), host)
 
 
-def of_package(text: str) -> Finding | None:
+def of_package(text: str) -> Cause | None:
     """Why ``dbt deps`` did not get a package from git; None for any other output."""
     found = _PACKAGE.search(text)
     if found is None:
@@ -95,11 +95,11 @@ def of_package(text: str) -> Finding | None:
     return msgspec.structs.replace(cause, says=f"dbt cannot download a package: {cause.says}")
 
 
-def _cause(text: str, host: str) -> Finding:
+def _cause(text: str, host: str) -> Cause:
     text = _URL.sub("", text)
     if status := _STATUS.search(text):
         return of_status(int(status[1]), host)
-    return next(finding for pattern, finding in _SAYS if re.search(pattern, text)).at(host)
+    return next(cause for pattern, cause in _SAYS if re.search(pattern, text)).at(host)
 
 
 def clone_without_project(exchange: Exchange) -> str | None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from bundler.errors import Unavailable
 from bundler.refresh.outcome.exchanges import Link
-from bundler.refresh.outcome.findings import PROXY_HINT, Finding
+from bundler.refresh.outcome.findings import PROXY_HINT, Cause
 
 Fault = Literal[
     "dns",
@@ -26,40 +26,40 @@ Fault = Literal[
 ]
 
 # If there is no hint, the user is asked to check that the host is up and reachable.
-FAULTS: dict[Fault, Finding] = {
-    "dns": Finding(
+FAULTS: dict[Fault, Cause] = {
+    "dns": Cause(
         Unavailable,
         "the name {host} cannot be resolved",
         "yes",
         hint="Check the name {host} in the settings of the component, and this machine's DNS.",
     ),
-    "refused": Finding(Unavailable, "{host} refused the connection", "yes"),
-    "reset": Finding(Unavailable, "{host} reset the connection", "yes"),
-    "closed": Finding(Unavailable, "{host} closed the connection before it answered", "yes"),
-    "timeout": Finding(Unavailable, "{host} did not answer in time", "yes"),
-    "unreachable": Finding(Unavailable, "{host} is unreachable", "yes"),
-    "tls": Finding(
+    "refused": Cause(Unavailable, "{host} refused the connection", "yes"),
+    "reset": Cause(Unavailable, "{host} reset the connection", "yes"),
+    "closed": Cause(Unavailable, "{host} closed the connection before it answered", "yes"),
+    "timeout": Cause(Unavailable, "{host} did not answer in time", "yes"),
+    "unreachable": Cause(Unavailable, "{host} is unreachable", "yes"),
+    "tls": Cause(
         Unavailable,
         "the TLS certificate of {host} was rejected",
         hint="Check the certificate of {host}, and the CAs that this machine trusts "
         "(SSL_CERT_FILE).",
     ),
-    "proxy": Finding(
+    "proxy": Cause(
         Unavailable, "the proxy for {host} rejected the request", "yes", hint=PROXY_HINT
     ),
-    "cut": Finding(
+    "cut": Cause(
         Unavailable,
         "the response from {host} was cut off",
         "once",
         hint="Try again. If it happens again, contact the operator of {host}.",
     ),
-    "no-http": Finding(
+    "no-http": Cause(
         Unavailable,
         "the response from {host} is not HTTP",
         "once",
         hint="Check the URL of the component: the port, http or https.",
     ),
-    "redirects": Finding(
+    "redirects": Cause(
         Unavailable,
         "the redirects of {host} do not lead to a response",
         hint="Check the URL of the component: http or https, the host, a trailing slash.",

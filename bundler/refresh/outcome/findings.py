@@ -35,7 +35,7 @@ _HINTS: dict[type[BundlerError], str] = {
 _PLACES = re.compile(r"(?i)URL|URI|HOST|ENDPOINT|SERVER|DOMAIN|BASE|REGION|PORT|PATH|DIR|FILE|SITE")
 
 
-class Finding(msgspec.Struct, frozen=True):
+class Cause(msgspec.Struct, frozen=True):
     """A failure before it is worded.
 
     kind: its class. says: what happened. wait: seconds that the server asked for before another
@@ -48,8 +48,8 @@ class Finding(msgspec.Struct, frozen=True):
     wait: float | None = None
     hint: str = ""
 
-    def at(self, host: str, status: int | None = None) -> Finding:
-        """The finding with the places for these filled in."""
+    def at(self, host: str, status: int | None = None) -> Cause:
+        """The cause with the places for these filled in."""
         says = self.says.format(host=host, status=status)
         return msgspec.structs.replace(self, says=says, hint=self.hint.format(host=host))
 
@@ -57,7 +57,7 @@ class Finding(msgspec.Struct, frozen=True):
 class Failure(msgspec.Struct, frozen=True):
     """A failed attempt.
 
-    wait: as in `Finding`. late: whether the deadline has ended it. seen: whether the reason was
+    wait: as in `Cause`. late: whether the deadline has ended it. seen: whether the reason was
     seen on the wire.
     """
 
@@ -68,22 +68,22 @@ class Failure(msgspec.Struct, frozen=True):
     seen: bool = False
 
 
-def of_status(status: int, host: str, retry_after: float | None = None) -> Finding:
+def of_status(status: int, host: str, retry_after: float | None = None) -> Cause:
     """The meaning of an answer's status that is an error."""
     says = f"{host} answered {status}"
     if status in (401, 403):
-        return Finding(CredentialsRefused, says)
+        return Cause(CredentialsRefused, says)
     if status == 429:  # noqa: PLR2004
         asks = f" and asked to wait {retry_after:g} s" if retry_after else ""
         hint = "Try again later, or allow fewer concurrent requests: --jobs, kind-jobs."
-        return Finding(Unavailable, f"{says}{asks}", "yes", retry_after, hint)
+        return Cause(Unavailable, f"{says}{asks}", "yes", retry_after, hint)
     if status == 407:  # noqa: PLR2004
         says = f"the proxy for {host} answered 407: it requires valid credentials"
-        return Finding(Unavailable, says, hint=PROXY_HINT)
+        return Cause(Unavailable, says, hint=PROXY_HINT)
     if status == 408 or status >= 500:  # noqa: PLR2004
         hint = f"The server has a problem. Try again later, or contact the operator of {host}."
-        return Finding(Unavailable, says, "yes", retry_after, hint)
-    return Finding(ConfigurationError, says)
+        return Cause(Unavailable, says, "yes", retry_after, hint)
+    return Cause(ConfigurationError, says)
 
 
 class Wording(msgspec.Struct, frozen=True):
@@ -93,44 +93,42 @@ class Wording(msgspec.Struct, frozen=True):
     secrets: Secrets
     environment: Sequence[str] = ()
 
-    def failure(self, finding: Finding, exchange: Exchange | None = None) -> Failure:
-        """exchange: the one that the finding is about, or that was the last."""
-        about = exchange if finding.kind is not ToolFailed else None
-        problem = f"{finding.says}{f' ({request(about)})' if about else ''}."
-        return self._failure(finding, exchange, problem, self._hint(finding, exchange))
+    def failure(self, cause: Cause, exchange: Exchange | None = None) -> Failure:
+        """exchange: the one that the cause is about, or that was the last."""
+        about = exchange if cause.kind is not ToolFailed else None
+        problem = f"{cause.says}{f' ({request(about)})' if about else ''}."
+        return self._failure(cause, exchange, problem, self._hint(cause, exchange))
 
-    def partial(self, finding: Finding, exchange: Exchange, though: str = "") -> Failure:
+    def partial(self, cause: Cause, exchange: Exchange, though: str = "") -> Failure:
         """A failed exchange after which the component continued. though: what contradicts it."""
         by_word = exchange.body and (exchange.status == 200 or exchange.body == "more")  # noqa: PLR2004
         code = exchange.body if by_word else exchange.status or "error"
         pattern = f"{request(exchange)} {code}"
         continued = "but the component continued" + ("" if by_word else " without that part")
         return self._failure(
-            finding,
+            cause,
             exchange,
-            f"{finding.says} ({request(exchange)}){though}, {continued}.",
-            f"{self._hint(finding, exchange)} If that response is expected, accept it: "
+            f"{cause.says} ({request(exchange)}){though}, {continued}.",
+            f"{self._hint(cause, exchange)} If that response is expected, accept it: "
             f'allow-http = ["{pattern}"].',
         )
 
-    def _failure(
-        self, finding: Finding, exchange: Exchange | None, problem: str, hint: str
-    ) -> Failure:
+    def _failure(self, cause: Cause, exchange: Exchange | None, problem: str, hint: str) -> Failure:
         redact = self.secrets.redact
-        error = finding.kind.of_key(self.component.key, redact(problem), hint=redact(hint))
+        error = cause.kind.of_key(self.component.key, redact(problem), hint=redact(hint))
         # No retry is added if the library inside has already retried.
         retried = exchange is not None and exchange.tries > 1
         seen = exchange is not None and bool(exchange.body)
-        return Failure(error, "no" if retried else finding.retry, finding.wait, seen=seen)
+        return Failure(error, "no" if retried else cause.retry, cause.wait, seen=seen)
 
-    def _hint(self, finding: Finding, exchange: Exchange | None) -> str:
-        if finding.kind is CredentialsRefused:
+    def _hint(self, cause: Cause, exchange: Exchange | None) -> str:
+        if cause.kind is CredentialsRefused:
             read = (*self.component.environment_variables, *self.environment)
             names = ", ".join(self._credentials(dict.fromkeys(read)))
             return f"Check the credentials{f' ({names})' if names else ''}, then try again."
         host = urlsplit(exchange.url).netloc if exchange else "the external system"
-        usual = _HINTS.get(finding.kind, "See the output of the component above.")
-        return finding.hint or usual.format(host=host)
+        usual = _HINTS.get(cause.kind, "See the output of the component above.")
+        return cause.hint or usual.format(host=host)
 
     def _credentials(self, names: Iterable[str]) -> list[str]:
         """Those of these variables that contain credentials; else those that are not only

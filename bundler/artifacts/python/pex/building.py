@@ -48,8 +48,8 @@ def find_pex(interpreter: Path | None, named: str | None = None) -> str:
     """
     import sys
 
-    beside = [path.parent / "pex" for path in (interpreter, Path(sys.executable)) if path]
-    found = named or next((str(path) for path in beside if os.access(path, os.X_OK)), None)
+    nearby = [path.parent / "pex" for path in (interpreter, Path(sys.executable)) if path]
+    found = named or next((str(path) for path in nearby if os.access(path, os.X_OK)), None)
     command = shutil.which(found or "pex")
     if command is None:
         raise ToolFailed(
