@@ -18,7 +18,7 @@ from typing import Any, Generic, Literal, TypeVar
 import msgspec
 
 from bundler.errors import VerificationFailed
-from bundler.state.artifact import Artifact, StateDirectory
+from bundler.state.artifact import Artifact, StateDirectory, read_settled
 from bundler.state.bundle import MANIFEST_NAME, is_at
 from bundler.state.jsondiff import JsonChange, compare, summary
 from bundler.state.manifest import Contents, Manifest, State, build, parse, state_of
@@ -99,12 +99,16 @@ def diff(before: Artifact, after: Artifact, volatile: Sequence[str] = ()) -> Dif
     volatile: additional names of members to ignore. Raises `VerificationFailed` if a manifest is
     malformed, or a file does not match it.
     """
-    with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
-        folders = [Path(name) / side for side in ("before", "after")]
-        for folder in folders:
-            folder.mkdir()
-        sides = (_Side(before, folders[0]), _Side(after, folders[1]))
-        return _compared(*sides, frozenset(volatile))
+
+    def compare() -> Difference:
+        with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
+            folders = [Path(name) / side for side in ("before", "after")]
+            for folder in folders:
+                folder.mkdir()
+            sides = (_Side(before, folders[0]), _Side(after, folders[1]))
+            return _compared(*sides, frozenset(volatile))
+
+    return read_settled(before, lambda: read_settled(after, compare))
 
 
 def _compared(one: _Side, other: _Side, volatile: frozenset[str]) -> Difference:

@@ -11,7 +11,7 @@ import msgspec
 
 from bundler.artifacts.verify import manifest_problems, refusal, unverified, verify_directory
 from bundler.errors import UsageError, VerificationFailed
-from bundler.state.artifact import Artifact, Member, StateDirectory
+from bundler.state.artifact import Artifact, Member, StateDirectory, read_settled
 from bundler.state.bundle import MANIFEST_NAME, RUN_RECORD_NAME
 from bundler.state.directory import StateDirectoryOnDisk
 from bundler.state.manifest import Claim, Manifest, RunRecord, canonical, parse
@@ -43,17 +43,14 @@ def extract(artifact: Artifact, destination: Path) -> tuple[Extracted, ...]:
     """
     if destination.exists() and any(destination.iterdir()):
         raise UsageError(f"{destination} is not empty.", hint="Choose a new directory with -o.")
-    directories = artifact.state_directories()
-    if not directories:
+    if not artifact.state_directories():
         raise VerificationFailed(f"{artifact.name} contains no state directory.")
     with ExitStack() as stack:
         stack.enter_context(io_errors(destination))
         make_directories(destination.parent)
-        temporary = stack.enter_context(temporary_folder(destination))
-        claims, record = artifact.claims(), artifact.run_record()
-        found = [
-            _extract_one(item, claims, record, artifact.name, temporary) for item in directories
-        ]
+        temporary, found = read_settled(
+            artifact, lambda: _extract_all(artifact, destination, stack)
+        )
         temporary.chmod(0o755)
         sync_tree(temporary)
         temporary.replace(destination)
@@ -61,6 +58,17 @@ def extract(artifact: Artifact, destination: Path) -> tuple[Extracted, ...]:
     return tuple(
         Extracted(path, destination / target, manifest) for path, target, manifest in found
     )
+
+
+def _extract_all(
+    artifact: Artifact, destination: Path, stack: ExitStack
+) -> tuple[Path, list[tuple[str, str, Manifest]]]:
+    root = stack.enter_context(temporary_folder(destination))
+    claims, record = artifact.claims(), artifact.run_record()
+    return root, [
+        _extract_one(item, claims, record, artifact.name, root)
+        for item in artifact.state_directories()
+    ]
 
 
 def _extract_one(

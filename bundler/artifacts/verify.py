@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from bundler.errors import VerificationFailed
-from bundler.state.artifact import Artifact, Member, StateDirectory
+from bundler.state.artifact import Artifact, Member, StateDirectory, read_settled
 from bundler.state.bundle import MANIFEST_NAME, RUN_RECORD_NAME, STAGING_NAME, Bundle
 from bundler.state.manifest import Claim, Manifest, RunRecord, parse
 from bundler.state.tree import hash_stream
@@ -86,6 +86,10 @@ def verify(artifact: Artifact) -> Verdict:
 
     Never raises for a problem of the state; raises if the artifact cannot be read.
     """
+    return read_settled(artifact, lambda: _verified(artifact))
+
+
+def _verified(artifact: Artifact) -> Verdict:
     claims = artifact.claims()
     problems: list[str] = []
     directories = [_judge(directory, claims) for directory in artifact.state_directories()]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, TypeVar
 
 import msgspec
 
+from bundler.errors import BundlerError
 from bundler.state.manifest import Claim, Manifest, RunRecord
 
 if TYPE_CHECKING:
@@ -104,8 +105,32 @@ class Artifact(ABC):
         """A digest of its code, which is everything but the state. None if that is not known."""
         return None
 
+    def publication(self) -> object:
+        """Differs from what it was before if other state has been published in it since."""
+        return None
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
         del exc  # most kinds have nothing to close
+
+
+_Read = TypeVar("_Read")
+
+
+def read_settled(artifact: Artifact, read: Callable[[], _Read]) -> _Read:
+    """What `read` reads from an artifact, read again if state was published there meanwhile.
+
+    Nobody locks a state directory to read it, so a manifest may be older than the states.
+    """
+    before = artifact.publication()
+    try:
+        result = read()
+    except BundlerError:
+        if artifact.publication() == before:
+            raise
+    else:
+        if artifact.publication() == before:
+            return result
+    return read_settled(artifact, read)

@@ -46,13 +46,22 @@ class StateDirectoryOnDisk:
     def read_run_record(self) -> bytes | None:
         return _read(self._root / RUN_RECORD_NAME)
 
+    def publication(self) -> tuple[int, int] | None:
+        """A publish replaces the manifest last, by a new file."""
+        refuse_interrupted(self._root)
+        with _reading(self._root), suppress(FileNotFoundError):
+            status = (self._root / MANIFEST_NAME).stat()
+            return status.st_ino, status.st_mtime_ns
+        return None
+
     def members(self) -> Iterator[Member]:
         pending = [""]
         while pending:
             below = pending.pop()
             for child in sorted(list_directory(self._root / below), key=lambda child: child.name):
                 path = f"{below}/{child.name}" if below else child.name
-                status = child.stat(follow_symlinks=False)
+                with _reading(self._root / path):
+                    status = child.stat(follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode):
                     pending.append(path)
                 yield _member(self._root, path, status)
@@ -102,6 +111,10 @@ class DirectoryArtifact(Artifact):
 
     def state_directories(self) -> Sequence[StateDirectoryOnDisk]:
         return self._directories
+
+    def publication(self) -> object:
+        """Waits for a publish that is going on. Raises as `refuse_interrupted` does."""
+        return [directory.publication() for directory in self._directories]
 
 
 class PublishedDirectories(DirectoryArtifact):

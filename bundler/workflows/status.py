@@ -16,7 +16,7 @@ import msgspec
 from bundler.artifacts.open import is_in_registry, open_artifact, shared_connections
 from bundler.artifacts.verify import verify
 from bundler.errors import BundlerError, Findings, VerificationFailed
-from bundler.state.artifact import Artifact
+from bundler.state.artifact import Artifact, read_settled
 from bundler.state.directory import PublishedDirectories
 from bundler.state.manifest import KeyRefresh, ManagementType, Manifest, RunRecord, parse
 from bundler.system.parallel import while_waiting
@@ -172,6 +172,10 @@ def of_artifact(
 
     Raises `VerificationFailed` if there is no manifest, or one is malformed.
     """
+    return read_settled(artifact, lambda: _of_artifact(artifact, baseline, demands))
+
+
+def _of_artifact(artifact: Artifact, baseline: Artifact | None, demands: Demands) -> Holder:
     keys: list[KeyStatus] = []
     contents: dict[str, str] = {}
     record = artifact.run_record()
@@ -276,21 +280,14 @@ def of_sources(name: str, sources: Sequence[Found], baseline: str | None = None)
 
 
 def _of_sources(name: str, sources: Sequence[Found], baseline: str | None) -> Holder:
-    from bundler.state.statedir import StateDir
-
     keys: dict[tuple[str, str], KeyStatus] = {}
     contents: dict[str, str] = {}
     failure: BundlerError | None = None
     for source in sources:
-        published = StateDir(source.directory, source.place).read()
-        known: dict[str, KeyStatus] = {}
-        if published:
-            contents[source.place] = published.manifest.content_digest
-            found = tuple(_of_manifest(source.place, published.manifest, published.record))
-            with PublishedDirectories(name, {source.place: source.directory}) as artifact:
-                found, mismatch = _compared(name, found, verify(artifact))
-            failure = failure or mismatch
-            known = {status.key: status for status in found}
+        published = _published(name, source)
+        contents |= published.contents or {}
+        failure = failure or published.failure
+        known = {status.key: status for status in published.keys}
         for key, users in _users(source.components).items():
             missing = KeyStatus(source.place, key, users[0].management_type)
             status = keys.get((source.place, key)) or known.get(key, missing)
@@ -309,6 +306,27 @@ def _of_sources(name: str, sources: Sequence[Found], baseline: str | None) -> Ho
         failure=failure,
         since=_project_since(name, baseline, sources) if contents and not failure else None,
     )
+
+
+def _published(name: str, source: Found) -> Holder:
+    """The keys that were published for a source, compared with their manifest."""
+    from bundler.state.statedir import StateDir
+
+    nothing = Holder(name, PROJECT, contents={})
+    with PublishedDirectories(name, {source.place: source.directory}) as artifact:
+        if not artifact.state_directories():
+            return nothing
+
+        def read() -> Holder:
+            published = StateDir(source.directory, source.place).read()
+            if published is None:
+                return nothing
+            keys = tuple(_of_manifest(source.place, published.manifest, published.record))
+            keys, mismatch = _compared(name, keys, verify(artifact))
+            contents = {source.place: published.manifest.content_digest}
+            return Holder(name, PROJECT, keys, contents=contents, failure=mismatch)
+
+        return read_settled(artifact, read)
 
 
 def _users(components: Sequence[Component]) -> dict[str, list[Component]]:
