@@ -12,48 +12,42 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bundler.cli.page.history import history
-from bundler.cli.page.markup import Html, Markup, element, joined, text, void
+from bundler.cli.page.markup import Html, filled
 from bundler.cli.page.sections import filters, fleet, section
-from bundler.cli.page.tables import ago
-from bundler.cli.page.values import Now, labels
+from bundler.cli.page.values import ago, labels
+from bundler.system.times import rfc3339
 from bundler.system.wording import size
 from bundler.version import __version__
 from bundler.workflows.status import Holder
 
 _HERE = Path(__file__).parent
+_PAGE = """\
+<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8">\
+<meta http-equiv="Content-Security-Policy" content="{policy}">\
+<meta name="viewport" content="width=device-width, initial-scale=1">\
+<meta name="color-scheme" content="light dark">\
+<title>{heading}</title><style>{style}</style></head>\
+<body><header><h1>{heading}</h1><dl class="figures">{figures}</dl></header>\
+<main>{main}</main><footer>state-bundler {version}, {now}</footer>\
+<script>{script}</script></body></html>"""
 
 
 def page(holders: Sequence[Holder], now: float, *, title: str = "") -> str:
     """Renders the page. now: seconds since the epoch, when the holders were read."""
-    heading = title or _title(holders)
     style, script = (
-        (_HERE / name).read_text(encoding="utf-8") for name in ("style.css", "script.js")
+        Html((_HERE / name).read_text(encoding="utf-8")) for name in ("style.css", "script.js")
     )
-    policy = f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'"
-    clock = Now(now)
-    head = joined(
-        void("meta", charset="utf-8"),
-        void("meta", http_equiv="Content-Security-Policy", content=policy),
-        void("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        void("meta", name="color-scheme", content="light dark"),
-        element("title", text(heading)),
-        element("style", Markup(style)),
-    )
-    body = joined(
-        element(
-            "header",
-            element("h1", text(heading)),
-            element("dl", *_figures(holders, clock), class_="figures"),
-        ),
-        element("main", *_main(holders, clock)),
-        element("footer", text(f"state-bundler {__version__}, {clock.iso}")),
-        element("script", Markup(script)),
-    )
-    return str(
-        joined(
-            Markup("<!DOCTYPE html>\n"),
-            element("html", element("head", head), element("body", body), lang="en"),
-        )
+    return filled(
+        _PAGE,
+        policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'",
+        heading=title or _title(holders),
+        style=style,
+        script=script,
+        figures=_figures(holders, now),
+        main=_main(holders, now),
+        version=__version__,
+        now=rfc3339(now),
     )
 
 
@@ -69,18 +63,18 @@ def _title(holders: Sequence[Holder]) -> str:
     return f"State of {len(holders)} {kinds}"
 
 
-def _figures(holders: Sequence[Holder], now: Now) -> Iterator[Html]:
+def _figures(holders: Sequence[Holder], now: float) -> Iterator[Html]:
     """The key figures at the top of the page."""
     keys = [key for holder in holders for key in holder.keys]
     failed = [holder for holder in holders if holder.failure is not None]
     oldest = min(filter(None, (holder.confirmed for holder in holders)), default=None)
-    yield _figure("keys", str(len(keys)))
-    yield _figure("size", size(sum(holder.size for holder in holders)))
-    if oldest:
-        yield _figure("oldest confirmed", ago(oldest, now))
-    if len(holders) > 1:
-        contents = {tuple(sorted(it.contents.values())) for it in holders if it.contents}
-        yield _figure("different contents", str(len(contents)))
+    contents = {tuple(sorted(it.contents.values())) for it in holders if it.contents}
+    figures = {
+        "keys": str(len(keys)),
+        "size": size(sum(holder.size for holder in holders)),
+        "oldest confirmed": ago(oldest, now) if oldest else "",
+        "different contents": str(len(contents)) if len(holders) > 1 else "",
+    }
     alarms = {
         "findings": sum(len(holder.breaches) for holder in failed),
         "stale": sum(key.is_stale for key in keys),
@@ -88,18 +82,15 @@ def _figures(holders: Sequence[Holder], now: Now) -> Iterator[Html]:
         "altered": sum(bool(holder.keys) and not holder.breaches for holder in failed),
         "unreadable": sum(not holder.keys for holder in failed),
     }
+    for name, value in figures.items():
+        if value:
+            yield filled("<div><dt>{}</dt><dd>{}</dd></div>", name, value)
     for name, count in alarms.items():
         if count:
-            yield _figure(name, str(count), alarm=True)
+            yield filled('<div class="alarm"><dt>{}</dt><dd>{}</dd></div>', name, count)
 
 
-def _figure(name: str, value: str | Html, *, alarm: bool = False) -> Html:
-    shown = text(value) if isinstance(value, str) else value
-    parts = joined(element("dt", text(name)), element("dd", shown))
-    return element("div", parts, class_="alarm" if alarm else "")
-
-
-def _main(holders: Sequence[Holder], now: Now) -> Iterator[Html]:
+def _main(holders: Sequence[Holder], now: float) -> Iterator[Html]:
     baselines = [holder.since.before for holder in holders if holder.since]
     named = labels([*(holder.name for holder in holders), *baselines])
     yield filters(holders)
@@ -107,6 +98,4 @@ def _main(holders: Sequence[Holder], now: Now) -> Iterator[Html]:
         yield fleet(holders, named, now)
     for number, holder in enumerate(holders):
         yield section(holder, named, now, number, alone=len(holders) == 1)
-    grown = history(holders, named, now)
-    if grown is not None:
-        yield grown
+    yield history(holders, named, now)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from bundler.cli.page.markup import Html, element, joined, text
+from bundler.cli.page.markup import Html, filled, text
 from bundler.workflows.status import Holder, KeyStatus
 
 
-@dataclass(frozen=True)
-class Badge:
+class Badge(NamedTuple):
     """A word about a key or a holder. kind: a class of the style sheet. why: for a tooltip."""
 
     word: str
@@ -18,10 +17,11 @@ class Badge:
     why: str = ""
 
 
-VERIFIED = Badge("verified", "good", "Every byte was compared with the manifest.")
-NOT_VERIFIED = Badge("not verified", "quiet", "Only the manifest was read.")
+_VERIFIED = Badge("verified", "good", "Every byte was compared with the manifest.")
+_NOT_VERIFIED = Badge("not verified", "quiet", "Only the manifest was read.")
 _STALE = Badge("stale", "changed", "Its system was unavailable: an earlier state was kept.")
 _NO_STATE = Badge("no state", "alarm")
+_DIRTY = Badge("dirty", "changed", "Built from a work tree with uncommitted changes.")
 ATTENTION = "needs attention"
 
 
@@ -32,7 +32,7 @@ def of_key(key: KeyStatus, holder: Holder) -> Iterator[Badge]:
     if key.problem:
         yield Badge("problem", "alarm", key.problem)
     elif key.size is not None:
-        yield VERIFIED if holder.verified else NOT_VERIFIED
+        yield _VERIFIED if holder.verified else _NOT_VERIFIED
     if key.is_stale:
         yield _STALE
     for breach in holder.breaches:
@@ -43,9 +43,9 @@ def of_key(key: KeyStatus, holder: Holder) -> Iterator[Badge]:
 def of_holder(holder: Holder) -> Iterator[Badge]:
     """Verified or not, and all that a reader should know before anything is deployed."""
     if holder.verified:
-        yield VERIFIED
+        yield _VERIFIED
     elif holder.failure is None:
-        yield NOT_VERIFIED
+        yield _NOT_VERIFIED
     else:
         yield Badge("altered" if holder.keys else "unreadable", "alarm", holder.failure.what)
     for rule in dict.fromkeys(breach.rule for breach in holder.breaches):
@@ -54,21 +54,16 @@ def of_holder(holder: Holder) -> Iterator[Badge]:
         yield _NO_STATE
     if any(key.is_stale for key in holder.keys):
         yield _STALE
-    build = holder.record.build if holder.record else None
-    if build and build.dirty:
-        yield Badge("dirty", "changed", "Built from a work tree with uncommitted changes.")
+    if holder.record and holder.record.build.dirty:
+        yield _DIRTY
     if holder.signer:
         yield Badge("signed", "good", f"Signed by {holder.signer}.")
 
 
 def badges(found: Iterable[Badge]) -> Html:
     """The badges in a row."""
-    return joined(
-        *(
-            element("span", text(badge.word), title=badge.why, class_=f"badge {badge.kind}")
-            for badge in found
-        )
-    )
+    one = '<span title="{}" class="badge {}">{}</span>'
+    return text(filled(one, badge.why, badge.kind, badge.word) for badge in found)
 
 
 def words(found: Sequence[Badge]) -> str:

@@ -5,29 +5,29 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from bundler.cli.page.markup import Html, element, text, void
-from bundler.cli.page.tables import NOTHING, Cell, Row, age_cell, table
-from bundler.cli.page.values import Now
+from bundler.cli.page.markup import Html, filled
+from bundler.cli.page.tables import NOTHING, Cell, Row, age_cell, number_cell, table, text_cell
 from bundler.system.times import seconds_of
 from bundler.system.wording import size
 from bundler.workflows.status import Holder, Moment
 
 _WIDTH, _HEIGHT, _MARGIN = 120.0, 28.0, 3.0
+_NAMES = ("Key", "States", "First", "Last", "Size", "Entries")
+_LINE = (
+    f'<span>{{}} <svg class="line" role="img" viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}">'
+    '<title>{}</title><polyline points="{}"></svg></span>'
+)
 
 
-def history(holders: Sequence[Holder], named: Mapping[str, str], now: Now) -> Html | None:
-    """A line per key that had more than one state; None if there is no such key."""
+def history(holders: Sequence[Holder], named: Mapping[str, str], now: float) -> Html:
+    """A line per key that had more than one state; empty if there is no such key."""
     rows = [
         Row(tuple(_cells(key, moments, now)))
         for key, moments in sorted(_moments(holders, named).items())
         if len(moments) > 1
     ]
-    if not rows:
-        return None
-    names = ("Key", "States", "First", "Last", "Size", "Entries")
-    return element(
-        "section", element("h2", text("History")), table(names, rows, "history"), class_="card"
-    )
+    section = '<section class="card"><h2>History</h2>{}</section>'
+    return filled(section, table(_NAMES, rows, "history")) if rows else Html()
 
 
 def _moments(holders: Sequence[Holder], named: Mapping[str, str]) -> dict[str, list[Moment]]:
@@ -50,9 +50,9 @@ def _held(holder: Holder, name: str) -> Iterator[Moment]:
             )
 
 
-def _cells(key: str, moments: Sequence[Moment], now: Now) -> Iterator[Cell]:
-    yield Cell(element("code", text(key)), key)
-    yield Cell(text(len(moments)), len(moments), kind="number")
+def _cells(key: str, moments: Sequence[Moment], now: float) -> Iterator[Cell]:
+    yield text_cell(key, "<code>{}</code>")
+    yield number_cell(len(moments))
     yield age_cell(moments[0].at, now)
     yield age_cell(moments[-1].at, now)
     yield _line_cell([(moment, moment.size) for moment in moments], size)
@@ -62,14 +62,10 @@ def _cells(key: str, moments: Sequence[Moment], now: Now) -> Iterator[Cell]:
 
 def _line_cell(points: Sequence[tuple[Moment, int]], shown: Callable[[int], str]) -> Cell:
     first, last = points[0][1], points[-1][1]
-    change = shown(last) if first == last else f"{shown(first)} → {shown(last)}"
+    change = " → ".join(dict.fromkeys((shown(first), shown(last))))
     said = "\n".join(f"{moment.at} {moment.where}: {shown(value)}" for moment, value in points)
-    line = void("polyline", points=" ".join(_places(points)))
-    drawn = element(
-        "svg", element("title", text(said)), line, class_="line", role="img",
-        viewBox=f"0 0 {_WIDTH:g} {_HEIGHT:g}",
-    )  # fmt: skip
-    return Cell(element("span", text(f"{change} "), drawn), last - first, kind="number")
+    drawn = filled(_LINE, change, said, " ".join(_places(points)))
+    return Cell(drawn, last - first, kind="number")
 
 
 def _places(points: Sequence[tuple[Moment, int]]) -> Iterator[str]:

@@ -1,29 +1,35 @@
-"""HTML that is escaped when it is built: only `Html` values can be part of a page."""
+"""HTML that is escaped when it is built: what is not `Html` is text."""
 
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from bundler.cli.console import hidden
 
 
-@dataclass(frozen=True)
-class Html:
-    """A piece of a page."""
+class Html(str):
+    """A piece of a page, which is not escaped again.
 
-    source: str
+    Only our own style sheet and script become one without `filled`.
+    """
 
-    def __str__(self) -> str:
-        return self.source
+    __slots__ = ()
 
 
-# Inserted without escaping: our own style and script, never untrusted text.
-Markup = Html
+def filled(template: str, *values: object, **named: object) -> Html:
+    """A piece of a page: our own markup with values in it, which are escaped."""
+    escaped = {name: text(value) for name, value in named.items()}
+    return Html(template.format(*map(text, values), **escaped))
 
 
 def text(content: object) -> Html:
-    """Escaped text; bidirectional and invisible characters are replaced by their names."""
+    """Escaped text, or several pieces after each other; bidirectional and invisible characters are
+    replaced by their names."""
+    if isinstance(content, Html):
+        return content
+    if isinstance(content, Iterable) and not isinstance(content, str):
+        return Html("".join(map(text, content)))
     shown = hidden(str(content))
     if not shown.isprintable():
         shown = "".join(
@@ -31,29 +37,3 @@ def text(content: object) -> Html:
             for character in shown
         )
     return Html(html.escape(shown))
-
-
-def joined(*parts: Html) -> Html:
-    return Html("".join(part.source for part in parts))
-
-
-def element(name: str, /, *parts: Html, **attributes: str | float | bool) -> Html:
-    """An element. In attribute names, ``_`` stands for ``-``; ``class_`` is ``class``."""
-    return Html(f"<{name}{_attributes(attributes)}>{joined(*parts)}</{name}>")
-
-
-def void(name: str, /, **attributes: str | float | bool) -> Html:
-    """A void element."""
-    return Html(f"<{name}{_attributes(attributes)}>")
-
-
-def _attributes(attributes: dict[str, str | float | bool]) -> str:
-    return "".join(
-        f" {_name(name)}" if value is True else f' {_name(name)}="{text(value)}"'
-        for name, value in attributes.items()
-        if value is not False and value != ""
-    )
-
-
-def _name(name: str) -> str:
-    return name.rstrip("_").replace("_", "-")

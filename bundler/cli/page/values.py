@@ -1,35 +1,30 @@
-"""Numbers and times as a page shows them."""
+"""Times and names as a page shows them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from bundler.system.times import rfc3339, seconds_of
+from bundler.cli.page.markup import Html, filled
+from bundler.system.times import seconds_of
 
 # An absolute path, after the name of a transport if there is one.
 _ABSOLUTE = re.compile(r"(?P<transport>[a-z-]+:)?(?P<path>/[^/].*)")
 
 
-@dataclass(frozen=True)
-class Now:
-    """When the page was created, in seconds since the epoch."""
-
-    seconds: float
-
-    @property
-    def iso(self) -> str:
-        return rfc3339(self.seconds)
-
-    def since(self, moment: str) -> float:
-        """The age of an RFC 3339 time in seconds; at least 0."""
-        return max(0.0, self.seconds - seconds_of(moment))
+def age(moment: str | None, now: float) -> float:
+    """The age of an RFC 3339 time in seconds; at least 0."""
+    return max(0.0, now - seconds_of(moment)) if moment else 0.0
 
 
-def passed(moment: str, now: Now) -> str:
-    """The human-readable age of a time."""
-    seconds = now.since(moment)
+def ago(moment: str, now: float) -> Html:
+    """The age of a time, which the page's script keeps up to date."""
+    return filled(
+        '<time datetime="{0}" title="{0}">{1} ago</time>', moment, _passed(age(moment, now))
+    )
+
+
+def _passed(seconds: float) -> str:
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
@@ -41,22 +36,20 @@ def labels(names: Iterable[str]) -> dict[str, str]:
 
     An absolute path is shortened to the last parts that distinguish it from the others.
     """
-    found: dict[str, str] = {}
     known = list(dict.fromkeys(names))
-    for name in known:
-        match = _ABSOLUTE.fullmatch(name)
-        parts = match["path"].strip("/").split("/") if match else [name]
-        shown = next(
-            (tail for tail in _tails(parts) if sum(_ends(other, tail) for other in known) == 1),
-            name,
-        )
-        found[name] = (match["transport"] or "") + shown if match else name
-    return found
+    return {name: _label(name, known) for name in known}
 
 
-def _tails(parts: list[str]) -> list[str]:
-    return ["/".join(parts[-count:]) for count in range(1, len(parts) + 1)]
+def _label(name: str, known: list[str]) -> str:
+    match = _ABSOLUTE.fullmatch(name)
+    if match is None:
+        return name
+    parts = match["path"].strip("/").split("/")
+    tails = ("/".join(parts[-count:]) for count in range(1, len(parts) + 1))
+    return (match["transport"] or "") + next(
+        (tail for tail in tails if sum(_ends(other, tail) for other in known) == 1), name
+    )
 
 
 def _ends(name: str, tail: str) -> bool:
-    return name.rstrip("/") == tail or name.rstrip("/").endswith(f"/{tail}")
+    return f"/{name.rstrip('/')}".endswith(f"/{tail}")
