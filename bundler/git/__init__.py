@@ -25,6 +25,7 @@ from bundler.git.history import (
     is_shallow,
     objects,
     stashes,
+    tag_refs,
 )
 from bundler.git.identity import CodeIdentity, code_identity, commit_of
 from bundler.git.ignored import ignored_below

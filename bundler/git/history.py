@@ -24,6 +24,14 @@ def is_shallow(repository: Repository) -> bool:
     return os.path.exists(path) and os.path.getsize(path) > 0
 
 
+def tag_refs(repository: Repository) -> list[str]:
+    """The refs that do not point to a commit: annotated tags, and those of a tree or a blob."""
+    question = Question(["for-each-ref", "--format=%(objecttype) %(refname)"])
+    (answer,) = repository.ask(question)
+    refs = (os.fsdecode(line).split(" ", 1) for line in answer.splitlines())
+    return [name for kind, name in refs if kind != "commit"]
+
+
 class Object(NamedTuple):
     """An object's id, and whether it is a commit, tree, blob or tag."""
 

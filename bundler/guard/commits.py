@@ -21,8 +21,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bundler.guard.content import CopiedState
+
 _GONE = b"000000"
 _PUBLISHED = "Everyone who has the commit has the state, even if a later commit removes it."
+_DELETE_TAG = "Delete the tag that points to it: git tag --delete NAME."
 _REWRITE = (
     "Rewrite the commits that hold it, and push the result: docs/explanation/guard.md, "
     '"State in a commit", has the steps.'
@@ -83,12 +86,7 @@ def check_commits(
     places = _places(repository, directories, commits)
     findings = [
         *_brought(repository, Range(commits, known, tuple(known_refs)), places),
-        *(
-            finding
-            for each in found
-            if each.kind == "tree"
-            for finding in _in_tree(repository, each.oid, places)
-        ),
+        *_tagged(repository, found, places),
     ]
     return GuardVerdict(moment, tuple(findings), places.names, _top(repository))
 
@@ -113,7 +111,9 @@ def check_history(
     """
     places = _places(repository, directories, ("HEAD",) if repository.head else ())
     everything = Range(("--all", *git.stashes(repository)))
-    findings = _brought(repository, everything, places)
+    tags = [f"{name}^{{}}" for name in git.tag_refs(repository)]
+    found = [_or_refuse(name, each) for name, each in git.objects(repository, tags).items()]
+    findings = _brought(repository, everything, places) + _tagged(repository, found, places)
     if git.is_shallow(repository):
         if not findings:
             raise ToolFailed(
@@ -198,33 +198,57 @@ def _rewrite(
     return amend(repository.top, path) if is_last and repository.top is not None else _REWRITE
 
 
-def _in_tree(repository: git.Repository, tree: str, places: Places) -> list[GuardFinding]:
-    """The findings in a tree: a tag may point to a tree instead of a commit."""
-    return [
-        GuardFinding(
-            "fail",
-            "state-in-commit",
-            os.fsdecode(entry.path),
-            f"The tree {tree[:12]} contains the state file {git.printable(entry.path)}.",
-            _PUBLISHED,
-            "Delete the tag that points to this tree: git tag --delete NAME.",
-        )
+def _tagged(
+    repository: git.Repository, tagged: Sequence[git.Object], places: Places
+) -> list[GuardFinding]:
+    """The findings in trees and blobs: a tag may point to one instead of a commit."""
+    trees = {each.oid for each in tagged if each.kind == "tree"}
+    blobs = {each.oid.encode() for each in tagged if each.kind == "blob"}
+    if not trees and not blobs:
+        return []
+    from bundler.guard.content import finding
+
+    known = _stored_copies(repository, places)
+    entries = [
+        (f"tree {tree[:12]}", entry)
+        for tree in sorted(trees)
         for entry in git.tree_entries(repository, tree)
-        if places.hold(entry.path)
+    ]
+    return [
+        *(_in_tree(tree, entry.path) for tree, entry in entries if places.hold(entry.path)),
+        *(
+            finding(entry.path, known[entry.oid], f"is in the {tree}", _DELETE_TAG)
+            for tree, entry in entries
+            if entry.oid in known and not places.hold(entry.path)
+        ),
+        *(finding(oid, known[oid], "is tagged", _DELETE_TAG) for oid in sorted(blobs & {*known})),
     ]
 
 
-def _copies(repository: git.Repository, commits: Range, places: Places) -> list[GuardFinding]:
+def _in_tree(tree: str, path: bytes) -> GuardFinding:
+    what = f"The {tree} contains the state file {git.printable(path)}."
+    return GuardFinding("fail", "state-in-commit", os.fsdecode(path), what, _PUBLISHED, _DELETE_TAG)
+
+
+def _stored_copies(repository: git.Repository, places: Places) -> dict[bytes, CopiedState]:
+    """The objects of this repository that are copies of a state file on disk."""
     top = repository.top
     on_disk = places.on_disk(top) if top is not None else []
     if not on_disk:
-        return []
-    from bundler.guard.content import copies, finding
+        return {}
+    from bundler.guard.content import copies
 
     known = copies(repository, on_disk)
     stored = git.sizes(repository, sorted(known)) if known else {}
-    if not stored:  # no such object was ever added: nothing to look for
+    return {oid: known[oid] for oid in stored}
+
+
+def _copies(repository: git.Repository, commits: Range, places: Places) -> list[GuardFinding]:
+    known = _stored_copies(repository, places)
+    if not known:  # no such object was ever added: nothing to look for
         return []
+    from bundler.guard.content import finding
+
     touching = git.commits(repository, commits.new, commits.known, commits.known_refs, ())
     return [
         finding(
@@ -234,5 +258,5 @@ def _copies(repository: git.Repository, commits: Range, places: Places) -> list[
             _rewrite(repository, change, change.path, commits),
         )
         for change in git.changes_in(repository, touching, ())
-        if change.oid in stored and not places.hold(change.path)
+        if change.oid in known and not places.hold(change.path)
     ]

@@ -157,6 +157,7 @@ def test_push_of_a_tag_that_names_a_tree(local: WorkDir) -> None:
     done = local.run("git push origin tree")
     assert done.returncode == 1
     assert b"contains the state file" in done.stderr
+    assert "contains the state file" in local.guard("--history").errors[0]
 
 
 def test_push_of_everything(local: WorkDir) -> None:

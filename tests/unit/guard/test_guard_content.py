@@ -133,3 +133,21 @@ def test_the_state_s_own_manifest_is_no_state(project: WorkDir) -> None:
     project.write("copy.json", CONTENT)
     project("git add -A")
     assert project.guard("--staged").code == 0
+
+
+@pytest.mark.parametrize("tag", ["tag kept", "tag -a -m x kept"])
+@pytest.mark.parametrize("is_tree", [True, False], ids=["tree", "blob"])
+def test_a_tag_of_a_copy(project: WorkDir, tag: str, is_tree: bool) -> None:
+    project.write("copy.csv", LINES)
+    oid = project("git hash-object -w copy.csv")
+    if is_tree:
+        project("git add copy.csv")
+        oid = project("git write-tree")
+        project("git reset -q --hard")
+    assert project.guard("--history").code == 0
+    project(["git", *tag.split(), oid])
+    name = project("git rev-parse kept")
+    line = f"refs/tags/kept {name} refs/tags/kept {'0' * 40}\n".encode()
+    for said in (project.guard("--history"), project.guard("--push", stdin=line)):
+        assert said.code == 1
+        assert "is a copy of" in said.errors[0]
