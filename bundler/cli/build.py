@@ -14,9 +14,9 @@ from bundler.cli.build_options import BuildArguments, EmbedArguments
 from bundler.cli.build_wheel import allowed_files, build_wheel
 from bundler.cli.help import Grouped
 from bundler.cli.options import (
-    FILE,
-    PATH,
+    File,
     Options,
+    flag,
     formats,
     image_path,
     narrator,
@@ -57,17 +57,15 @@ class _BuildGroup(click.Group):
         return super().invoke(ctx)
 
 
+class EachArguments(Options):
+    each: bool = flag("--each", "Build an artifact of each project of the workspace.")
+    workers: int | None = option("--workers", "Number of concurrent builds with --each.  [4]")
+    report: File | None = option("--report", "Write a JSON report of --each.")
+
+
 @click.group(cls=_BuildGroup)
-@click.option("--each", is_flag=True, help="Build an artifact of each project of the workspace.")
-@click.option(
-    "--workers", type=click.IntRange(1), help="Number of concurrent builds with --each.  [4]"
-)
-@click.option(
-    "--report",
-    type=FILE,
-    help="Write a JSON report of --each.",
-)
-def build(**_: object) -> None:
+@takes("_", EachArguments)
+def build(_: EachArguments) -> None:
     """Check git, refresh, build, embed and verify. Any failure leaves no artifact behind.
 
     With --each, the rest of the command line runs once per project, in the project's directory.
@@ -80,9 +78,9 @@ def build(**_: object) -> None:
 
 
 class BuildPexArguments(Options):
-    output: Path = option("-o", "--output", type=PATH, required=True, help="Path of the PEX.")
+    output: Path = option("-o, --output", "Path of the PEX.", required=True)
     pex_command: str | None = option(
-        "--pex", help="The pex command. Default: the project's, else the bundled one."
+        "--pex", "The pex command. Default: the project's, else the bundled one."
     )
     style: str = formats("json")
     building: BuildArguments = nested(BuildArguments)
@@ -131,13 +129,9 @@ def build_pex(arguments: tuple[str, ...], given: BuildPexArguments) -> None:
 
 class OciArguments(Options):
     base: str | None = option(
-        "--base",
-        metavar="LAYOUT[:TAG]",
-        help="Base image. Without it, the image contains only the state.",
+        "--base LAYOUT[:TAG]", "Base image. Without it, the image contains only the state."
     )
-    output: str = option(
-        "-o", "--output", metavar="LAYOUT[:TAG]", required=True, help="The image to write."
-    )
+    output: str = option("-o, --output LAYOUT[:TAG]", "The image to write.", required=True)
     image_path: str | None = image_path()
     style: str = formats("json")
     building: EmbedArguments = nested(EmbedArguments)

@@ -26,10 +26,8 @@ if TYPE_CHECKING:
 
 class BakeArguments(Options):
     chosen: tuple[str, ...] = option(
-        "--state-target",
-        multiple=True,
-        metavar="TARGET",
-        help="A target or group to embed the state in (repeatable). Default: the targets whose "
+        "--state-target TARGET",
+        "A target or group to embed the state in (repeatable). Default: the targets whose "
         "context contains a project.",
     )
     every_byte: bool = every_byte()

@@ -11,8 +11,8 @@ import click
 
 from bundler.cli import completion
 from bundler.cli.options import (
-    FILE,
     QUIET,
+    File,
     Options,
     ProjectArguments,
     RefreshArguments,
@@ -35,21 +35,19 @@ class LoadArguments(Options):
 
     load_check: bool | None = option(
         "--load-check/--no-load-check",
+        "Load the code location in the finished artifact, without network access. `build` "
+        "does so if it can run the artifact here; with --load-check the load is required, "
+        "and must find at least as many definitions as in the current artifact of that name.",
         default=None,
-        help="Load the code location in the finished artifact, without network access. `build` "
-        "does so if it can run the artifact here; with --load-check the load is required, and "
-        "must find at least as many definitions as in the current artifact of that name.",
     )
     load_module: tuple[str, ...] = option(
-        "--load-module",
-        multiple=True,
-        metavar="MODULE[:NAME]",
-        help="What --load-check loads. Default: the module a code server would load.",
+        "--load-module MODULE[:NAME]",
+        "What --load-check loads. Default: the module a code server would load.",
     )
     min_definitions: int | None = option(
         "--min-definitions",
+        "Minimum number of definitions.  [1, or as many as the older artifact has]",
         type=click.IntRange(0),
-        help="Minimum number of definitions.  [1, or as many as the older artifact has]",
     )
 
     def add_to(self, prepared: Prepared, *, by_default: bool) -> Prepared:
@@ -107,38 +105,33 @@ class EmbedArguments(Options):
     projects: ProjectArguments = nested(ProjectArguments)
     refreshing: RefreshArguments = nested(RefreshArguments)
     state_from: str | None = option(
-        "--state-from",
+        "--state-from ARTIFACT",
+        "Embed the states of this artifact, or states.tar, instead of refreshing.",
         shell_complete=completion.artifacts,
-        metavar="ARTIFACT",
-        help="Embed the states of this artifact, or states.tar, instead of refreshing.",
     )
-    plan: Path | None = option(
-        "--plan",
-        type=FILE,
-        help="Ship exactly what this file of `plan --out` describes; nothing is refreshed.",
+    plan: File | None = option(
+        "--plan", "Ship exactly what this file of `plan --out` describes; nothing is refreshed."
     )
     defer_from: str | None = option(
-        "--defer-from",
+        "--defer-from ARTIFACT",
+        "Let dbt defer to the dbt project in this artifact: its manifest is copied to state_path.",
         shell_complete=completion.artifacts,
-        metavar="ARTIFACT",
-        help="Let dbt defer to the dbt project in this artifact: its manifest is copied to "
-        "state_path.",
     )
     pin_versioned: bool | None = option(
         "--pin-versioned/--no-pin-versioned",
+        "Record the store's current versions of versioned keys in the manifest.  [if a store "
+        "is configured]",
         default=None,
-        help="Record the store's current versions of versioned keys in the manifest.  "
-        "[if a store is configured]",
     )
     embed_versioned: bool = flag(
         "--embed-versioned",
-        help="Also embed versioned keys, so that the program starts while the store is down.",
+        "Also embed versioned keys, so that the program starts while the store is down.",
     )
-    no_guard: bool = flag("--no-guard", help="Skip the git check. The run record says so.")
+    no_guard: bool = flag("--no-guard", "Skip the git check. The run record says so.")
     environment: str | None = option(
-        "--environment", help="Environment to name in the run record, such as staging."
+        "--environment", "Environment to name in the run record, such as staging."
     )
-    quiet: bool = flag("-q", "--quiet", help=QUIET)
+    quiet: bool = flag("-q, --quiet", QUIET)
 
     def prepare(
         self,

@@ -10,7 +10,7 @@ import click
 
 from bundler.cli.build_options import BuildArguments
 from bundler.cli.help import Grouped
-from bundler.cli.options import format_option, narrator, takes
+from bundler.cli.options import NewDirectory, Options, formats, narrator, nested, option, takes
 from bundler.cli.outcome import show_verdict
 
 if TYPE_CHECKING:
@@ -18,20 +18,22 @@ if TYPE_CHECKING:
     from bundler.project.projects import Project
 
 
+class WheelArguments(Options):
+    output: NewDirectory = option(
+        "-o, --output",
+        "Directory to write the wheel to.",
+        default=Path("dist"),
+        show_default=True,
+    )
+    style: str = formats("json")
+    building: BuildArguments = nested(BuildArguments)
+
+
 @click.command(
     name="wheel", cls=Grouped, short_help="Build a wheel with the project's own backend."
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("dist"),
-    show_default=True,
-    help="Directory to write the wheel to.",
-)
-@format_option
-@takes("building", BuildArguments)
-def build_wheel(output: Path, style: str, building: BuildArguments) -> None:
+@takes("given", WheelArguments)
+def build_wheel(given: WheelArguments) -> None:
     """Build the project's wheel with its own backend, with the state embedded.
 
     \b
@@ -46,17 +48,17 @@ def build_wheel(output: Path, style: str, building: BuildArguments) -> None:
     def check(projects: Sequence[Project]) -> None:
         if len(projects) > 1:
             raise click.UsageError("A wheel contains one project: select it with --project.")
-        command(projects[0].interpreter.path, projects[0].root, output)
+        command(projects[0].interpreter.path, projects[0].root, given.output)
         refuse_fifos_of_project(projects[0].root, "the build backend", listener)
 
-    listener = narrator(quiet=building.quiet)
-    prepared = building.prepare_and_load(listener, check=check)
+    listener = narrator(quiet=given.building.quiet)
+    prepared = given.building.prepare_and_load(listener, check=check)
     project = prepared.projects[0]
     python, request = project.interpreter.path, prepared.request(listener)
     allowed = allowed_files([project])
-    with building_wheel(project.root, python, output.resolve(), request, allowed) as built:
+    with building_wheel(project.root, python, given.output.resolve(), request, allowed) as built:
         verdict = verify_and_load(built.artifact, prepared, listener)
-    show_verdict(verdict, str(built.destination), style)
+    show_verdict(verdict, str(built.destination), given.style)
 
 
 def allowed_files(projects: Sequence[Project]) -> AllowedFiles:

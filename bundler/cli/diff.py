@@ -12,8 +12,7 @@ import click
 from bundler.cli import definitions as shown
 from bundler.cli.console import Console, safe, size
 from bundler.cli.options import (
-    DIRECTORY,
-    PATH,
+    Directory,
     Options,
     ProjectArguments,
     flag,
@@ -38,30 +37,23 @@ MOST_LINES = 40
 
 
 class DiffArguments(Options):
-    volatile: tuple[str, ...] = option(
-        "--volatile", multiple=True, metavar="NAME", help="A JSON member to ignore (repeatable)."
-    )
-    everything: bool = flag("--all-changes", help="Show every change, not only the first ones.")
+    volatile: tuple[str, ...] = option("--volatile NAME", "A JSON member to ignore (repeatable).")
+    everything: bool = flag("--all-changes", "Show every change, not only the first ones.")
     with_definitions: bool = flag(
-        "--definitions", help="Load both without network, and compare their assets, jobs and so on."
+        "--definitions", "Load both without network, and compare their assets, jobs and so on."
     )
     modules: tuple[str, ...] = option(
-        "--load-module",
-        multiple=True,
-        metavar="MODULE",
-        help="What --definitions loads. Default: the module that a code server loads.",
+        "--load-module MODULE",
+        "What --definitions loads. Default: the module that a code server loads.",
     )
-    project: Path | None = option(
+    project: Directory | None = option(
         "--project",
-        type=DIRECTORY,
-        help="The project to load states with that come without code. Default: the current "
-        "directory.",
+        "The project to load states with that come without code. Default: the current directory.",
     )
     python: Path | None = option(
         "--python",
-        type=PATH,
+        "The interpreter that --definitions runs a PEX with.",
         envvar="STATE_BUNDLER_PYTHON",
-        help="The interpreter that --definitions runs a PEX with.",
     )
     style: str = formats("json", "markdown")
 

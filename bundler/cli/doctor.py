@@ -14,8 +14,7 @@ from bundler.cli.ci import annotation, system
 from bundler.cli.console import Console, as_json
 from bundler.cli.doctor_workspace import distinct, show, show_finding, sign
 from bundler.cli.options import (
-    DIRECTORY,
-    PATH,
+    Directory,
     Options,
     flag,
     formats,
@@ -32,19 +31,18 @@ if TYPE_CHECKING:
 
 
 class DoctorArguments(Options):
-    project: Path = option(
+    project: Directory = option(
         "--project",
-        type=DIRECTORY,
+        "The project. Default: the current directory or its whole workspace.",
         default=Path(),
-        help="The project. Default: the current directory or its whole workspace.",
     )
-    python: Path | None = option("--python", type=PATH, help="The project's interpreter.")
-    fix: bool = flag("--fix", help="Fix what can be fixed safely, then check again.")
+    python: Path | None = option("--python", "The project's interpreter.")
+    fix: bool = flag("--fix", "Fix what can be fixed safely, then check again.")
     reach: bool = flag(
-        "--reach", help="Also check that each external system responds and accepts the credentials."
+        "--reach", "Also check that each external system responds and accepts the credentials."
     )
     no_cache: bool = no_cache()
-    matrix: bool = flag("--matrix", help="Only print the projects as a CI matrix.")
+    matrix: bool = flag("--matrix", "Only print the projects as a CI matrix.")
     style: str = formats("json")
 
 

@@ -21,12 +21,9 @@ from bundler.cli.outcome import show_outcome
 
 class EmbedCommand(Options):
     tags: tuple[str, ...] = option(
-        "-t",
-        "--tag",
-        multiple=True,
+        "-t, --tag NAME",
+        "Tag of the new image (repeatable). {content} and {environment} are substituted.",
         required=True,
-        metavar="NAME",
-        help="Tag of the new image (repeatable). {content} and {environment} are substituted.",
     )
     image_path: str | None = image_path()
     every_byte: bool = every_byte()

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from bundler.cli import completion
 from bundler.cli.console import Console
-from bundler.cli.options import format_option, narrator
+from bundler.cli.options import NewDirectory, Options, formats, narrator, option, takes
 from bundler.cli.outcome import content
 
 if TYPE_CHECKING:
     from bundler.artifacts.extract import Extracted
 
 
+class ExtractArguments(Options):
+    output: NewDirectory = option("-o, --output", "A new or empty directory.", required=True)
+    style: str = formats("json")
+
+
 @click.command()
 @click.argument("artifact", shell_complete=completion.artifacts)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    required=True,
-    help="A new or empty directory.",
-)
-@format_option
-def extract(artifact: str, output: Path, style: str) -> None:
+@takes("given", ExtractArguments)
+def extract(artifact: str, given: ExtractArguments) -> None:
     """Verify ARTIFACT and extract its states into a directory.
 
     \b
@@ -39,10 +36,10 @@ def extract(artifact: str, output: Path, style: str) -> None:
     from bundler.artifacts.extract import extract as take_out
     from bundler.artifacts.open import open_artifact
 
-    narrator(quiet=style == "json").working(f"Reading {artifact}")
+    narrator(quiet=given.style == "json").working(f"Reading {artifact}")
     with open_artifact(artifact) as opened:
-        found = take_out(opened, output)
-    show_extracted(found, style)
+        found = take_out(opened, given.output)
+    show_extracted(found, given.style)
 
 
 def show_extracted(found: Sequence[Extracted], style: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import click
 
 from bundler.cli.console import Console
-from bundler.cli.options import DIRECTORY, Options, flag, formats, option, takes
+from bundler.cli.options import Directory, Options, flag, formats, option, takes
 from bundler.errors import ConfigurationError
 from bundler.system.wording import counted
 
@@ -33,24 +33,20 @@ _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 
 class InitArguments(Options):
-    project: Path = option(
-        "--project",
-        type=DIRECTORY,
-        default=Path(),
-        help="The project. Default: the current directory.",
+    project: Directory = option(
+        "--project", "The project. Default: the current directory.", default=Path()
     )
-    yes: bool = flag("--yes", help="Write without confirmation.")
-    remove: bool = flag("--remove", help="Undo what init wrote.")
+    yes: bool = flag("--yes", "Write without confirmation.")
+    remove: bool = flag("--remove", "Undo what init wrote.")
     without: tuple[str, ...] = option(
-        "--without", multiple=True, type=click.Choice(PART_NAMES), help="Skip a part (repeatable)."
+        "--without", "Skip a part (repeatable).", type=click.Choice(PART_NAMES)
     )
     registry: str | None = option(
-        "--registry",
-        help="Where CI pushes images whose name is not declared, such as ghcr.io/acme.",
+        "--registry", "Where CI pushes images whose name is not declared, such as ghcr.io/acme."
     )
-    git_hooks: bool = flag("--git-hooks", help="Only install the guard as git hooks in this clone.")
+    git_hooks: bool = flag("--git-hooks", "Only install the guard as git hooks in this clone.")
     docker_plugin: bool = flag(
-        "--docker-plugin", help="Only install the `docker bundle` command for your user."
+        "--docker-plugin", "Only install the `docker bundle` command for your user."
     )
     style: str = formats("json")
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import click
 
@@ -34,13 +34,14 @@ QUIET = "Print only warnings, errors and the result."
 _WHEN = "When to fetch: always, only for keys without valid state, or never."
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-DIRECTORY = click.Path(path_type=Path, exists=True, file_okay=False)
-FILE = click.Path(path_type=Path, dir_okay=False)
-PATH = click.Path(path_type=Path)
+# What an option's annotation says of a path: a directory that exists, a file, any directory.
+Directory: TypeAlias = Path
+File: TypeAlias = Path
+NewDirectory: TypeAlias = Path
 
 
 class _Option(NamedTuple):
-    names: tuple[str, ...]
+    spec: str
     settings: Mapping[str, Any]
 
 
@@ -58,13 +59,17 @@ class Options:
         vars(self).update(values)
 
 
-def option(*names: str, **settings: Any) -> Any:
-    """`click.option` with these names and settings."""
-    return _Option(names, settings)
+def option(spec: str, says: str | None = None, **settings: Any) -> Any:
+    """An option as its help shows it: ``-t, --tag NAME``.
+
+    The attribute's annotation says what it takes: a tuple makes it repeatable. settings: others of
+    `click.option`.
+    """
+    return _Option(spec, {"help": says, **settings})
 
 
-def flag(*names: str, **settings: Any) -> Any:
-    return option(*names, is_flag=True, **settings)
+def flag(spec: str, says: str, **settings: Any) -> Any:
+    return option(spec, says, is_flag=True, **settings)
 
 
 def nested(group: type[Options]) -> Any:
@@ -81,25 +86,38 @@ def takes(parameter: str, group: type[Options]) -> Callable[[_Command], _Command
             others = {name: value for name, value in given.items() if name not in known}
             return command(*args, **others, **{parameter: _taken(group, given)})
 
-        for name, (names, settings) in reversed(known.items()):
-            call = click.option(*names, name, **settings)(call)
+        for add in reversed(known.values()):
+            call = add(call)
         return call
 
     return decorate
 
 
-def _declared(group: type[Options]) -> Mapping[str, _Option | _Nested]:
-    """In the order of --help: those of the base class first."""
-    every = {name: value for each in reversed(group.__mro__) for name, value in vars(each).items()}
-    return {name: it for name, it in every.items() if isinstance(it, (_Option, _Nested))}
+def _declared(group: type[Options]) -> Mapping[str, tuple[_Option | _Nested, str]]:
+    """With its annotation, in the order of --help: those of the base class first."""
+    return {
+        name: (it, each.__annotations__.get(name, ""))
+        for each in reversed(group.__mro__)
+        for name, it in vars(each).items()
+        if isinstance(it, (_Option, _Nested))
+    }
 
 
-def _options(group: type[Options]) -> Iterator[tuple[str, _Option]]:
-    for name, declared in _declared(group).items():
+def _options(group: type[Options]) -> Iterator[tuple[str, Callable[[Any], Any]]]:
+    for name, (declared, annotation) in _declared(group).items():
         if isinstance(declared, _Nested):
             yield from _options(declared.group)
         else:
-            yield name, declared
+            yield name, _decorator(name, declared, annotation)
+
+
+def _decorator(name: str, declared: _Option, annotation: str) -> Callable[[Any], Any]:
+    *others, last = declared.spec.split(", ")
+    long, _, metavar = last.partition(" ")
+    is_many = annotation.startswith("tuple[")
+    taken = annotation.removeprefix("tuple[").split(",")[0].removesuffix(" | None")
+    settings = {"multiple": is_many, "metavar": metavar or None, "type": _TYPES.get(taken)}
+    return click.option(*others, long, name, **{**settings, **declared.settings})
 
 
 def _taken(group: type[Options], given: Mapping[str, Any]) -> Options:
@@ -107,7 +125,7 @@ def _taken(group: type[Options], given: Mapping[str, Any]) -> Options:
     return group(
         **{
             name: _taken(it.group, given) if isinstance(it, _Nested) else given[name]
-            for name, it in _declared(group).items()
+            for name, (it, _) in _declared(group).items()
         }
     )
 
@@ -121,42 +139,67 @@ def formats(*names: str) -> Any:
 def every_byte() -> Any:
     return flag(
         "--every-byte",
-        help="Read back every byte of the state instead of comparing its layer's digest.",
+        "Read back every byte of the state instead of comparing its layer's digest.",
     )
 
 
 def image_path() -> Any:
-    return option("--image-path", help="Path of the state directory in the image.")
+    return option("--image-path", "Path of the state directory in the image.")
+
+
+def signature_file() -> Any:
+    return option(
+        "--signature", "Path of the signature file.  [ARTIFACT.sig; for an image: its registry]"
+    )
 
 
 def no_cache() -> Any:
     return flag(
         "--no-cache",
+        "Load the project's components even if nothing has changed since the last time.",
         envvar="STATE_BUNDLER_NO_CACHE",
-        help="Load the project's components even if nothing has changed since the last time.",
     )
 
 
-format_option = click.option(
-    "--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True
-)
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
+    """A number and a unit, as in the configuration: ``30s``, ``5m``, ``24h``."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        from bundler.errors import ConfigurationError
+        from bundler.project.config import seconds
+
+        if isinstance(value, float):
+            return value
+        try:
+            return seconds(value)
+        except ConfigurationError as error:
+            self.fail(f"{error.what} {error.hint}", param, ctx)
+
+
+# By the annotation of an option.
+_TYPES: Mapping[str, Any] = {
+    "Directory": click.Path(path_type=Path, exists=True, file_okay=False),
+    "File": click.Path(path_type=Path, dir_okay=False),
+    "NewDirectory": click.Path(path_type=Path, file_okay=False),
+    "Path": click.Path(path_type=Path),
+    "float": Duration(),
+    "int": click.IntRange(1),
+}
 
 
 class ProjectArguments(Options):
     """The selected projects and their interpreter. everything: None if there is no ``--all``."""
 
-    directories: tuple[Path, ...] = option(
-        "--project",
-        type=DIRECTORY,
-        multiple=True,
-        help="A project's directory (repeatable). Default: the current directory.",
+    directories: tuple[Directory, ...] = option(
+        "--project", "A project's directory (repeatable). Default: the current directory."
     )
-    everything: bool | None = flag("--all", help="All projects of the workspace.")
+    everything: bool | None = flag("--all", "All projects of the workspace.")
     python: Path | None = option(
         "--python",
-        type=PATH,
+        "The project's interpreter. Default: the one dg and uv would use.",
         envvar="STATE_BUNDLER_PYTHON",
-        help="The project's interpreter. Default: the one dg and uv would use.",
     )
 
     def find(self, listener: Listener, start: Path | None = None) -> tuple[Project, ...]:
@@ -187,90 +230,46 @@ def _with_state(projects: tuple[Project, ...], listener: Listener) -> tuple[Proj
     return found
 
 
-class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
-    """A number and a unit, as in the configuration: ``30s``, ``5m``, ``24h``."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        from bundler.errors import ConfigurationError
-        from bundler.project.config import seconds
-
-        if isinstance(value, float):
-            return value
-        try:
-            return seconds(value)
-        except ConfigurationError as error:
-            self.fail(f"{error.what} {error.hint}", param, ctx)
-
-
 class RefreshArguments(Options):
     """Refresh options; None and empty values defer to the configuration."""
 
-    mode: RefreshMode | None = option("--refresh", type=click.Choice(REFRESH_MODES), help=_WHEN)
+    mode: RefreshMode | None = option("--refresh", _WHEN, type=click.Choice(REFRESH_MODES))
     keys: tuple[str, ...] = option(
-        "--key", multiple=True, shell_complete=completion.keys, help="Only this key (repeatable)."
+        "--key", "Only this key (repeatable).", shell_complete=completion.keys
     )
     management_types: tuple[ManagementType, ...] = option(
         "--management-type",
-        multiple=True,
+        "Only keys of this type (repeatable).",
         type=click.Choice(MANAGEMENT_TYPES),
-        help="Only keys of this type (repeatable).",
     )
-    timeout: float | None = option(
-        "--timeout", type=Duration(), help="Timeout per key, including retries.  [5m]"
-    )
-    total_timeout: float | None = option(
-        "--total-timeout", type=Duration(), help="Timeout for the whole refresh.  [30m]"
-    )
-    attempts: int | None = option(
-        "--attempts", type=click.IntRange(1), help="Maximum attempts per key.  [3]"
-    )
-    jobs: int | None = option(
-        "--jobs",
-        type=click.IntRange(1),
-        help="Maximum number of keys refreshed concurrently.  [32]",
-    )
-    allow_empty: tuple[str, ...] = option(
-        "--allow-empty", multiple=True, metavar="KEY", help="Accept an empty state for KEY."
-    )
+    timeout: float | None = option("--timeout", "Timeout per key, including retries.  [5m]")
+    total_timeout: float | None = option("--total-timeout", "Timeout for the whole refresh.  [30m]")
+    attempts: int | None = option("--attempts", "Maximum attempts per key.  [3]")
+    jobs: int | None = option("--jobs", "Maximum number of keys refreshed concurrently.  [32]")
+    allow_empty: tuple[str, ...] = option("--allow-empty KEY", "Accept an empty state for KEY.")
     allow_shrink: tuple[str, ...] = option(
-        "--allow-shrink", multiple=True, metavar="KEY", help="Accept a much smaller state for KEY."
+        "--allow-shrink KEY", "Accept a much smaller state for KEY."
     )
     allow_removed: tuple[str, ...] = option(
-        "--allow-removed",
-        multiple=True,
-        metavar="KEY",
-        help="Allow KEY to exceed max-removed. Or pass the name of each removed definition.",
+        "--allow-removed KEY",
+        "Allow KEY to exceed max-removed. Or pass the name of each removed definition.",
     )
     baseline: str | None = option(
-        "--baseline",
+        "--baseline ARTIFACT",
+        "Compare with (and fall back to) its states. Default: the published states.",
         shell_complete=completion.artifacts,
-        metavar="ARTIFACT",
-        help="Compare with (and fall back to) its states. Default: the published states.",
     )
     allow_stale: float | None = option(
-        "--allow-stale",
-        type=Duration(),
-        help="If a system is unavailable, use the last good state up to this age.",
+        "--allow-stale", "If a system is unavailable, use the last good state up to this age."
     )
     allow_http: tuple[str, ...] = option(
-        "--allow-http",
-        multiple=True,
-        metavar="'METHOD PATH STATUS'",
-        help="A failed request to accept; * is a wildcard.",
+        "--allow-http 'METHOD PATH STATUS'", "A failed request to accept; * is a wildcard."
     )
     image: str | None = option(
-        "--in",
-        metavar="IMAGE",
-        help="Run the components in this image, which has the project installed.",
+        "--in IMAGE", "Run the components in this image, which has the project installed."
     )
-    in_network: str | None = option(
-        "--in-network", metavar="NETWORK", help="Network for --in, such as host."
-    )
-    in_python: str | None = option(
-        "--in-python", metavar="PATH", help="Interpreter in the --in image.  [python]"
-    )
+    in_network: str | None = option("--in-network NETWORK", "Network for --in, such as host.")
+    in_python: str | None = option("--in-python PATH", "Interpreter in the --in image.  [python]")
 
     def options(self) -> RefreshOptions:
         from bundler.project.options import KeyOptions, RefreshOptions
@@ -304,7 +303,7 @@ class RefreshArguments(Options):
 class RefreshCommandArguments(RefreshArguments):
     """`refresh --refresh` would read badly."""
 
-    mode: RefreshMode | None = option("--when", type=click.Choice(REFRESH_MODES), help=_WHEN)
+    mode: RefreshMode | None = option("--when", _WHEN, type=click.Choice(REFRESH_MODES))
 
 
 def narrator(*, quiet: bool = False, verbose: bool = False) -> ConsoleListener:

@@ -16,7 +16,7 @@ from bundler.cli.ci import annotation, summarise
 from bundler.cli.console import Console, safe
 from bundler.cli.diff import MOST_LINES, as_html, as_markdown, as_text, key_documents
 from bundler.cli.options import (
-    FILE,
+    File,
     Options,
     ProjectArguments,
     RefreshArguments,
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 
 class PlanArguments(Options):
-    out: Path | None = option("--out", type=FILE, help="Write the plan to this file.")
-    every_change: bool = flag("--all-changes", help="Show every change, not only the first ones.")
+    out: File | None = option("--out", "Write the plan to this file.")
+    every_change: bool = flag("--all-changes", "Show every change, not only the first ones.")
     style: str = formats("json", "markdown", "github")
     projects: ProjectArguments = nested(ProjectArguments)
     refreshing: RefreshArguments = nested(RefreshArguments)

@@ -14,7 +14,6 @@ from bundler.cli.console import Console, size
 from bundler.cli.help import Grouped
 from bundler.cli.options import (
     QUIET,
-    Duration,
     Options,
     ProjectArguments,
     RefreshCommandArguments,
@@ -26,6 +25,7 @@ from bundler.cli.options import (
     takes,
 )
 from bundler.cli.store_options import (
+    RUN,
     opened,
     pushed_document,
     run_of,
@@ -47,38 +47,24 @@ _SHOWN_DIGEST = 12
 class RefreshCommand(Options):
     projects: ProjectArguments = nested(ProjectArguments)
     refreshing: RefreshCommandArguments = nested(RefreshCommandArguments)
-    push: bool = flag("--push", help="Refresh versioned keys too and push all states to the store.")
+    push: bool = flag("--push", "Refresh versioned keys too and push all states to the store.")
     shard: str | None = option(
-        "--shard",
-        metavar="N/COUNT",
-        help="Refresh and push one shard of the keys; `store join` completes it.",
+        "--shard N/COUNT", "Refresh and push one shard of the keys; `store join` completes it."
     )
-    run: str | None = option(
-        "--run", help="An ID shared by all shards of one refresh. Default: the CI run's ID."
-    )
+    run: str | None = RUN
     wait: float | None = option(
-        "--wait",
-        type=Duration(),
-        help="How long to wait for a concurrent refresh of the same keys.",
+        "--wait", "How long to wait for a concurrent refresh of the same keys."
     )
     url: str | None = option(
-        "--store",
-        envvar="STATE_BUNDLER_STORE",
-        help="The store's URL. Default: the configured one.",
+        "--store", "The store's URL. Default: the configured one.", envvar="STATE_BUNDLER_STORE"
     )
     output: str | None = option(
-        "-o",
-        "--output",
-        metavar="FILE.tar|oci:DIR[:TAG]",
-        help="Write the states for other jobs, which use them with --state-from.",
+        "-o, --output FILE.tar|oci:DIR[:TAG]",
+        "Write the states for other jobs, which use them with --state-from.",
     )
-    dry_run: bool = flag(
-        "--dry-run", help="Show what would be fetched; no external system is called."
-    )
-    quiet: bool = flag("-q", "--quiet", help=QUIET)
-    verbose: bool = flag(
-        "-v", "--verbose", help="Print a line for every key, even if nothing changed."
-    )
+    dry_run: bool = flag("--dry-run", "Show what would be fetched; no external system is called.")
+    quiet: bool = flag("-q, --quiet", QUIET)
+    verbose: bool = flag("-v, --verbose", "Print a line for every key, even if nothing changed.")
     style: str = formats("json")
 
 

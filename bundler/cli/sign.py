@@ -10,25 +10,23 @@ import click
 
 from bundler.cli import completion
 from bundler.cli.console import Console
-from bundler.cli.options import FILE, format_option
+from bundler.cli.options import File, Options, formats, option, signature_file, takes
+
+
+class SignArguments(Options):
+    key: File = option(
+        "--ssh-key",
+        "An SSH key. Pass the public key if an agent holds the private one.",
+        required=True,
+    )
+    signature: File | None = signature_file()
+    style: str = formats("json")
 
 
 @click.command()
 @click.argument("artifact", shell_complete=completion.artifacts)
-@click.option(
-    "--ssh-key",
-    "key",
-    type=FILE,
-    required=True,
-    help="An SSH key. Pass the public key if an agent holds the private one.",
-)
-@click.option(
-    "--signature",
-    type=FILE,
-    help="Path of the signature file.  [ARTIFACT.sig; for an image: its registry]",
-)
-@format_option
-def sign(artifact: str, key: Path, signature: Path | None, style: str) -> None:
+@takes("given", SignArguments)
+def sign(artifact: str, given: SignArguments) -> None:
     """Verify ARTIFACT and sign it with an SSH key; `verify --signed-by` checks the signature.
 
     \b
@@ -46,15 +44,15 @@ def sign(artifact: str, key: Path, signature: Path | None, style: str) -> None:
         verdict = verify(opened)
         verdict.raise_for_problems()
         message = signatures.statement(opened, verdict)
-        if isinstance(opened, OciImage) and opened.kind == "registry" and signature is None:
+        if isinstance(opened, OciImage) and opened.kind == "registry" and given.signature is None:
             made = Path(folder) / "statement.sig"
-            signatures.sign(message, key, made)
+            signatures.sign(message, given.key, made)
             where = signatures.attach(opened, made)
         else:
-            target = signature or signatures.sidecar(artifact)
-            signatures.sign(message, key, target)
+            target = given.signature or signatures.sidecar(artifact)
+            signatures.sign(message, given.key, target)
             where = str(target)
-    if style == "json":
+    if given.style == "json":
         from bundler.cli.documents import Sign, print_document
 
         print_document(Sign, signature=where)

@@ -13,9 +13,8 @@ import click
 from bundler.cli import completion
 from bundler.cli.console import Console, age, size
 from bundler.cli.options import (
-    DIRECTORY,
-    FILE,
-    PATH,
+    Directory,
+    File,
     Options,
     flag,
     formats,
@@ -43,25 +42,16 @@ Look = Callable[[], "Sequence[Holder]"]
 
 
 class StatusArguments(Options):
-    directories: tuple[Path, ...] = option(
-        "--project",
-        type=DIRECTORY,
-        multiple=True,
-        help="A project's directory. Default: the current directory or its workspace.",
+    directories: tuple[Directory, ...] = option(
+        "--project", "A project's directory. Default: the current directory or its workspace."
     )
-    python: Path | None = option("--python", type=PATH, help="The project's interpreter.")
-    baseline: str | None = option(
-        "--baseline", metavar="ARTIFACT", help="Compare with this artifact."
-    )
+    python: Path | None = option("--python", "The project's interpreter.")
+    baseline: str | None = option("--baseline ARTIFACT", "Compare with this artifact.")
     demands: PolicyArguments = nested(PolicyArguments)
-    signed_by: Path | None = option(
-        "--signed-by", type=FILE, metavar="ALLOWED_SIGNERS", help="File of allowed signers."
-    )
+    signed_by: File | None = option("--signed-by ALLOWED_SIGNERS", "File of allowed signers.")
     no_cache: bool = no_cache()
-    watch: bool = flag("--watch", help="Refresh the output until Ctrl-C.")
-    html: Path | None = option(
-        "--html", type=FILE, help="Write a self-contained HTML page instead."
-    )
+    watch: bool = flag("--watch", "Refresh the output until Ctrl-C.")
+    html: File | None = option("--html", "Write a self-contained HTML page instead.")
     style: str = formats("json")
 
 

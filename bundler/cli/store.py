@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,8 +12,8 @@ from bundler.cli import store_changes
 from bundler.cli.console import Console, age, size
 from bundler.cli.diff import diff
 from bundler.cli.extract import show_extracted
-from bundler.cli.options import format_option
-from bundler.cli.store_options import NOWHERE, SHOWN, StoreArguments, store_options
+from bundler.cli.options import NewDirectory, flag, formats, option, takes
+from bundler.cli.store_options import KEYS, NOWHERE, SHOWN, StoreArguments
 from bundler.errors import UsageError, VerificationFailed
 from bundler.system.wording import counted, nearest
 
@@ -34,24 +33,17 @@ for _change in store_changes.COMMANDS:
     store.add_command(_change)
 
 
+class ListArguments(StoreArguments):
+    keys: tuple[str, ...] = KEYS
+    everything: bool = flag("--all-versions", "Show every version.")
+    sets: bool = flag("--sets", "Show the history, newest first.")
+    most: int = option("-n", "Maximum number of sets.  [30]", default=_MOST_SETS)
+    style: str = formats("json")
+
+
 @store.command("list", short_help="Show the current version of each key.")
-@store_options
-@click.option("--key", "keys", multiple=True, help="Only this key (repeatable).")
-@click.option("--all-versions", "everything", is_flag=True, help="Show every version.")
-@click.option("--sets", is_flag=True, help="Show the history, newest first.")
-@click.option(
-    "-n", "most", type=click.IntRange(1), default=_MOST_SETS, help="Maximum number of sets.  [30]"
-)
-@format_option
-def list_(
-    *,
-    where: StoreArguments,
-    keys: tuple[str, ...],
-    everything: bool,
-    sets: bool,
-    most: int,
-    style: str,
-) -> None:
+@takes("given", ListArguments)
+def list_(given: ListArguments) -> None:
     """Show the current version of each key: age, size, author and commit.
 
     \b
@@ -60,25 +52,25 @@ def list_(
       state-bundler store list --all-versions --key 'FivetranAccountComponent[acme]'
       state-bundler store list --sets
     """
-    found = where.open()
+    found = given.open()
     current = found.current()
     if current is None:
         click.echo(f"{found.url} is empty.", err=True)
-        if style == "json":
+        if given.style == "json":
             from bundler.cli.documents import print_document, stores
 
-            kind = stores.StoreSets if sets else stores.StoreList
-            print_document(kind, store=found.url, **{"sets" if sets else "keys": []})
+            kind = stores.StoreSets if given.sets else stores.StoreList
+            print_document(kind, store=found.url, **{"sets" if given.sets else "keys": []})
         return
-    if sets:
-        _show_sets(list(islice(found.history(), most)), found, style)
+    if given.sets:
+        _show_sets(list(islice(found.history(), given.most)), found, given.style)
     else:
         versions = [
             version
-            for version in _versions(found, current, everything=everything)
-            if not keys or version.key in keys
+            for version in _versions(found, current, everything=given.everything)
+            if not given.keys or version.key in given.keys
         ]
-        _show_versions(versions, current, found, style)
+        _show_versions(versions, current, found, given.style)
 
 
 def _versions(store: Store, current: Current, *, everything: bool) -> list[Version]:
@@ -154,17 +146,20 @@ def _told(change: Change, most: int = 3) -> str:
     return ", ".join(keys[:most]) + more + note
 
 
+class ShowArguments(StoreArguments):
+    style: str = formats("json")
+
+
 @store.command()
-@store_options
-@format_option
+@takes("given", ShowArguments)
 @click.argument("name", metavar="VERSION|KEY")
-def show(*, where: StoreArguments, name: str, style: str) -> None:
+def show(given: ShowArguments, name: str) -> None:
     """Show one version and the files in it."""
     from bundler.store import records
 
-    found = where.open()
+    found = given.open()
     version = found.version(name) if records.is_version(name) else found.currents([name])[name]
-    if style == "json":
+    if given.style == "json":
         from bundler.cli.documents import print_document, stores
 
         print_document(stores.StoreShow, version)
@@ -182,21 +177,16 @@ def show(*, where: StoreArguments, name: str, style: str) -> None:
     console.table(("FILE", "SIZE", "SHA256"), rows, "SIZE")
 
 
+class StoreDiffArguments(StoreArguments):
+    style: str = formats("json", "markdown")
+
+
 @store.command("diff", short_help="Show what changed from A to B.")
-@store_options
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["text", "json", "markdown"]),
-    default="text",
-    show_default=True,
-)
+@takes("given", StoreDiffArguments)
 @click.argument("before", metavar="A")
 @click.argument("after", metavar="[B]", required=False)
 @click.pass_context
-def diff_(
-    ctx: click.Context, *, where: StoreArguments, before: str, after: str | None, style: str
-) -> None:
+def diff_(ctx: click.Context, *, given: StoreDiffArguments, before: str, after: str | None) -> None:
     """Show what changed from A to B: versions, set numbers or times. B defaults to the current set.
 
     \b
@@ -204,22 +194,27 @@ def diff_(
       state-bundler store diff 41
       state-bundler store diff 2026-05-01T00:00:00Z 2026-06-01T00:00:00Z
     """
-    url = where.address()
+    url = given.address()
     names = [f"store:{url}{f'@{item}' if item else ''}" for item in (before, after)]
-    ctx.invoke(diff, before=names[0], after=names[1], volatile=(), everything=False, style=style)
+    ctx.invoke(
+        diff, before=names[0], after=names[1], volatile=(), everything=False, style=given.style
+    )
+
+
+class StoreVerifyArguments(StoreArguments):
+    only_current: bool = flag("--current", "Check only the current versions.")
+    style: str = formats("json")
 
 
 @store.command()
-@store_options
-@click.option("--current", "only_current", is_flag=True, help="Check only the current versions.")
-@format_option
-def verify(*, where: StoreArguments, only_current: bool, style: str) -> None:
+@takes("given", StoreVerifyArguments)
+def verify(given: StoreVerifyArguments) -> None:
     """Read every stored byte and report damage. Exits with 76 if anything is damaged."""
     from bundler.store import checking
 
-    found = where.open()
-    checked = checking.check(found, everything=not only_current)
-    if style == "json":
+    found = given.open()
+    checked = checking.check(found, everything=not given.only_current)
+    if given.style == "json":
         from bundler.cli.documents import print_document, stores
 
         print_document(stores.StoreVerify, checked, store=found.url)
@@ -240,21 +235,16 @@ def verify(*, where: StoreArguments, only_current: bool, style: str) -> None:
         raise error
 
 
+class PullArguments(StoreArguments):
+    keys: tuple[str, ...] = KEYS
+    at: str | None = option("--at WHEN", "A version, a set number or a time.")
+    output: NewDirectory = option("-o, --output", "A new or empty directory.", required=True)
+    style: str = formats("json")
+
+
 @store.command()
-@store_options
-@click.option("--key", "keys", multiple=True, help="Only this key (repeatable).")
-@click.option("--at", metavar="WHEN", help="A version, a set number or a time.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    required=True,
-    help="A new or empty directory.",
-)
-@format_option
-def pull(
-    *, where: StoreArguments, keys: tuple[str, ...], at: str | None, output: Path, style: str
-) -> None:
+@takes("given", PullArguments)
+def pull(given: PullArguments) -> None:
     """Download and verify states from the store into a directory.
 
     \b
@@ -265,13 +255,13 @@ def pull(
     from bundler.artifacts.extract import extract
     from bundler.artifacts.stored import StoredStates, versions_at
 
-    found = where.open()
-    versions = versions_at(found, (at or "").removeprefix("#"))
-    for key in keys:
+    found = given.open()
+    versions = versions_at(found, (given.at or "").removeprefix("#"))
+    for key in given.keys:
         if key not in versions:
             near = nearest(key, versions)
             hint = f"Did you mean {near!r}?" if near else ""
             what = f"{found.url} has no version of {key} at that point."
             raise UsageError(what, hint=hint, key=key)
-    wanted = {key: versions[key] for key in (keys or versions)}
-    show_extracted(extract(StoredStates(found.url, found, wanted), output), style)
+    wanted = {key: versions[key] for key in (given.keys or versions)}
+    show_extracted(extract(StoredStates(found.url, found, wanted), given.output), given.style)

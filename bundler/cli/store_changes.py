@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 import click
 
 from bundler.cli.console import Console, safe, size
-from bundler.cli.options import Duration, format_option
+from bundler.cli.options import flag, formats, option, takes
 from bundler.cli.store_options import (
+    KEYS,
+    NOTE,
     NOWHERE,
+    RUN,
     StoreArguments,
     moment,
     run_of,
     show_pushed,
     show_staged,
-    store_options,
 )
 from bundler.errors import UsageError
 from bundler.system.wording import counted
@@ -27,30 +29,19 @@ if TYPE_CHECKING:
     from bundler.store.pushing import NewState
     from bundler.store.records import Current
 
-_NOTE = click.option("--note", default="", help="A note to store in the history.")
-_RUN = click.option(
-    "--run", help="An ID shared by all shards of one refresh. Default: the CI run's ID."
-)
+
+class PushArguments(StoreArguments):
+    keys: tuple[str, ...] = KEYS
+    shard: str | None = option("--shard N/COUNT", "Push one shard; `store join` completes it.")
+    run: str | None = RUN
+    note: str = NOTE
+    style: str = formats("json")
 
 
 @click.command(short_help="Push published states and make them current.")
-@store_options
-@click.option("--key", "keys", multiple=True, help="Only this key (repeatable).")
-@click.option("--shard", metavar="N/COUNT", help="Push one shard; `store join` completes it.")
-@_RUN
-@_NOTE
-@format_option
+@takes("given", PushArguments)
 @click.argument("artifact", required=False)
-def push(
-    *,
-    where: StoreArguments,
-    keys: tuple[str, ...],
-    shard: str | None,
-    run: str | None,
-    note: str,
-    style: str,
-    artifact: str | None,
-) -> None:
+def push(given: PushArguments, artifact: str | None) -> None:
     """Push the published states of the project, or of ARTIFACT, and make them current.
 
     All become current atomically. A version equivalent to the current one is not uploaded.
@@ -64,15 +55,16 @@ def push(
     from bundler.store import local
 
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
-        states = local.select(_states(artifact, where.root, Path(scratch) / "states"), keys)
-        store, author = where.open(), where.author(note)
-        if shard is not None:
+        states = local.select(_states(artifact, given.root, Path(scratch) / "states"), given.keys)
+        store, author = given.open(), given.author(given.note)
+        if given.shard is not None:
             from bundler.store import shards
 
-            number, name = shards.parse_shard(shard), run_of(run)
-            show_staged(store, shards.stage(store, states, name, number, author), name, style)
+            number, name = shards.parse_shard(given.shard), run_of(given.run)
+            staged = shards.stage(store, states, name, number, author)
+            show_staged(store, staged, name, given.style)
         else:
-            show_pushed(store.push(states, author), store.url, style)
+            show_pushed(store.push(states, author), store.url, given.style)
 
 
 def _states(artifact: str | None, root: Path, scratch: Path) -> list[NewState]:
@@ -88,13 +80,16 @@ def _states(artifact: str | None, root: Path, scratch: Path) -> list[NewState]:
     return local.published(scratch)
 
 
+class JoinArguments(StoreArguments):
+    run: str | None = RUN
+    note: str = NOTE
+    style: str = formats("json")
+
+
 @click.command(short_help="Make the states of all shards current, atomically.")
-@store_options
-@_RUN
-@_NOTE
-@format_option
+@takes("given", JoinArguments)
 @click.argument("count", type=click.IntRange(1))
-def join(*, where: StoreArguments, run: str | None, note: str, style: str, count: int) -> None:
+def join(given: JoinArguments, count: int) -> None:
     """Make the states of all COUNT shards current atomically; fails if a shard is missing.
 
     Succeeds if the run was already joined, so that a job can be retried.
@@ -106,9 +101,9 @@ def join(*, where: StoreArguments, run: str | None, note: str, style: str, count
     from bundler.store import shards
     from bundler.store.records import Joined
 
-    name = run_of(run)
-    done = shards.join(where.open(), name, count, where.author(note))
-    if isinstance(done, Joined) and style == "json":
+    name = run_of(given.run)
+    done = shards.join(given.open(), name, count, given.author(given.note))
+    if isinstance(done, Joined) and given.style == "json":
         from bundler.cli.documents import print_document, stores
 
         print_document(stores.StoreSet, done, moves=[])
@@ -116,20 +111,21 @@ def join(*, where: StoreArguments, run: str | None, note: str, style: str, count
         told = f"Run {safe(name)} was already joined: set {done.number} of {done.made}"
         Console(sys.stdout).line(told)
     else:
-        _tell(done, style)
+        _tell(done, given.style)
+
+
+class RollbackArguments(StoreArguments):
+    at: str | None = option(
+        "--at WHEN", "A version, a time or a set number. Default: the previous set."
+    )
+    keys: tuple[str, ...] = KEYS
+    note: str = NOTE
+    style: str = formats("json")
 
 
 @click.command()
-@store_options
-@click.option(
-    "--at", metavar="WHEN", help="A version, a time or a set number. Default: the previous set."
-)
-@click.option("--key", "keys", multiple=True, help="Only this key (repeatable).")
-@_NOTE
-@format_option
-def rollback(
-    *, where: StoreArguments, at: str | None, keys: tuple[str, ...], note: str, style: str
-) -> None:
+@takes("given", RollbackArguments)
+def rollback(given: RollbackArguments) -> None:
     """Make an earlier set or version current again. Nothing is deleted.
 
     \b
@@ -138,8 +134,8 @@ def rollback(
       state-bundler store rollback --at 2026-05-01T00:00:00Z
       state-bundler store rollback --at 41 --key 'FivetranAccountComponent[acme]'
     """
-
-    _tell(where.open().rollback(moment(at), keys, where.author(note)), style)
+    author = given.author(given.note)
+    _tell(given.open().rollback(moment(given.at), given.keys, author), given.style)
 
 
 def _tell(current: Current, style: str) -> None:
@@ -154,17 +150,20 @@ def _tell(current: Current, style: str) -> None:
         console.line(f"  {safe(move.key)}: {move.before or 'none'} -> {move.after or 'none'}")
 
 
+class PinArguments(StoreArguments):
+    remove: bool = flag("--remove", "Remove the pin.")
+    note: str = NOTE
+    style: str = formats("json")
+
+
 @click.command()
-@store_options
-@click.option("--remove", is_flag=True, help="Remove the pin.")
-@_NOTE
-@format_option
+@takes("given", PinArguments)
 @click.argument("version")
-def pin(*, where: StoreArguments, remove: bool, note: str, style: str, version: str) -> None:
+def pin(given: PinArguments, version: str) -> None:
     """Protect VERSION from pruning, and show every pin of the store."""
-    store = where.open()
-    pins = (store.unpin(version) if remove else store.pin(version, note)).pins
-    if style == "json":
+    store = given.open()
+    pins = (store.unpin(version) if given.remove else store.pin(version, given.note)).pins
+    if given.style == "json":
         from bundler.cli.documents import print_document, stores
 
         print_document(stores.StorePins, store=store.url, pins=pins)
@@ -175,36 +174,23 @@ def pin(*, where: StoreArguments, remove: bool, note: str, style: str, version: 
         Console(sys.stderr).line("No version is pinned.")
 
 
+class PruneArguments(StoreArguments):
+    keep: int = option(
+        "--keep", "Number of versions to keep per key.", default=10, show_default=True
+    )
+    older_than: float | None = option(
+        "--older-than", "Only remove versions older than this, such as 30d."
+    )
+    artifacts: tuple[str, ...] = option(
+        "--referenced-by ARTIFACT", "Keep the versions this artifact references (repeatable)."
+    )
+    dry_run: bool = flag("--dry-run", "Only show what would be removed.")
+    style: str = formats("json")
+
+
 @click.command(short_help="Remove old, unreferenced versions.")
-@store_options
-@click.option(
-    "--keep",
-    type=click.IntRange(1),
-    default=10,
-    show_default=True,
-    help="Number of versions to keep per key.",
-)
-@click.option(
-    "--older-than", type=Duration(), help="Only remove versions older than this, such as 30d."
-)
-@click.option(
-    "--referenced-by",
-    "artifacts",
-    multiple=True,
-    metavar="ARTIFACT",
-    help="Keep the versions this artifact references (repeatable).",
-)
-@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
-@format_option
-def prune(
-    *,
-    where: StoreArguments,
-    keep: int,
-    older_than: float | None,
-    artifacts: tuple[str, ...],
-    dry_run: bool,
-    style: str,
-) -> None:
+@takes("given", PruneArguments)
+def prune(given: PruneArguments) -> None:
     """Remove all but the newest versions; never a current, pinned or referenced one.
 
     \b
@@ -216,15 +202,15 @@ def prune(
     from bundler.store.prune import prune as carry_out
 
     referenced: set[str] = set()
-    for name in artifacts:
+    for name in given.artifacts:
         with open_artifact(name) as artifact:
             referenced |= referenced_by(artifact)
-    rules = PruneRules(keep, older_than or 0.0, frozenset(referenced))
-    done = carry_out(where.open(), rules, dry_run=dry_run)
-    if style == "json":
+    rules = PruneRules(given.keep, given.older_than or 0.0, frozenset(referenced))
+    done = carry_out(given.open(), rules, dry_run=given.dry_run)
+    if given.style == "json":
         from bundler.cli.documents import print_document, stores
 
-        print_document(stores.StorePrune, done, dry_run=dry_run)
+        print_document(stores.StorePrune, done, dry_run=given.dry_run)
         return
     console = Console(sys.stdout)
     if done.versions:
@@ -232,16 +218,19 @@ def prune(
         console.table(("KEY", "VERSION", "MADE"), sorted(rows))
     left = counted(len(done.leftovers), "leftover")
     told = f"{counted(len(done.versions), 'version')}, {size(done.size)} and {left}"
-    console.line(f"{told} {'would be removed' if dry_run else 'removed'}")
+    console.line(f"{told} {'would be removed' if given.dry_run else 'removed'}")
+
+
+class CopyArguments(StoreArguments):
+    history: bool = flag("--history", "Also copy every earlier set.")
+    note: str = NOTE
+    style: str = formats("json")
 
 
 @click.command(short_help="Copy the states to the store at URL.")
-@store_options
-@click.option("--history", is_flag=True, help="Also copy every earlier set.")
-@_NOTE
-@format_option
+@takes("given", CopyArguments)
 @click.argument("target", metavar="URL")
-def copy(*, where: StoreArguments, history: bool, note: str, style: str, target: str) -> None:
+def copy(given: CopyArguments, target: str) -> None:
     """Copy the states to the store at URL and make them current there.
 
     \b
@@ -251,8 +240,9 @@ def copy(*, where: StoreArguments, history: bool, note: str, style: str, target:
     from bundler.store import copying, open_store
 
     other = open_store(target)
-    done = copying.copy(where.open(), other, history=history, author=where.author(note))
-    if style == "json":
+    author = given.author(given.note)
+    done = copying.copy(given.open(), other, history=given.history, author=author)
+    if given.style == "json":
         from bundler.cli.documents import print_document, stores
 
         print_document(stores.StoreCopy, done, store=other.url)
@@ -262,25 +252,18 @@ def copy(*, where: StoreArguments, history: bool, note: str, style: str, target:
     )
 
 
+class ImportArguments(StoreArguments):
+    keys: tuple[str, ...] = option("--key", "A key to import (repeatable).", required=True)
+    latest: tuple[str, ...] = option(
+        "--latest KEY=VERSION", "The version to make current. Default: the newest."
+    )
+    style: str = formats("json")
+
+
 @click.command("import", short_help="Import states that Dagster has stored.")
-@store_options
-@click.option("--key", "keys", multiple=True, required=True, help="A key to import (repeatable).")
-@click.option(
-    "--latest",
-    multiple=True,
-    metavar="KEY=VERSION",
-    help="The version to make current. Default: the newest.",
-)
-@format_option
+@takes("given", ImportArguments)
 @click.argument("source", metavar="URL")
-def import_(
-    *,
-    where: StoreArguments,
-    keys: tuple[str, ...],
-    latest: tuple[str, ...],
-    style: str,
-    source: str,
-) -> None:
+def import_(given: ImportArguments, source: str) -> None:
     """Import the states that Dagster's UPathDefsStateStorage has stored at URL, its base path.
 
     \b
@@ -290,13 +273,13 @@ def import_(
     from bundler.store import importing
     from bundler.store.open_objects import open_objects
 
-    pairs = dict(item.rpartition("=")[::2] for item in latest)
+    pairs = dict(item.rpartition("=")[::2] for item in given.latest)
     if "" in pairs:
         raise UsageError("--latest expects KEY=VERSION.")
     done = importing.import_dagster(
-        open_objects(source), where.open(), keys, latest=pairs, author=where.author()
+        open_objects(source), given.open(), given.keys, latest=pairs, author=given.author()
     )
-    if style == "json":
+    if given.style == "json":
         from bundler.cli.documents import print_document, stores
 
         found = [
@@ -313,17 +296,19 @@ def import_(
         )
 
 
-@click.command()
-@store_options
-@_NOTE
-@format_option
-@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
-def remove(*, where: StoreArguments, note: str, style: str, keys: tuple[str, ...]) -> None:
-    """Remove keys from the current set. Their versions stay in the store until they are pruned."""
+class RemoveArguments(StoreArguments):
+    note: str = NOTE
+    style: str = formats("json")
 
-    store = where.open()
+
+@click.command()
+@takes("given", RemoveArguments)
+@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+def remove(given: RemoveArguments, keys: tuple[str, ...]) -> None:
+    """Remove keys from the current set. Their versions stay in the store until they are pruned."""
+    store = given.open()
     store.currents(keys)  # an unknown key is an error
-    _tell(store.remove(keys, where.author(note)), style)
+    _tell(store.remove(keys, given.author(given.note)), given.style)
 
 
 COMMANDS = (push, join, rollback, remove, pin, prune, copy, import_)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bundler.cli.console import Console, size
-from bundler.cli.options import DIRECTORY, Options, option, takes
+from bundler.cli.options import Directory, Options, option
 from bundler.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
@@ -30,16 +30,14 @@ class StoreArguments(Options):
     """The store, which an option, the environment or the project's configuration names."""
 
     url: str | None = option(
-        "--store",
-        metavar="URL",
+        "--store URL",
+        "s3://, gs://, az:// or file://. Default: `store` in [tool.state-bundler].",
         envvar=_VARIABLE,
-        help="s3://, gs://, az:// or file://. Default: `store` in [tool.state-bundler].",
     )
-    root: Path = option(
+    root: Directory = option(
         "--project",
-        type=DIRECTORY,
+        "The project that configures the store. Default: the current directory.",
         default=Path(),
-        help="The project that configures the store. Default: the current directory.",
     )
 
     def address(self) -> str:
@@ -55,7 +53,9 @@ class StoreArguments(Options):
         return local.author(self.root, note)
 
 
-store_options = takes("where", StoreArguments)
+KEYS = option("--key", "Only this key (repeatable).")
+NOTE = option("--note", "A note to store in the history.", default="")
+RUN = option("--run", "An ID shared by all shards of one refresh. Default: the CI run's ID.")
 
 
 def url_of(url: str | None, root: Path) -> str:

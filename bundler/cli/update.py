@@ -12,10 +12,8 @@ from bundler.cli.outcome import show_updates
 
 
 class UpdateArguments(Options):
-    new_tag: str | None = option(
-        "--tag", help="Tag of the new image. Default: {tag}-s{content digest}."
-    )
-    in_place: bool = flag("--in-place", help="Move the image's existing tag instead.")
+    new_tag: str | None = option("--tag", "Tag of the new image. Default: {tag}-s{content digest}.")
+    in_place: bool = flag("--in-place", "Move the image's existing tag instead.")
     every_byte: bool = every_byte()
     style: str = formats("json")
     building: BuildArguments = nested(BuildArguments)

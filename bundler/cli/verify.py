@@ -13,15 +13,15 @@ import click
 from bundler.cli import completion
 from bundler.cli.console import Console, age
 from bundler.cli.options import (
-    DIRECTORY,
-    FILE,
-    Duration,
+    Directory,
+    File,
     Options,
     flag,
     formats,
     narrator,
     nested,
     option,
+    signature_file,
     takes,
 )
 from bundler.cli.outcome import raise_failures, show_verdict
@@ -40,39 +40,24 @@ class PolicyArguments(Options):
     """The policy for an artifact that is intact."""
 
     max_age: float | None = option(
-        "--max-age",
-        type=Duration(),
-        help="Maximum time since a state was last confirmed, such as 24h.",
+        "--max-age", "Maximum time since a state was last confirmed, such as 24h."
     )
-    require: tuple[str, ...] = option(
-        "--require", multiple=True, metavar="KEY", help="A key that must have a state."
+    require: tuple[str, ...] = option("--require KEY", "A key that must have a state.")
+    require_keys_of: tuple[Directory, ...] = option(
+        "--require-keys-of PROJECT", "Require every local key of this project's components."
     )
-    require_keys_of: tuple[Path, ...] = option(
-        "--require-keys-of",
-        multiple=True,
-        metavar="PROJECT",
-        type=DIRECTORY,
-        help="Require every local key of this project's components.",
-    )
-    commit: str | None = option("--commit", metavar="REV", help="The commit it must be built from.")
-    clean: bool = flag("--clean", help="Require a build from a clean work tree.")
-    guarded: bool = flag("--guarded", help="Require a build that checked git for state.")
-    no_stale: bool = flag("--no-stale", help="Reject states that --allow-stale kept.")
-    environment: str | None = option(
-        "--environment", metavar="NAME", help="The environment it must be built for."
-    )
+    commit: str | None = option("--commit REV", "The commit it must be built from.")
+    clean: bool = flag("--clean", "Require a build from a clean work tree.")
+    guarded: bool = flag("--guarded", "Require a build that checked git for state.")
+    no_stale: bool = flag("--no-stale", "Reject states that --allow-stale kept.")
+    environment: str | None = option("--environment NAME", "The environment it must be built for.")
     min_entries: tuple[str, ...] = option(
-        "--min-entries",
-        multiple=True,
-        metavar="[KEY=]N",
-        help="Minimum entries in a state's JSON, or files in other states; without KEY: in every "
+        "--min-entries [KEY=]N",
+        "Minimum entries in a state's JSON, or files in other states; without KEY: in every "
         "state. Counts volatile members, too.",
     )
     require_label: tuple[str, ...] = option(
-        "--require-label",
-        multiple=True,
-        metavar="NAME[=VALUE]",
-        help="A label it must have (repeatable).",
+        "--require-label NAME[=VALUE]", "A label it must have (repeatable)."
     )
 
     def policy(self) -> Policy:
@@ -94,14 +79,8 @@ class PolicyArguments(Options):
 
 class VerifyArguments(Options):
     demands: PolicyArguments = nested(PolicyArguments)
-    signed_by: Path | None = option(
-        "--signed-by", type=FILE, metavar="ALLOWED_SIGNERS", help="File of allowed signers."
-    )
-    signature: Path | None = option(
-        "--signature",
-        type=FILE,
-        help="Path of the signature file.  [ARTIFACT.sig; for an image: its registry]",
-    )
+    signed_by: File | None = option("--signed-by ALLOWED_SIGNERS", "File of allowed signers.")
+    signature: File | None = signature_file()
     style: str = formats("json", "github", "sarif")
 
 
