@@ -32,7 +32,6 @@ from bundler.artifacts.image.ociread import LoadedImage, architecture
 from bundler.artifacts.image.rootfs import RootFilesystem
 from bundler.errors import UsageError, VerificationFailed
 from bundler.state.bundle import Bundle
-from bundler.state.manifest import Claim
 from bundler.system.times import reproducible_now
 
 _BASE_DIGEST = "org.opencontainers.image.base.digest"
@@ -155,22 +154,18 @@ def _onto(job: _Job, store: BlobStore, entry: Descriptor, *, platform: bool = Fa
     layer = _layer_for(job, loaded)
     if job.layer is None and image.volumes_of(loaded.config):
         image.refuse_volumes(loaded.config, layer.placed, loaded.tree.resolve)
-    config, manifest = loaded.config, loaded.manifest
-    claims = image.claims_of(image.labels(config)) or ()
-    if image.replaceable(config, [item.path for item in layer.placed]):
-        config = image.without_last_layer(config)
+    manifest, packing = loaded.manifest, image.packing_of(loaded.layer_types)
+    if image.replaces(loaded.config, layer):
         manifest = {**manifest, "layers": manifest["layers"][:-1]}
-        claims = ()
     for kept in descriptors(manifest["layers"], entry.digest):
         take_layer(store, job.target, kept)
-    packing = image.packing_of(loaded.layer_types)
     raw = {key: value for key, value in entry.raw.items() if key != "annotations"}
     annotations = {k: v for k, v in (entry.annotations or {}).items() if k != REF_NAME}
     if annotations:
         raw["annotations"] = annotations
     if platform:
-        raw = {**raw, "platform": raw.get("platform") or _platform(config)}
-    bare = _Bare(config, manifest, packing, claims)
+        raw = {**raw, "platform": raw.get("platform") or _platform(loaded.config)}
+    bare = _Bare(loaded.config, manifest, packing)
     return _store(job, layer, bare, raw, {_BASE_DIGEST: entry.digest})
 
 
@@ -233,12 +228,11 @@ def _platform(config: Json) -> Json:
 
 
 class _Bare(msgspec.Struct, frozen=True):
-    """An image that gets the layer, compressed this way. claims: of its states that remain."""
+    """An image that gets the layer, compressed this way. manifest: with the layers that remain."""
 
     config: Json
     manifest: Json
     packing: Compression
-    claims: tuple[Claim, ...] = ()
 
 
 def _store(
@@ -246,10 +240,8 @@ def _store(
 ) -> Json:
     """Stores the layer, then the configuration, then the manifest that names both."""
     written = job.add(layer, onto.packing)
-    claims = tuple(image.new_claims(layer.placed, onto.claims))
-    places = {item.bundle.place: item.path for item in layer.placed}
-    record = image.placed_record(job.request.record, places)
-    config = image.with_layer(onto.config, layer, written, claims, record, created=job.created)
+    record = job.request.record
+    config = image.with_states(onto.config, layer, written, record, created=job.created)
     config_digest, config_size = job.target.add_config(config)
     manifest = dict(onto.manifest)
     media_type = str(manifest.get("mediaType") or entry["mediaType"])
@@ -264,7 +256,7 @@ def _store(
         manifest["annotations"] = {
             **annotations,
             **(manifest.get("annotations") or {}),
-            **image.annotations_for(claims, record),
+            **image.annotations_for(config, record),
             _CREATED: job.created,
         }
     return {**entry, **job.target.add_manifest(manifest, media_type)}

@@ -1,18 +1,49 @@
-"""Examines a whole image for what may hide an intact state."""
+"""What all images have in common for reading: their labels, and what may hide an intact state."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
+
+import msgspec
 
 from bundler.artifacts.image import image, image_import_path
 from bundler.artifacts.image.members import state_directories_in
 from bundler.artifacts.image.rootfs import RootFilesystem
-from bundler.state.manifest import Manifest
+from bundler.state.artifact import Artifact, Member
+from bundler.state.manifest import Claim, Manifest, RunRecord
 from bundler.verify_at_start import mode_problem
 
 _MAX_PROBLEMS = 10
+
+
+class ImageArtifact(Artifact):
+    """config: the image's configuration."""
+
+    config: Mapping[str, Any]
+
+    def labels(self) -> Mapping[str, str]:
+        return image.labels(self.config)
+
+    def claims(self) -> Sequence[Claim] | None:
+        return image.claims_of(self.labels())
+
+    def run_record(self) -> RunRecord | None:
+        return image.run_record_of(self.labels())
+
+    def files_below(self) -> str:
+        return image.files_below(self.config)
+
+
+class ImageStateDirectory(msgspec.Struct, frozen=True):
+    """See `bundler.state.artifact.StateDirectory`. An image is read as one stream."""
+
+    path: str
+    read_manifest: Callable[[], bytes | None]
+    members: Callable[[], Iterator[Member]]
+    sealed: bool = False
+    concurrent: bool = False
 
 
 def examined(

@@ -14,7 +14,7 @@ import copy
 import hashlib
 import json
 import posixpath
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -192,15 +192,15 @@ def own_layer_is_last(config: Mapping[str, Any]) -> bool:
     return bool(layers) and labels(config).get(LABEL_LAYER) == layers[-1]
 
 
-def replaceable(config: Mapping[str, Any], paths: Iterable[str]) -> bool:
-    """Whether a layer with states at these paths can replace the topmost one.
+def replaces(config: Mapping[str, Any], layer: Layer) -> bool:
+    """Whether a layer can replace the topmost one.
 
     It cannot if that layer also contains states which the new one does not bring.
     """
     if not own_layer_is_last(config):
         return False
     held = claims_of(labels(config)) or ()
-    return {claim.path for claim in held} <= set(paths)
+    return {claim.path for claim in held} <= {item.path for item in layer.placed}
 
 
 def is_untouched(config: Mapping[str, Any]) -> bool:
@@ -373,36 +373,35 @@ def without_last_layer(config: Mapping[str, Any]) -> Json:
     return changed
 
 
-def with_layer(
-    config: Mapping[str, Any],
-    layer: Layer,
-    written: Written,
-    claims: Sequence[Claim],
-    record: RunRecord,
-    *,
-    created: str,
+def with_states(
+    config: Mapping[str, Any], layer: Layer, written: Written, record: RunRecord, *, created: str
 ) -> Json:
     """The configuration with the layer on top, its line of history and its labels.
 
-    created: RFC 3339; the time of the image.
+    Our own topmost layer is replaced, see `replaces`. record: with the states' places. created: RFC
+    3339; the time of the image.
     """
-    changed = copy.deepcopy(dict(config))
-    if len(diff_ids(changed)) >= MAX_LAYERS:
+    replaced = replaces(config, layer)
+    changed = without_last_layer(config) if replaced else copy.deepcopy(dict(config))
+    below = diff_ids(changed)
+    if len(below) >= MAX_LAYERS:
         raise ConfigurationError(
-            f"The image has {len(diff_ids(changed))} layers; engines support {MAX_LAYERS}.",
+            f"The image has {len(below)} layers; engines support {MAX_LAYERS}.",
             hint="Combine RUN lines in the Dockerfile.",
         )
+    claims = _new_claims(layer, () if replaced else claims_of(labels(config)) or ())
     diff_id = f"sha256:{written.diff_id}"
+    files = _files(changed, below)
     changed["rootfs"]["diff_ids"].append(diff_id)
     section = changed["config"] = changed.get("config") or {}
     # A revision that the image sets itself stays: its author knows better.
     section["Labels"] = {
         **code_names(record),
         **(section.get("Labels") or {}),
-        LABEL_BASE: _files(config, diff_ids(config)),
+        LABEL_BASE: files,
         LABEL_LAYER: diff_id,
         LABEL_PLACES: _encode_places(layer),
-        LABEL_RUN_RECORD: canonical(record).decode(),
+        LABEL_RUN_RECORD: canonical(_placed_record(record, layer)).decode(),
         LABEL_STATES: encode_claims(claims).decode(),
     }
     if isinstance(changed.get("history"), list):
@@ -411,11 +410,11 @@ def with_layer(
     return changed
 
 
-def new_claims(placed: Sequence[Placed], before: Sequence[Claim]) -> list[Claim]:
-    """The claims of an image with these states on top; claims about other places stay."""
+def _new_claims(layer: Layer, before: Sequence[Claim]) -> list[Claim]:
+    """The claims of an image with this layer on top; claims about other places stay."""
     new = [
         Claim(item.path, item.bundle.manifest.content_digest, item.bundle.manifest.sha256)
-        for item in placed
+        for item in layer.placed
     ]
     replaced = {claim.path for claim in new}
     return [*(claim for claim in before if claim.path not in replaced), *new]
@@ -426,16 +425,13 @@ def _history(claims: Sequence[Claim], created: str) -> Json:
     return {"created": created, "created_by": f"state-bundler embed {what}", "comment": "state"}
 
 
-def annotations_for(claims: Sequence[Claim], record: RunRecord) -> dict[str, str]:
+def annotations_for(config: Mapping[str, Any], record: RunRecord) -> dict[str, str]:
     """The labels' content as annotations of a manifest, readable in a registry without the
     configuration.
 
     What would make the manifest too large for a registry is only in the label.
     """
-    found = {
-        LABEL_RUN_RECORD: canonical(record).decode(),
-        LABEL_STATES: encode_claims(claims).decode(),
-    }
+    found = {name: labels(config)[name] for name in (LABEL_RUN_RECORD, LABEL_STATES)}
     short = {name: text for name, text in found.items() if len(text) <= _MAX_ANNOTATION}
     return {**code_names(record), **short}
 
@@ -476,10 +472,11 @@ def empty_config(architecture: str, system: str = "linux") -> Json:
     }
 
 
-def placed_record(record: RunRecord, places: Mapping[str, str]) -> RunRecord:
+def _placed_record(record: RunRecord, layer: Layer) -> RunRecord:
     """The run record with the state directories' paths in the image."""
+    paths = {item.bundle.place: item.path for item in layer.placed}
     refresh = tuple(
-        msgspec.structs.replace(directory, path=places.get(directory.path, directory.path))
+        msgspec.structs.replace(directory, path=paths.get(directory.path, directory.path))
         for directory in record.refresh
     )
     return msgspec.structs.replace(record, refresh=refresh)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -28,7 +28,7 @@ from bundler.artifacts.image.blobs import (
     read_manifest,
 )
 from bundler.artifacts.image.compression import Allowance, Hashing, unpack
-from bundler.artifacts.image.examining import examined
+from bundler.artifacts.image.examining import ImageArtifact, ImageStateDirectory, examined
 from bundler.artifacts.image.layer import OPAQUE_WHITEOUT
 from bundler.artifacts.image.layout import Layout, entries_of, open_store
 from bundler.artifacts.image.members import content_members, state_directories_in
@@ -36,9 +36,9 @@ from bundler.artifacts.image.rootfs import RootFilesystem
 from bundler.artifacts.image.tarstream import content_of, read_tar
 from bundler.artifacts.names import ArtifactName, without_state
 from bundler.errors import UsageError, VerificationFailed
-from bundler.state.artifact import Artifact, Member, StateDirectory
+from bundler.state.artifact import Member, StateDirectory
 from bundler.state.bundle import MANIFEST_NAME
-from bundler.state.manifest import MAX_MANIFEST_BYTES, Claim, Manifest, RunRecord
+from bundler.state.manifest import MAX_MANIFEST_BYTES, Manifest
 
 # Python's names of machines, and Go's.
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "AMD64": "amd64"}
@@ -140,7 +140,7 @@ class LoadedImage:
             )
 
 
-class OciImage(Artifact):
+class OciImage(ImageArtifact):
     """An image in a store, open for reading. Of several platforms, the one of this machine.
 
     platform: the manifest of another one. sealed: digests of layers that the store has confirmed
@@ -164,6 +164,7 @@ class OciImage(Artifact):
         self.store = store
         self.is_one_of_several = platform is not None
         self.image = LoadedImage(store, platform or for_this_machine(store, entry))
+        self.config = self.image.config
         self.config_digest = self.image.manifest["config"]["digest"]
         self._top = self.image.layers[-1].digest if self.image.layers else ""
         self._sealed_layers = sealed
@@ -172,18 +173,6 @@ class OciImage(Artifact):
         # Platforms usually share their state layer, which is read once.
         self._state_layers: dict[tuple[str, ...], StateLayer] = {}
         self._is_other = False
-
-    def labels(self) -> Mapping[str, str]:
-        return image.labels(self.image.config)
-
-    def files_below(self) -> str:
-        return image.files_below(self.image.config)
-
-    def claims(self) -> Sequence[Claim] | None:
-        return image.claims_of(image.labels(self.image.config))
-
-    def run_record(self) -> RunRecord | None:
-        return image.run_record_of(image.labels(self.image.config))
 
     def other_platforms(self) -> Iterator[OciImage]:
         """The other images of the index, except those with the same state and labels.
@@ -204,30 +193,56 @@ class OciImage(Artifact):
     def state_directories(self) -> Sequence[StateDirectory]:
         layer = self._state_layer()
         if layer is not None:
+            is_sealed = self._top in self._sealed_layers
             return [
-                _TopDirectory(
-                    layer,
+                ImageStateDirectory(
                     path,
-                    sealed=self._top in self._sealed_layers
-                    or (self._is_other and layer.was_compared(path)),
+                    partial(layer.read_manifest, path),
+                    partial(layer.members, path),
+                    sealed=is_sealed or (self._is_other and layer.was_compared(path)),
                 )
                 for path in layer.paths
             ]
         claimed = [claim.path for claim in self.claims() or ()]
         return [
-            _LayoutDirectory(self.image, path)
+            ImageStateDirectory(
+                path, partial(self._read_manifest, path), partial(self._members, path)
+            )
             for path in state_directories_in(self.image.tree, claimed)
         ]
+
+    # --- a state directory as the sum of all layers
+
+    def _read_manifest(self, directory: str) -> bytes | None:
+        path = f"{directory}/{MANIFEST_NAME}"
+        node = self.image.tree.lookup(path)
+        if node is None or node.kind != "file":
+            return None
+        if node.size > MAX_MANIFEST_BYTES:
+            raise VerificationFailed(f"{path} is too large.")
+        with self.image.open_layer(node.layer) as stream:
+            for member in content_members(self.image.tree, directory, stream, node.layer):
+                if member.path == MANIFEST_NAME:
+                    with member.open() as content:
+                        return content.read()
+        return None
+
+    def _members(self, directory: str) -> Iterator[Member]:
+        layers = {node.layer for _, node in self.image.tree.walk(directory)} - {-1}
+        for position in sorted(layers):
+            with self.image.checked_layer(position) as stream:
+                yield from content_members(self.image.tree, directory, stream, position)
+
+    # --- the layer that has nothing but states
 
     def _state_layer(self) -> StateLayer | None:
         """The topmost layer, if the labels say that it is ours and contains all states."""
         paths = sorted(claim.path for claim in self.claims() or ())
-        if not image.last_layer_holds(self.image.config, paths):
+        if not image.last_layer_holds(self.config, paths):
             return None
-        config = self.image.config
         key = (
             self.image.layers[-1].digest,
-            *(image.labels(config).get(name, "") for name in image.LABELS_OF_LAYER),
+            *(self.labels().get(name, "") for name in image.LABELS_OF_LAYER),
         )
         return self._state_layers.setdefault(key, StateLayer(self.image, paths))
 
@@ -236,12 +251,11 @@ class OciImage(Artifact):
 
         All layers are read if something has changed since the state was embedded.
         """
-        config = self.image.config
-        yield from image.annotation_problems(self.image.manifest, config)
-        if image.volumes_of(config):
-            yield from image.hidden_states(config, found, self.image.tree.resolve)
-        if self._state_layer() is None or not image.is_untouched(config):
-            yield from examined(self.image.tree, config, found)
+        yield from image.annotation_problems(self.image.manifest, self.config)
+        if image.volumes_of(self.config):
+            yield from image.hidden_states(self.config, found, self.image.tree.resolve)
+        if self._state_layer() is None or not image.is_untouched(self.config):
+            yield from examined(self.image.tree, self.config, found)
 
     def __exit__(self, *exc: object) -> None:
         self.store.close()
@@ -303,6 +317,9 @@ class StateLayer:
         self._is_opaque = self._position > 0 or not whiteouts
         return found
 
+    def read_manifest(self, path: str) -> bytes | None:
+        return self.manifests.get(path)
+
     def members(self, path: str) -> Iterator[Member]:
         """The files of one of the directories; compares the whole layer."""
         layer = image.recreated(self._image.config, self.manifests.get)
@@ -317,52 +334,3 @@ class StateLayer:
 
     def was_compared(self, path: str) -> bool:
         return path in self._compared
-
-
-class _TopDirectory:
-    """A state directory in a state layer."""
-
-    concurrent = False
-
-    def __init__(self, layer: StateLayer, path: str, *, sealed: bool) -> None:
-        self.path = path
-        self.sealed = sealed
-        self._layer = layer
-
-    def read_manifest(self) -> bytes | None:
-        return self._layer.manifests.get(self.path)
-
-    def members(self) -> Iterator[Member]:
-        return self._layer.members(self.path)
-
-
-class _LayoutDirectory:
-    """A state directory as the sum of an image's layers."""
-
-    sealed = concurrent = False
-
-    def __init__(self, loaded: LoadedImage, path: str) -> None:
-        self.path = path
-        self._image = loaded
-
-    def read_manifest(self) -> bytes | None:
-        node = self._image.tree.lookup(f"{self.path}/{MANIFEST_NAME}")
-        if node is None or node.kind != "file":
-            return None
-        if node.size > MAX_MANIFEST_BYTES:
-            raise VerificationFailed(f"{self.path}/{MANIFEST_NAME} is too large.")
-        with self._image.open_layer(node.layer) as stream:
-            for member in self._members_of(node.layer, stream):
-                if member.path == MANIFEST_NAME:
-                    with member.open() as content:
-                        return content.read()
-        return None
-
-    def members(self) -> Iterator[Member]:
-        layers = {node.layer for _, node in self._image.tree.walk(self.path)} - {-1}
-        for position in sorted(layers):
-            with self._image.checked_layer(position) as stream:
-                yield from self._members_of(position, stream)
-
-    def _members_of(self, position: int, stream: BinaryIO) -> Iterator[Member]:
-        return content_members(self._image.tree, self.path, stream, position)

@@ -15,16 +15,19 @@ from bundler.state.manifest import DirectoryRefresh, KeyRefresh, RunRecord
 from tests.support.bundles import PLACE, make_bundle, make_record
 
 
-def with_state(folder: Path, layers: int) -> image.Json:
+def with_state(folder: Path, layers: int, record: RunRecord | None = None) -> image.Json:
     """An image of so many layers, with a state layer on top."""
     bundle = make_bundle(folder / "state", {"K": {"state": b"x"}})
     placed = (Placed(bundle, f"/{PLACE}", ()),)
     config = image.empty_config("amd64")
     config["rootfs"]["diff_ids"] = [f"sha256:{number:064}" for number in range(layers)]
     written = Written("f" * 64, "f" * 64, 1, "none")
-    claims = image.new_claims(placed, ())
-    return image.with_layer(
-        config, Layer(placed), written, claims, make_record(bundle), created="2026-01-01T00:00:00Z"
+    return image.with_states(
+        config,
+        Layer(placed),
+        written,
+        record or make_record(bundle),
+        created="2026-01-01T00:00:00Z",
     )
 
 
@@ -34,12 +37,14 @@ def test_more_layers_than_engines_take_are_a_sentence(tmp_path: Path) -> None:
         with_state(tmp_path, MAX_LAYERS)
 
 
-def test_a_record_too_long_for_a_manifest_is_only_a_label() -> None:
+def test_a_record_too_long_for_a_manifest_is_only_a_label(tmp_path: Path) -> None:
     keys = tuple(KeyRefresh(f"Key[{number}]", attempts=1) for number in range(20_000))
     long = RunRecord(refresh=(DirectoryRefresh(PLACE, keys),))
-    assert LABEL_RUN_RECORD not in image.annotations_for((), long)
-    assert LABEL_STATES in image.annotations_for((), long)
-    assert LABEL_RUN_RECORD in image.annotations_for((), RunRecord())
+    config = with_state(tmp_path, 1, long)
+    assert LABEL_RUN_RECORD in image.labels(config)
+    assert image.annotations_for(config, long).keys() == {LABEL_STATES}
+    short = with_state(tmp_path, 1, RunRecord())
+    assert image.annotations_for(short, RunRecord()).keys() == {LABEL_RUN_RECORD, LABEL_STATES}
 
 
 def test_what_decides_a_place_is_the_files_and_how_the_program_starts(tmp_path: Path) -> None:

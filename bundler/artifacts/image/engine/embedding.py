@@ -7,7 +7,6 @@ that, the whole image is fetched, changed as an OCI layout, and sent back.
 
 from __future__ import annotations
 
-import hashlib
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -278,22 +277,14 @@ def _send_layer(
     engine: Engine, config: Mapping[str, Any], layer: Layer, record: RunRecord
 ) -> _Sent:
     """Loads an archive with only the new layer."""
-    bare = dict(config)
-    claims = image.claims_of(image.labels(config)) or ()
-    if image.replaceable(bare, [item.path for item in layer.placed]):
-        bare, claims = image.without_last_layer(bare), ()
-    new_claims = image.new_claims(layer.placed, claims)
-    placed = image.placed_record(record, {item.bundle.place: item.path for item in layer.placed})
     sent: list[_Sent] = []
 
     def finish(written: Written) -> bytes:
-        changed = image.with_layer(
-            bare, layer, written, new_claims, placed, created=reproducible_now()
-        )
+        changed = image.with_states(config, layer, written, record, created=reproducible_now())
         raw = image.dump(changed)
-        image_id = f"sha256:{hashlib.sha256(raw).hexdigest()}"
-        sent.append(_Sent(image_id, image.diff_ids(changed)))
+        sent.append(_Sent(image.digest_of(raw), image.diff_ids(changed)))
         return raw
 
-    load(engine, archive_of(layer, len(image.diff_ids(bare)), finish))
+    below = len(image.diff_ids(config)) - image.replaces(config, layer)
+    load(engine, archive_of(layer, below, finish))
     return sent[0]

@@ -22,13 +22,11 @@ def archive_of(layer: Layer, below: int, finish: Callable[[Written], bytes]) -> 
     makes the configuration once the layer's digest is known.
     """
     size = layer.size()
-    digest = hashlib.sha256()
+    written: list[Written] = []
     yield _header("layer.tar", size)
-    for piece in layer.pieces():
-        digest.update(piece)
-        yield piece
+    yield from layer.packed("none", written.append)
     yield _padding(size)
-    config = finish(Written(digest.hexdigest(), digest.hexdigest(), size, "none"))
+    config = finish(written[0])
     name = f"{hashlib.sha256(config).hexdigest()}.json"
     absent = [f"absent-{number}/layer.tar" for number in range(below)]
     listing = [{"Config": name, "RepoTags": None, "Layers": [*absent, "layer.tar"]}]

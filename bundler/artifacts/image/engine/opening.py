@@ -6,7 +6,7 @@ import posixpath
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from bundler.artifacts.image import image
@@ -14,17 +14,17 @@ from bundler.artifacts.image.engine.config import settings_of
 from bundler.artifacts.image.engine.connection import Docker, Engine, NotInEngine
 from bundler.artifacts.image.engine.files import ANSWER, ContainerFiles, reading
 from bundler.artifacts.image.engine.remade import Remade
-from bundler.artifacts.image.examining import examined
+from bundler.artifacts.image.examining import ImageArtifact, ImageStateDirectory, examined
 from bundler.artifacts.image.image_import_path import RunsAs, runs_as
 from bundler.artifacts.image.members import members_below, state_directories_in
 from bundler.artifacts.image.tarstream import content_of, read_tar
 from bundler.errors import UsageError, VerificationFailed
-from bundler.state.artifact import Artifact, Member, StateDirectory
+from bundler.state.artifact import Member, StateDirectory
 from bundler.state.bundle import MANIFEST_NAME
-from bundler.state.manifest import MAX_MANIFEST_BYTES, Claim, Manifest, RunRecord
+from bundler.state.manifest import MAX_MANIFEST_BYTES, Manifest
 
 
-class EngineImage(Artifact):
+class EngineImage(ImageArtifact):
     """An image in an engine.
 
     What its label names is read. An image without our label, one that was changed since, and one
@@ -48,28 +48,15 @@ class EngineImage(Artifact):
         inspected = inspected or engine.image(name)
         self.digest = str(inspected["Id"])
         self.engine = engine
-        self._settings = settings_of(inspected)
-        self._labels = image.labels(self._settings)
+        self.config = settings_of(inspected)
         if is_sealed:
-            self.proof = f"layer {image.diff_ids(self._settings)[-1]} confirmed by the engine"
+            self.proof = f"layer {image.diff_ids(self.config)[-1]} confirmed by the engine"
         self._remade: Remade | None = None
         self._manifests: dict[str, bytes | None] = {}
         self._stack = ExitStack()
 
-    def labels(self) -> Mapping[str, str]:
-        return self._labels
-
     def runs_as(self) -> RunsAs:
-        return runs_as(self._settings.get("config") or {})
-
-    def files_below(self) -> str:
-        return image.files_below(self._settings)
-
-    def claims(self) -> Sequence[Claim] | None:
-        return image.claims_of(self._labels)
-
-    def run_record(self) -> RunRecord | None:
-        return image.run_record_of(self._labels)
+        return runs_as(self.config.get("config") or {})
 
     def state_directories(self) -> Sequence[StateDirectory]:
         claims = self.claims()
@@ -77,18 +64,26 @@ class EngineImage(Artifact):
             paths = state_directories_in(self.container.tree())
         else:
             paths = [claim.path for claim in claims if self.container.has(claim.path)]
-        return [_EngineDirectory(self, path, sealed=self._is_sealed) for path in paths]
+        return [
+            ImageStateDirectory(
+                path,
+                partial(self._read_manifest, path),
+                partial(self._members, path),
+                sealed=self._is_sealed,
+            )
+            for path in paths
+        ]
 
     def problems(self, found: Mapping[str, Manifest]) -> Iterator[str]:
         """What is wrong with the image itself, as messages. found: its manifests, by path."""
-        if image.volumes_of(self._settings):
-            yield from image.hidden_states(self._settings, found, self.container.resolve)
+        if image.volumes_of(self.config):
+            yield from image.hidden_states(self.config, found, self.container.resolve)
         if self.claims() is None:  # it was searched for states
             return
-        made = self._made_diff_id() if image.is_untouched(self._settings) else None
+        made = self._made_diff_id() if image.is_untouched(self.config) else None
         if made is None:
-            yield from examined(self.container.tree(), self._settings, found)
-        elif made != image.diff_ids(self._settings)[-1]:
+            yield from examined(self.container.tree(), self.config, found)
+        elif made != image.diff_ids(self.config)[-1]:
             yield (
                 "The topmost layer does not match these states: something was added to "
                 "it or altered."
@@ -97,23 +92,20 @@ class EngineImage(Artifact):
     def _made_diff_id(self) -> str | None:
         """The digest of the layer that these states make; None if it is unknown."""
         if self._is_sealed:  # it was compared when the engine received it
-            return image.diff_ids(self._settings)[-1]
+            return image.diff_ids(self.config)[-1]
         # Podman does not check a layer's digest.
         if self._remade is None or self.engine.is_podman:
             return None
         return self._remade.diff_id()
 
-    def read_manifest(self, directory: str) -> bytes | None:
-        """The bytes of a state directory's manifest; None if there is none."""
+    def _read_manifest(self, directory: str) -> bytes | None:
         if directory not in self._manifests:
-            there = self.container.is_directory(directory)
             path = f"{directory}/{MANIFEST_NAME}"
-            self._manifests[directory] = self._read_manifest(path) if there else None
+            there = self.container.is_directory(directory) and self.container.has(path)
+            self._manifests[directory] = self._read_small(path) if there else None
         return self._manifests[directory]
 
-    def _read_manifest(self, path: str) -> bytes | None:
-        if not self.container.has(path):
-            return None
+    def _read_small(self, path: str) -> bytes | None:
         with self.container.archive(path) as stream:
             for reader, member in read_tar(stream, ANSWER):
                 if member.kind != "file":
@@ -123,14 +115,20 @@ class EngineImage(Artifact):
                 return content_of(reader, member).read()
         return None
 
-    def remade(self, path: str) -> Remade | None:
+    def _members(self, path: str) -> Iterator[Member]:
+        remade = self._remade_for(path)
+        with self.container.archive(path) as stream:
+            for member in members_below(stream, posixpath.basename(path)):
+                yield remade.taking(member, path) if remade else member
+
+    def _remade_for(self, path: str) -> Remade | None:
         """The layer that these states make, from the bytes that are read; None if it has other
         states.
 
         path: of the state directory that is being read. The first one starts again.
         """
-        if path == min(image.import_paths(self._settings), default=None):
-            layer = image.recreated(self._settings, self.read_manifest)
+        if path == min(image.import_paths(self.config), default=None):
+            layer = image.recreated(self.config, self._read_manifest)
             self._remade = None if layer is None else Remade(layer, self._stack)
         return self._remade
 
@@ -154,23 +152,3 @@ def open_image(name: str, docker: Docker | None = None) -> EngineImage:
         raise UsageError(
             f"The Docker engine has no image {name}.", hint=f"docker pull {shlex.quote(name)}"
         ) from error
-
-
-class _EngineDirectory:
-    """A state directory in an image."""
-
-    concurrent = False
-
-    def __init__(self, found: EngineImage, path: str, *, sealed: bool) -> None:
-        self.path = path
-        self.sealed = sealed
-        self._image = found
-
-    def read_manifest(self) -> bytes | None:
-        return self._image.read_manifest(self.path)
-
-    def members(self) -> Iterator[Member]:
-        remade = self._image.remade(self.path)
-        with self._image.container.archive(self.path) as stream:
-            for member in members_below(stream, posixpath.basename(self.path)):
-                yield remade.taking(member, self.path) if remade else member
