@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from bundler.errors import BundlerError, Unavailable, raise_all
 from bundler.listener import Listener
 from bundler.project.options import RefreshOptions
-from bundler.refresh import forking
+from bundler.refresh import discovery_cache, forking
 from bundler.refresh.discovery_cache import CacheQuery
 from bundler.refresh.forking import Forks, Start
 from bundler.refresh.keys import withheld
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 _LOAD_SECONDS = 120.0
 
-# Takes a query, the worker's answer, and what of it may be shown.
-Keep = Callable[[CacheQuery, dict[str, Any], Found], None]
-
 
 class LoadedSource(msgspec.Struct, frozen=True):
     """A source whose components are known, with the worker that writes their states."""
@@ -49,16 +46,17 @@ async def loaded_sources(
     projects: Sequence[Project],
     options: RefreshOptions,
     listener: Listener,
-    keep: Keep | None = None,
+    *,
+    keeps: bool = False,
 ) -> AsyncIterator[tuple[list[LoadedSource], Path]]:
     """The sources with their workers, which end with the context, and a private scratch folder.
 
-    keep: receives each answer, with what it depends on in its event. Raises one error for all
-    sources that failed.
+    keeps: whether each answer is kept for later commands (`discovery_cache`). Raises one error for
+    all sources that failed.
     """
     with scratch_folder() as scratch, forking.of_process() as forks:
         # What a fork's parent has read would be missing in an answer that is kept.
-        loading = _Loading(scratch, keep, None if keep is not None else forks)
+        loading = _Loading(scratch, None if keeps else forks, keeps)
         if options.inside is not None:
             from bundler.refresh.inside import Image
 
@@ -90,8 +88,8 @@ class _Loading(msgspec.Struct):
     """Where and how sources are loaded. image: None for this machine. workers: all started ones."""
 
     scratch: Path
-    keep: Keep | None
     forks: Forks | None
+    keeps: bool
     image: Image | None = None
     workers: list[WorkerProcess] = msgspec.field(default_factory=list)
 
@@ -127,7 +125,7 @@ class _Loading(msgspec.Struct):
     async def _load(self, query: CacheQuery, surroundings: Surroundings) -> LoadedSource:
         source = query.source
         command = source.load
-        if self.keep is not None:
+        if self.keeps:
             # What is withheld also depends on the files that variables name.
             named = named_files(surroundings.environment, source.project.root)
             command = {**command, "observed": (*query.files, *named)}
@@ -146,8 +144,8 @@ class _Loading(msgspec.Struct):
             name = self.image.inside.image if self.image is not None else None
             raise load_error(source, links(event["chain"]), surroundings.secrets, name)
         found = withheld(found_of(event), surroundings.secrets)
-        if self.keep is not None:
-            self.keep(query, event, found)
+        if self.keeps:
+            discovery_cache.keep(query, event, found)
         return LoadedSource(source, found, worker, surroundings)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bundler.refresh.discovery_cache import CacheQuery, keep, recall
+from bundler.refresh.discovery_cache import CacheQuery, recall
 from bundler.refresh.model import Found, warnings_of
 from bundler.refresh.sources import sources_of
 
@@ -25,7 +25,7 @@ def discover(
     if found is None:
         from bundler.refresh import run
 
-        return run.discover(projects, listener, keep=keep if is_cached else None)
+        return run.discover(projects, listener, keeps=is_cached)
     for warning in warnings_of(found):
         listener.warning(warning)
     return found

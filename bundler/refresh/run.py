@@ -26,7 +26,7 @@ from bundler.listener import Listener
 from bundler.project.options import RefreshOptions, matches
 from bundler.refresh.collecting import Collected, collected_of, collectors_of, jobs_of
 from bundler.refresh.directories import VERSIONED, Directory
-from bundler.refresh.discovery import Keep, LoadedSource, loaded_sources
+from bundler.refresh.discovery import LoadedSource, loaded_sources
 from bundler.refresh.fetching import fetch_all
 from bundler.refresh.model import Found
 from bundler.refresh.removal_check import refuse_removals
@@ -67,16 +67,17 @@ Choose = Callable[[frozenset[str]], Awaitable[Sequence[str]]]
 
 
 def discover(
-    projects: Sequence[Project], listener: Listener, *, keep: Keep | None = None
+    projects: Sequence[Project], listener: Listener, *, keeps: bool = False
 ) -> tuple[Found, ...]:
     """What the sources of the projects have, one value a source; refreshes nothing.
 
-    keep: receives each answer, with what it depends on.
+    keeps: whether each answer is kept for later commands (`bundler.refresh.discovery_cache`).
     """
 
     async def work(_: asyncio.Event) -> tuple[Found, ...]:
         listener.working("Finding components")
-        async with loaded_sources(projects, RefreshOptions(), listener, keep) as (loaded, _scratch):
+        loading = loaded_sources(projects, RefreshOptions(), listener, keeps=keeps)
+        async with loading as (loaded, _scratch):
             listener.working("")
             return tuple(item.found for item in loaded)
 

@@ -522,7 +522,7 @@ def test_it_is_neither_used_nor_filled_where_that_is_asked_for(
     run = import_module("bundler.refresh.run")
     monkeypatch.setattr(run, "discover", lambda *_, **named: asked.append(named))
     discover([_open(roots["folder"])], SILENT, is_cached=False)
-    assert asked == [{"keep": None}]
+    assert asked == [{"keeps": False}]
     assert not cache.exists()
 
 
