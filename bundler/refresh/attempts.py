@@ -7,10 +7,10 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -45,16 +45,12 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class KeyJob(msgspec.Struct, frozen=True):
-    """A key to fetch.
+    """A key to fetch. is_planned: for a plan, which shows what has shrunk instead of failing."""
 
-    directory: makes an empty key directory in the staging area. is_planned: for a plan, which shows
-    what has shrunk instead of failing.
-    """
-
+    owner: KeyOwner
     component: Component
     source: LoadedSource
     options: KeyOptions
-    directory: Callable[[str], Path]
     baseline: Baseline | None
     is_planned: bool = False
 
@@ -111,6 +107,19 @@ class KeyFailedError(Exception):
         self.attempts = attempts
         self.log = log
         self.output = output
+
+
+class KeyOwner(Protocol):
+    """What a key is fetched for."""
+
+    def key_directory(self, key: str) -> Path:
+        """A new, empty key directory; the component writes ``state`` into it."""
+
+    def take(self, job: KeyJob, fetched: Fetched, listener: Listener) -> None:
+        """Accepts a fetched state."""
+
+    def take_stale(self, job: KeyJob, failed: KeyFailedError, listener: Listener) -> bool:
+        """Whether an older state is used instead."""
 
 
 class _AttemptFailedError(Exception):
@@ -187,7 +196,7 @@ class _Attempt(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, job: KeyJob, scratch: Path, number: int) -> _Attempt:
         key = job.component.key
-        directory = job.directory(key)
+        directory = job.owner.key_directory(key)
         # On the same disk, so that a program can rename it. Its path has the same prefix as the
         # staged state's: no state may contain either.
         previous = directory.with_name(f"{directory.name}@previous") / "state"

@@ -43,9 +43,9 @@ class Collector(msgspec.Struct):
         """The selected keys."""
         for component in self.of.components.values():
             if component.management_type in self.types and self.of.is_selected(component):
-                yield self.of.job(component, self._key_directory, None)
+                yield self.of.job(component, None, self)
 
-    def _key_directory(self, key: str) -> Path:
+    def key_directory(self, key: str) -> Path:
         target = self.folder / sanitize_key(key)
         with io_errors(target):
             shutil.rmtree(target, ignore_errors=True)
@@ -73,8 +73,8 @@ def collectors_of(
     return [Collector(folder / str(n), item, types) for n, item in enumerate(directories)]
 
 
-def jobs_of(collectors: Sequence[Collector]) -> list[tuple[Collector, KeyJob]]:
-    return [(item, job) for item in collectors for job in item.jobs()]
+def jobs_of(collectors: Sequence[Collector]) -> list[KeyJob]:
+    return [job for collector in collectors for job in collector.jobs()]
 
 
 def collected_of(collectors: Sequence[Collector]) -> tuple[Collected, ...]:

@@ -10,7 +10,7 @@ import asyncio
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from bundler.artifacts.extract import Extracted
 from bundler.errors import BadData, BundlerError, Locked, Unavailable, VerificationFailed
 from bundler.listener import KeyProgress, Listener
 from bundler.project.options import DEFAULT_TOTAL_TIMEOUT_SECONDS, RefreshOptions, StoredVersions
-from bundler.refresh.attempts import Fetched, KeyFailedError, KeyJob
+from bundler.refresh.attempts import Fetched, KeyFailedError, KeyJob, KeyOwner
 from bundler.refresh.checks import Baseline
 from bundler.refresh.discovery import LoadedSource
 from bundler.refresh.keys import unique
@@ -204,7 +204,7 @@ class Directory(msgspec.Struct):
             key = component.key
             if self.is_selected(component):
                 if self.fetches(key):
-                    yield self.job(component, self.staging.key_directory, self.baselines.get(key))
+                    yield self.job(component, self.baselines.get(key), self)
                 else:
                     self._keep(key, listener)
             elif key in self.baselines:  # without any message: the user has named other keys
@@ -228,13 +228,15 @@ class Directory(msgspec.Struct):
             not types or component.management_type in types
         )
 
-    def job(
-        self, component: Component, directory: Callable[[str], Path], baseline: Baseline | None
-    ) -> KeyJob:
-        """The job of fetching a key. directory: makes an empty key directory for it."""
+    def job(self, component: Component, baseline: Baseline | None, owner: KeyOwner) -> KeyJob:
+        """The job of fetching a key for this directory or another owner."""
         source, options = self.source_of(component), self.options.of_key(component.key)
         is_planned = self.published_in is not None
-        return KeyJob(component, source, options, directory, baseline, is_planned)
+        return KeyJob(owner, component, source, options, baseline, is_planned)
+
+    def key_directory(self, key: str) -> Path:
+        """A new, empty key directory in the staging area."""
+        return self.staging.key_directory(key)
 
     def source_of(self, component: Component) -> LoadedSource:
         return next(item for item in self.sources if component in item.found.components)
@@ -258,7 +260,7 @@ class Directory(msgspec.Struct):
             if self._opened is not None:
                 self._opened.discard(key)
         else:
-            target = self.staging.key_directory(key)
+            target = self.key_directory(key)
             with io_errors(target):
                 shutil.copytree(baseline.directory, target, symlinks=True, dirs_exist_ok=True)
         self.states[key] = baseline.state
@@ -406,7 +408,7 @@ class Directory(msgspec.Struct):
         if before is not None and before.state.digest.dir_hash == state.digest.dir_hash:
             self._use_baseline(key)
         else:
-            stored.pull(key, self.staging.key_directory(key))
+            stored.pull(key, self.key_directory(key))
         self.states[key], self.refreshes[key] = state, refresh
         listener.note(f"{key}: version {state.version} from versioned storage is embedded.")
 

@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Protocol
 
 from bundler.errors import BundlerError, Unavailable, raise_all
 from bundler.listener import KeyProgress, Listener
 from bundler.project.options import DEFAULT_JOBS, DEFAULT_TOTAL_TIMEOUT_SECONDS, RefreshOptions
-from bundler.refresh.attempts import Fetched, KeyFailedError, KeyJob, fetch
+from bundler.refresh.attempts import KeyFailedError, KeyJob, fetch
 from bundler.refresh.directories import Directory
 from bundler.refresh.model import Component
 from bundler.refresh.reporting import declared_at, write_failure_log
@@ -19,23 +18,13 @@ from bundler.refresh.vendors import kind_of
 from bundler.system.wording import counted
 
 
-class Owner(Protocol):
-    """What takes the result of a job."""
-
-    def take(self, job: KeyJob, fetched: Fetched, listener: Listener) -> None:
-        """Accepts a fetched state."""
-
-    def take_stale(self, job: KeyJob, failed: KeyFailedError, listener: Listener) -> bool:
-        """Whether an older state is used instead."""
-
-
 async def fetch_all(
-    jobs: Sequence[tuple[Owner, KeyJob]],
-    directories: Sequence[Directory],
-    scratch: Path,
-    listener: Listener,
+    jobs: Sequence[KeyJob], directories: Sequence[Directory], scratch: Path, listener: Listener
 ) -> None:
-    """Fetches every key and passes it to its owner, then raises for those that failed."""
+    """Fetches every key and passes it to its owner, then raises for those that failed.
+
+    The limits of the run are those of the first directory.
+    """
     if not jobs:
         return
     listener.phase(f"Refreshing {counted(len(jobs), 'key')}")
@@ -43,7 +32,7 @@ async def fetch_all(
     options = directories[0].options
     seconds = options.total_timeout or DEFAULT_TOTAL_TIMEOUT_SECONDS
     fetching = _Fetching(options, len(jobs), scratch, listener)
-    tasks = {asyncio.ensure_future(fetching.one(owner, job)): job for owner, job in jobs}
+    tasks = {asyncio.ensure_future(fetching.one(job)): job for job in jobs}
     try:
         done, late = await asyncio.wait(tasks, timeout=seconds)
     finally:
@@ -59,7 +48,7 @@ async def fetch_all(
             [error for _, error in failed],
             f"{len(failed)} of {counted(len(jobs), 'key')} failed; nothing was published, the "
             "previous state is unchanged.",
-            write_failure_log(jobs[0][1].source.source.project.name, fetching.outputs),
+            write_failure_log(jobs[0].source.source.project.name, fetching.outputs),
         )
 
 
@@ -90,14 +79,14 @@ class _Fetching:
         self._all = asyncio.Semaphore(options.jobs or DEFAULT_JOBS)
         self._kinds: dict[str, asyncio.Semaphore] = {}
 
-    async def one(self, owner: Owner, job: KeyJob) -> BundlerError | None:
+    async def one(self, job: KeyJob) -> BundlerError | None:
         """Fetches a key and applies the result. Returns its failure, if it is final."""
         try:
             async with self._slots(job.component), self._all:
                 fetched = await fetch(job, self._scratch, self._listener)
-            owner.take(job, fetched, self._listener)
+            job.owner.take(job, fetched, self._listener)
         except KeyFailedError as failed:
-            if owner.take_stale(job, failed, self._listener):
+            if job.owner.take_stale(job, failed, self._listener):
                 return None
             return self._tell(job.component.key, failed)
         except BundlerError as error:

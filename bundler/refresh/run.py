@@ -116,8 +116,9 @@ def refresh(
                 _refuse_one_place(directories)
             await _open(directories, stack, listener, takes_stored=aside is None)
             collectors = collectors_of(aside, directories, (VERSIONED,)) if aside else []
-            jobs = [(item, job) for item in directories for job in item.jobs(listener)]
-            await fetch_all([*jobs, *jobs_of(collectors)], directories, scratch, listener)
+            jobs = [job for item in directories for job in item.jobs(listener)]
+            jobs += jobs_of(collectors)
+            await fetch_all(jobs, directories, scratch, listener)
             if into is None:
                 await refuse_removals(directories, listener)
             unchanged = [await directory.settle(stack, listener) for directory in directories]
