@@ -18,10 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bundler.state.manifest import RunRecord
 from bundler.state.statedir import StateDir
 from tests.support.environments import ROOT, python_of
-from tests.support.statedirs import fill
+from tests.support.statedirs import NOTHING_FETCHED, fill
 
 _RUNS = 5
 _PLACE = "shop/defs/.local_defs_state"
@@ -42,7 +41,7 @@ def main(count: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         states = {f"Feed[{number}]": {"state": "[1]"} for number in range(count)}
         with StateDir(Path(name) / _PLACE, _PLACE).staging() as staging:
-            staging.publish(fill(staging, states), (), lambda _: RunRecord())
+            staging.publish(fill(staging, states), (), NOTHING_FETCHED)
         argv = [python_of("store"), "-c", _LOAD, name]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         found = []

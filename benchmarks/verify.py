@@ -47,6 +47,7 @@ from bundler.system.parallel import processors
 from tests.support.embedding import embed_layout
 from tests.support.engine import running_engine
 from tests.support.registries import distribution
+from tests.support.statedirs import NOTHING_FETCHED
 
 UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3}
 BUNDLER = [sys.executable, "-m", "bundler"]
@@ -160,7 +161,7 @@ def publish(root: Path, states: Mapping[str, Mapping[str, bytes]]) -> Bundle:
                 (target / name).parent.mkdir(parents=True, exist_ok=True)
                 (target / name).write_bytes(content)
             entries.append(state_of(key, sanitize_key(key), scan(target)))
-        return staging.publish(entries, (), lambda _: RunRecord()).bundle
+        return staging.publish(entries, (), NOTHING_FETCHED).bundle
 
 
 def many(count: int, size: int) -> dict[str, bytes]:

@@ -38,29 +38,18 @@ from bundler.state.manifest import (
     ManagementType,
     Manifest,
     NonLocalKey,
-    RunRecord,
     State,
-    Tool,
     build,
 )
 from bundler.state.statedir import Publication, Ready, Staging, StateDir, check_keys, sanitize_key
 from bundler.state.tree import scan
 from bundler.system.atomic import io_errors
 from bundler.system.wording import counted
-from bundler.version import __version__
 
 LOCAL: ManagementType = "LOCAL_FILESYSTEM"
 VERSIONED: ManagementType = "VERSIONED_STATE_STORAGE"
 _SILENT_SECONDS = 1.0
 _LOCK_POLL_SECONDS = 0.1
-
-
-class PublishedDirectory(msgspec.Struct, frozen=True):
-    """The result of a publish. changed: the keys whose bytes differ from before."""
-
-    bundle: Bundle
-    record: DirectoryRefresh
-    changed: tuple[str, ...]
 
 
 class Directory(msgspec.Struct):
@@ -323,14 +312,10 @@ class Directory(msgspec.Struct):
 
     def ready(self) -> Ready:
         """Writes what was decided to disk, next to what is published."""
-        refresh, tool = self._refresh(), Tool("state-bundler", __version__)
-        return self.staging.ready(
-            tuple(self.states.values()),
-            self._non_local(),
-            lambda manifest: RunRecord(refresh=(refresh.of(manifest),), tool=tool),
-        )
+        states = tuple(self.states.values())
+        return self.staging.ready(states, self._non_local(), self._refresh())
 
-    async def settle(self, stack: AsyncExitStack, listener: Listener) -> Publication | None:
+    async def unchanged(self, stack: AsyncExitStack, listener: Listener) -> Publication | None:
         """The published set, if nothing has to be written because exactly that is to be published.
 
         None if there is something to publish; the state directory is locked then. Raises `Locked`
@@ -341,7 +326,8 @@ class Directory(msgspec.Struct):
             return None
         wanted = build(Contents(tuple(self.states.values()), self._non_local()))
         if before is not None and wanted.content_digest == before.content_digest:
-            return Publication(Bundle(self.statedir.path, before, self.statedir.place), (), ())
+            bundle = Bundle(self.statedir.path, before, self.statedir.place)
+            return Publication(bundle, self._refresh().of(before), (), ())
         self._opened = await self._stage(stack, listener)
         now = self.statedir.read()
         if (now and now.manifest.sha256) != (before and before.sha256):
@@ -359,8 +345,8 @@ class Directory(msgspec.Struct):
             self.statedir.place, tuple(keys), removed_keys=tuple(sorted(removed))
         )
 
-    def published(self, publication: Publication, listener: Listener) -> PublishedDirectory:
-        """Reports the result of publishing."""
+    def report(self, publication: Publication, listener: Listener) -> None:
+        """Says what was removed from the state directory, and what else is in it."""
         known = {sanitize_key(key) for key in self.components}
         for name in publication.removed:
             why = "it is not embedded" if name in known else "no component has that key"
@@ -370,9 +356,6 @@ class Directory(msgspec.Struct):
                 f"{self.statedir.path} also contains {', '.join(publication.others)}, which "
                 "state-bundler did not publish: it is kept and not embedded."
             )
-        changed = [key for key, state in self.states.items() if state.path in publication.changed]
-        bound = self._refresh().of(publication.bundle.manifest)
-        return PublishedDirectory(publication.bundle, bound, tuple(changed))
 
     # --- versioned storage --------------------------------------------------------------------
 

@@ -121,7 +121,7 @@ def refresh(
             await fetch_all(jobs, directories, scratch, listener)
             if into is None:
                 await refuse_removals(directories, listener)
-            unchanged = [await directory.settle(stack, listener) for directory in directories]
+            unchanged = [await directory.unchanged(stack, listener) for directory in directories]
             decided.set()
             refreshed = _publish(directories, unchanged, loaded, listener)
             if into is None:
@@ -305,15 +305,14 @@ def _publish(
 ) -> Refreshed:
     changing = [item for item, same in zip(directories, unchanged, strict=True) if same is None]
     made = iter(publish_together([directory.ready() for directory in changing]))
-    published = [
-        directory.published(same or next(made), listener)
-        for directory, same in zip(directories, unchanged, strict=True)
-    ]
+    published = [same or next(made) for same in unchanged]
+    for directory, publication in zip(directories, published, strict=True):
+        directory.report(publication, listener)
     return Refreshed(
         bundles=tuple(item.bundle for item in published),
-        record=tuple(item.record for item in published),
+        record=tuple(item.refresh for item in published),
         found=tuple(item.found for item in loaded),
-        changed=tuple(sorted(key for item in published for key in item.changed)),
+        changed=tuple(sorted(key for item in published for key in item.changed_keys)),
         options={item.statedir.place: item.options for item in directories},
         shrunk=tuple(
             error

@@ -25,7 +25,7 @@ import re
 import time
 import unicodedata
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from shlex import quote
@@ -45,6 +45,7 @@ from bundler.state.bundle import (
 )
 from bundler.state.manifest import (
     Contents,
+    DirectoryRefresh,
     File,
     Manifest,
     NonLocalKey,
@@ -56,6 +57,7 @@ from bundler.state.manifest import (
     parse,
 )
 from bundler.state.publishing import FILES, Decision, Journal, Publisher, is_pending
+from bundler.state.run_record import TOOL
 from bundler.state.source_path import ADVICE, is_allowed
 from bundler.state.tree import fold, hash_stream
 from bundler.system.atomic import io_errors, make_directories, restrict_modes, sync_tree
@@ -121,13 +123,19 @@ class PublishedState(msgspec.Struct, frozen=True):
 class Publication(msgspec.Struct, frozen=True):
     """What a publish did. changed and removed are names of key directories.
 
-    others: what else is in the state directory, which we did not publish and left alone.
+    refresh: how the states were made. others: what else is in the state directory, which we did not
+    publish and left alone.
     """
 
     bundle: Bundle
+    refresh: DirectoryRefresh
     changed: tuple[str, ...]
     removed: tuple[str, ...]
     others: tuple[str, ...] = ()
+
+    @property
+    def changed_keys(self) -> list[str]:
+        return [state.key for state in self.bundle.manifest.states if state.path in self.changed]
 
 
 class StateDir(msgspec.Struct, frozen=True):
@@ -361,26 +369,26 @@ class Staging(msgspec.Struct, frozen=True):
         self,
         states: Sequence[State],
         non_local: Sequence[NonLocalKey],
-        record: Callable[[Manifest], RunRecord],
+        refresh: DirectoryRefresh,
     ) -> Publication:
         """Makes these states, and no others, the contents of the state directory.
 
         Raises `InputOutputError`; the set is then the old one, or whole after the next publish.
         """
-        (publication,) = publish_together([self.ready(states, non_local, record)])
+        (publication,) = publish_together([self.ready(states, non_local, refresh)])
         return publication
 
     def ready(
         self,
         states: Sequence[State],
         non_local: Sequence[NonLocalKey],
-        record: Callable[[Manifest], RunRecord],
+        refresh: DirectoryRefresh,
     ) -> Ready:
         """Writes these states to disk, next to what is published.
 
-        A state that was not staged stays as it is. `record` makes the run record from the manifest.
-        Other states that were published before are removed. Raises `InputOutputError`, and
-        `ConfigurationError` if a key has the name of something that we did not publish.
+        A state that was not staged stays as it is. refresh: how the states were made. Other states
+        that were published before are removed. Raises `InputOutputError`, and `ConfigurationError`
+        if a key has the name of something that we did not publish.
         """
         live = self.directory.path
         owned = self.publisher.owned()
@@ -394,7 +402,8 @@ class Staging(msgspec.Struct, frozen=True):
             others = (name for name in entries if name[0] != "@" and name not in kept)
             manifest = build(Contents(tuple(states), tuple(non_local)), self._support(run))
             run.write(MANIFEST_NAME, manifest.raw)
-            run.write(RUN_RECORD_NAME, canonical(record(manifest)))
+            bound = refresh.of(manifest)
+            run.write(RUN_RECORD_NAME, canonical(RunRecord(refresh=(bound,), tool=TOOL)))
             for name in changed:
                 restrict_modes(self.path / name)
                 sync_tree(self.path / name)
@@ -405,7 +414,7 @@ class Staging(msgspec.Struct, frozen=True):
             FILES,
         )
         bundle = Bundle(live, manifest, self.directory.place)
-        publication = Publication(bundle, changed, removed, tuple(sorted(others)))
+        publication = Publication(bundle, bound, changed, removed, tuple(sorted(others)))
         return Ready(self.publisher, journal, publication)
 
     def _support(self, run: OpenDirectory) -> tuple[File, ...]:

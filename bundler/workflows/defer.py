@@ -31,8 +31,7 @@ from bundler.refresh.run import Refreshed
 from bundler.refresh.scratch import scratch_folder
 from bundler.refresh.vendors import kind_of
 from bundler.state.bundle import Bundle, paths_at
-from bundler.state.manifest import Deferral, DirectoryRefresh, RunRecord, State, state_of
-from bundler.state.run_record import TOOL
+from bundler.state.manifest import Deferral, DirectoryRefresh, State, state_of
 from bundler.state.statedir import StateDir
 from bundler.state.tree import name_problem, scan
 from bundler.system.atomic import io_errors
@@ -162,13 +161,10 @@ def _with_manifests(
             _copy(state, (bundle.held or bundle.root) / state.path, directory)
             production = there.get((bundle.place, state.key))
             states.append(_deferring(state, directory, production) if production else state)
-        publication = staging.publish(
-            states,
-            bundle.manifest.predicate.contents.non_local,
-            lambda manifest: RunRecord(refresh=(refresh.of(manifest),), tool=TOOL),
-        )
+        non_local = bundle.manifest.predicate.contents.non_local
+        publication = staging.publish(states, non_local, refresh)
     made = msgspec.structs.replace(publication.bundle, root=bundle.root, held=folder)
-    return made, refresh.of(made.manifest)
+    return made, publication.refresh
 
 
 def _copy(state: State, source: Path, target: Path) -> None:

@@ -37,7 +37,7 @@ from bundler.refresh.sources import sources_of
 from bundler.state.artifact import Artifact
 from bundler.state.bundle import STATE_DIRECTORY, Bundle, paths_at
 from bundler.state.manifest import Contents, DirectoryRefresh, KeyRefresh, Manifest, RunRecord
-from bundler.state.run_record import TOOL, version_in
+from bundler.state.run_record import version_in
 from bundler.state.statedir import StateDir, sanitize_key
 from bundler.system.wording import counted
 
@@ -211,13 +211,9 @@ def _bundle(
     removed = tuple(key for it in directories if it.path == item.path for key in it.removed_keys)
     refresh = DirectoryRefresh(target.place, keys, removed_keys=removed)
     with StateDir(item.target, target.place).staging() as staging:
-        publication = staging.publish(
-            contents.states,
-            contents.non_local,
-            lambda manifest: RunRecord(refresh=(refresh.of(manifest),), tool=TOOL),
-        )
+        publication = staging.publish(contents.states, contents.non_local, refresh)
     bundle = msgspec.structs.replace(publication.bundle, root=target.path, held=item.target)
-    return bundle, refresh.of(bundle.manifest)
+    return bundle, publication.refresh
 
 
 def _as_needed(contents: Contents, target: _Target, keys: Sequence[KeyRefresh]) -> Contents:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bundler.state.manifest import DirectoryRefresh, KeyRefresh, RunRecord
+from bundler.state.manifest import DirectoryRefresh, KeyRefresh
 from bundler.state.statedir import StateDir
 from bundler.system.times import now
 from tests.support.environments import ROOT, python_of
@@ -40,10 +40,9 @@ print("FOUND", json.dumps({"checks": found, "keys": keys, "imported": imported})
 
 def _publish(directory: StateDir, confirmed: str | None, **states: str) -> Path:
     keys = tuple(KeyRefresh(key, confirmed=confirmed) for key in states)
-    record = RunRecord(refresh=(DirectoryRefresh(directory.place, keys),))
     with directory.staging() as staging:
         written = fill(staging, {key: {"state": text} for key, text in states.items()})
-        staging.publish(written, (), lambda _: record)
+        staging.publish(written, (), DirectoryRefresh(directory.place, keys))
     return directory.path
 
 

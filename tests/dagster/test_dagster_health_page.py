@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from bundler.state.manifest import DirectoryRefresh, KeyRefresh, RunRecord
+from bundler.state.manifest import DirectoryRefresh, KeyRefresh
 from bundler.state.statedir import StateDir
 from bundler.system.times import now
 from tests.support.browser import browser
@@ -55,10 +55,9 @@ def environment(tmp_path: Path) -> Mapping[str, str]:
     )
     states = {KEY: '{"assets": {"orders": {}}}', "Feed[suppliers]": '{"assets": {}}'}
     keys = tuple(KeyRefresh(key, confirmed=now() if key == KEY else _OLD) for key in states)
-    record = RunRecord(refresh=(DirectoryRefresh(_PLACE, keys),))
     with StateDir(root / "src" / _PLACE, _PLACE).staging() as staging:
         written = fill(staging, {key: {"state": text} for key, text in states.items()})
-        staging.publish(written, (), lambda _: record)
+        staging.publish(written, (), DirectoryRefresh(_PLACE, keys))
     home = tmp_path / "home"
     home.mkdir()
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")

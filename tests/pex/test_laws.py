@@ -59,12 +59,8 @@ def _publish(root: Path, states: States) -> tuple[Bundle, RunRecord]:
             except BadData:
                 assume(condition=False)  # names that are one under case folding, for instance
         keys = tuple(KeyRefresh(key, 1, fetched="2026-01-02T03:04:05Z") for key in sorted(states))
-        refresh = DirectoryRefresh(_PLACE, keys)
-        publication = staging.publish(
-            entries, (), lambda manifest: RunRecord(refresh=(refresh.of(manifest),))
-        )
-    bundle = publication.bundle
-    return bundle, RunRecord(refresh=(refresh.of(bundle.manifest),))
+        published = staging.publish(entries, (), DirectoryRefresh(_PLACE, keys))
+    return published.bundle, RunRecord(refresh=(published.refresh,))
 
 
 def _write(root: Path, files: Mapping[str, bytes]) -> None:

@@ -20,7 +20,6 @@ from bundler.artifacts.verify import verify
 from bundler.errors import ConfigurationError, UsageError, VerificationFailed
 from bundler.listener import SILENT, Listener
 from bundler.state.directory import DirectoryArtifact
-from bundler.state.manifest import RunRecord
 from bundler.state.statedir import StateDir
 from tests.support.embedding import embed_wheel
 from tests.support.pex_projects import (
@@ -32,6 +31,7 @@ from tests.support.pex_projects import (
     wheel,
     write,
 )
+from tests.support.statedirs import NOTHING_FETCHED
 from tests.support.statedirs import publish as publish_state_directory
 
 
@@ -194,7 +194,7 @@ def publish(root: Path, text: str) -> None:
     with directory.staging() as staging:
         key = staging.key_directory("A")
         (key / "state").write_text(text)
-        staging.publish([state_of("A", "A", scan(key))], [], lambda _: RunRecord())
+        staging.publish([state_of("A", "A", scan(key))], [], NOTHING_FETCHED)
 
 
 def hatchling(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

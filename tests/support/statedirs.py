@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from bundler.state.manifest import RunRecord, State, state_of
+from bundler.state.manifest import DirectoryRefresh, State, state_of
 from bundler.state.statedir import Publication, Staging, StateDir, sanitize_key
 from bundler.state.tree import scan
 
 PLACE = "shop/defs/.local_defs_state"
+NOTHING_FETCHED = DirectoryRefresh(PLACE, ())
 
 
 def fill(staging: Staging, states: Mapping[str, Mapping[str, str]]) -> list[State]:
@@ -34,7 +35,7 @@ def fill(staging: Staging, states: Mapping[str, Mapping[str, str]]) -> list[Stat
 def publish(directory: StateDir, states: Mapping[str, Mapping[str, str]]) -> Publication:
     """Publishes states given as {key: {path: text}}."""
     with directory.staging() as staging:
-        return staging.publish(fill(staging, states), (), lambda _: RunRecord())
+        return staging.publish(fill(staging, states), (), NOTHING_FETCHED)
 
 
 def snapshot(root: Path) -> dict[str, bytes]:

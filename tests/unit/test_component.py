@@ -20,10 +20,11 @@ from bundler.component import (
     StateBackedComponent,
     StateError,
 )
-from bundler.state.manifest import RunRecord, state_of
+from bundler.state.manifest import state_of
 from bundler.state.statedir import StateDir, sanitize_key
 from bundler.state.tree import scan
 from tests.support.environments import ROOT
+from tests.support.statedirs import NOTHING_FETCHED
 
 LOCAL = DefsStateManagementType.LOCAL_FILESYSTEM
 VERSIONED = DefsStateManagementType.VERSIONED_STATE_STORAGE
@@ -71,7 +72,7 @@ def publish(directory: Path, component: Counter) -> None:
     with StateDir(directory, "state").staging() as staging:
         folder = staging.key_directory(key)
         asyncio.run(_written(component, folder / "state"))
-        staging.publish([state_of(key, sanitize_key(key), scan(folder))], [], lambda _: RunRecord())
+        staging.publish([state_of(key, sanitize_key(key), scan(folder))], [], NOTHING_FETCHED)
 
 
 async def _written(component: Counter, path: Path) -> None:

@@ -18,7 +18,7 @@ from bundler.state.directory import DirectoryArtifact
 from bundler.state.manifest import DirectoryRefresh, KeyRefresh, RunRecord, canonical, state_of
 from bundler.state.statedir import StateDir, check_keys, sanitize_key
 from bundler.state.tree import scan
-from tests.support.statedirs import publish
+from tests.support.statedirs import NOTHING_FETCHED, publish
 
 STATES = {
     "Shop[eu]": {"state": '{"a": 1}'},
@@ -103,7 +103,7 @@ def test_a_program_may_add_files_below_a_writable_path_and_change_none(tmp_path:
             (target / path).parent.mkdir(parents=True, exist_ok=True)
             (target / path).write_text("x")
         state = state_of("dbt", "dbt", scan(target), writable=("project/target",))
-        staging.publish([state], (), lambda _: RunRecord())
+        staging.publish([state], (), NOTHING_FETCHED)
     below = directory.path / "dbt" / "project" / "target"
     (below / "run").mkdir()
     (below / "run" / "log").write_text("new")

@@ -19,10 +19,10 @@ from bundler import component, verify_at_start
 from bundler.artifacts.verify import verify
 from bundler.errors import BundlerError
 from bundler.state.directory import DirectoryArtifact
-from bundler.state.manifest import RunRecord, state_of
+from bundler.state.manifest import state_of
 from bundler.state.statedir import StateDir
 from bundler.state.tree import scan
-from tests.support.statedirs import file_entry, rewrite_manifest
+from tests.support.statedirs import NOTHING_FETCHED, file_entry, rewrite_manifest
 
 Change = Callable[[Path], object]
 _OUTSIDE = "outside the state directory"
@@ -43,7 +43,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
             state_of("Shop[eu]", "Shop__eu__", scan(shop)),
             state_of("dbt", "dbt", scan(dbt), writable=("project/target", "project/logs")),
         ]
-        staging.publish(states, (), lambda _: RunRecord())
+        staging.publish(states, (), NOTHING_FETCHED)
     shutil.rmtree(path / "@staging")
     return path
 

@@ -20,7 +20,7 @@ from bundler.refresh.removals import (
     vanished,
 )
 from bundler.state.definitions import Definitions
-from bundler.state.manifest import DirectoryRefresh, KeyRefresh, RunRecord
+from bundler.state.manifest import DirectoryRefresh, KeyRefresh
 from bundler.state.statedir import StateDir
 from tests.support.statedirs import fill
 
@@ -162,9 +162,9 @@ def test_a_removed_key_stays_in_the_record_until_the_next_fetch(
     """A build with ``--refresh never`` ships the states, and the record of how they were made."""
     statedir = StateDir(tmp_path, "states")
     known = KeyRefresh(_KEY, fetched="2026-01-01T00:00:00Z")
-    record = RunRecord(refresh=(DirectoryRefresh("states", (known,), removed_keys=("Gone",)),))
+    refresh = DirectoryRefresh("states", (known,), removed_keys=("Gone",))
     with statedir.staging() as staging:
-        staging.publish(fill(staging, {_KEY: {"state": "1"}}), (), lambda _: record)
+        staging.publish(fill(staging, {_KEY: {"state": "1"}}), (), refresh)
     directory = Directory(statedir, RefreshOptions())
     asyncio.run(directory.read_baselines(statedir))
     directory.refreshes[_KEY] = KeyRefresh(_KEY, attempts=1) if fetches else known

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from bundler.errors import InputOutputError
-from bundler.state.manifest import RunRecord
 from bundler.state.statedir import Ready, StateDir, publish_together
 from tests.support.in_memory import in_memory
 from tests.support.statedirs import (
     NEW,
+    NOTHING_FETCHED,
     OLD,
     PLACE,
     Died,
@@ -41,7 +41,7 @@ def _publish_all(root: Path, states: dict[str, dict[str, str]]) -> None:
 
 def _ready(stack: ExitStack, directory: StateDir, states: dict[str, dict[str, str]]) -> Ready:
     staging = stack.enter_context(directory.staging())
-    return staging.ready(fill(staging, states), (), lambda _: RunRecord())
+    return staging.ready(fill(staging, states), (), NOTHING_FETCHED)
 
 
 def _generation(directory: StateDir, whole: dict[str, dict[str, bytes]]) -> str:

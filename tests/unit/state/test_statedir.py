@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from bundler import verify_at_start
 from bundler.errors import ConfigurationError, InputOutputError, Locked
-from bundler.state.manifest import RunRecord, state_of
+from bundler.state.manifest import state_of
 from bundler.state.statedir import StateDir, check_keys, sanitize_key
 from bundler.state.tree import scan
 from tests.support.statedirs import (
     NEW,
+    NOTHING_FETCHED,
     OLD,
     PLACE,
     Died,
@@ -58,7 +59,7 @@ def test_a_state_is_readable_and_only_its_owners_to_change(directory: StateDir, 
         for path in (staging.path / "a/state", staging.path / "a/project/part"):
             path.chmod(mode & 0o777)
         (staging.path / "a/project").chmod(mode & 0o777 | 0o700)
-        staging.publish(states, (), lambda _: RunRecord())
+        staging.publish(states, (), NOTHING_FETCHED)
     for path in (directory.path / "a", *(directory.path / "a").rglob("*")):
         wanted = 0o700 if path.is_dir() else 0o400
         assert path.stat().st_mode & (wanted | 0o002) == wanted, (path, oct(path.stat().st_mode))
@@ -91,7 +92,7 @@ def test_a_state_that_was_not_staged_stays(directory: StateDir) -> None:
         staging.discard("b")
         kept = before.manifest.state("b")
         assert kept is not None
-        done = staging.publish((state_of("a", "a", scan(target)), kept), (), lambda _: RunRecord())
+        done = staging.publish((state_of("a", "a", scan(target)), kept), (), NOTHING_FETCHED)
     assert done.changed == ("a",)
     assert verify_at_start.problems(str(directory.path)) == []
     assert (directory.path / "b" / "state").read_text() == "1"
