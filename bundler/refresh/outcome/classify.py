@@ -44,16 +44,18 @@ from bundler.errors import (
 )
 from bundler.refresh.model import Component
 from bundler.refresh.outcome.clones import clone_without_project, is_cloned, of_clone, of_package
-from bundler.refresh.outcome.exchanges import (
-    _DBT_ENDED,
-    _MAX_QUOTED,
-    Exchange,
-    Link,
-    Report,
+from bundler.refresh.outcome.exchanges import Exchange, Link, Report
+from bundler.refresh.outcome.faults import CERTIFICATE, FAULTS, PROXY_NAMES, PROXY_STATUS, fault_of
+from bundler.refresh.outcome.findings import (
+    DBT_ENDED,
+    MAX_QUOTED,
+    Cause,
+    Failure,
+    Retry,
+    Wording,
+    of_status,
     quoted,
 )
-from bundler.refresh.outcome.faults import CERTIFICATE, FAULTS, PROXY_NAMES, PROXY_STATUS, fault_of
-from bundler.refresh.outcome.findings import Cause, Failure, Retry, Wording, of_status
 from bundler.refresh.secrets import Secrets
 
 _AGAIN = "Try again. If it happens again, contact the operator of {host}."
@@ -198,7 +200,7 @@ def of_command(
     package = of_package(output)
     if package is not None:
         return wording.failure(package)
-    last = secrets.redact(_last_word(output, lines))[:_MAX_QUOTED]
+    last = secrets.redact(_last_word(output, lines))[:MAX_QUOTED]
     name = re.match(r"([\w.]+)(?::|$)", lines[-1]) if lines else None
     type_name = name[1] if name else ""
     names = frozenset({type_name.rpartition(".")[2]} - {""})
@@ -219,7 +221,7 @@ def of_command(
 
 def _last_word(output: str, lines: list[str]) -> str:
     """A program's last line, or the whole error that dbt ends with."""
-    _, ended, story = output.rpartition(_DBT_ENDED)
+    _, ended, story = output.rpartition(DBT_ENDED)
     if ended:
         return " ".join(story.split())
     return lines[-1] if lines else "it printed nothing"

@@ -15,32 +15,6 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bundler.refresh.secrets import Secrets
-
-_DBT_SAID = "Errors parsed from dbt logs:"
-
-
-_DBT_ENDED = "Encountered an error:"
-
-
-_MAX_QUOTED = 300
-
-
-def quoted(link: Link, secrets: Secrets) -> str:
-    """An exception for the user. A client library's text may contain headers, so it is removed."""
-    name = link.type.rpartition(".")[2]
-    text = "" if link.is_of_a_client else _one_line(secrets.redact(link.text))
-    where = link.where.rpartition("/")[2]
-    return f"{name}{': ' if text else ''}{text}" + (f" ({where})" if where else "")
-
-
-def _one_line(text: str) -> str:
-    """The text on one line; of dagster-dbt's long text, only dbt's own."""
-    said = text.partition(_DBT_SAID)[2].strip().removeprefix(_DBT_ENDED) or text
-    line = " ".join(said.split())
-    return line if len(line) <= _MAX_QUOTED else f"{line[:_MAX_QUOTED]}…"
-
-
 # The names of a task's cancellation in asyncio, anyio and trio.
 _CANCELLED = frozenset({"CancelledError", "Cancelled"})
 _CLIENTS = ("requests", "urllib3", "httpx", "httpcore", "aiohttp", "http", "botocore", "google")
@@ -296,13 +270,13 @@ def read(path: Path, allowed: Sequence[str] = ()) -> Report:
     """The report in this file; empty if nothing was written."""
     try:
         with open(path, "rb") as stream:
-            return digest(_lines(stream), allowed)
+            return report_of(_lines(stream), allowed)
     except FileNotFoundError:
         return Report()
 
 
-def digest(lines: Iterable[dict[str, Any]], allowed: Sequence[str] = ()) -> Report:
-    """The summary of an attempt's events."""
+def report_of(lines: Iterable[dict[str, Any]], allowed: Sequence[str] = ()) -> Report:
+    """The report, from an attempt's events."""
     reading = _Reading(allowed)
     for line in lines:
         reading.take(line)

@@ -18,7 +18,7 @@ from bundler.errors import (
     Unavailable,
 )
 from bundler.refresh.model import Component
-from bundler.refresh.outcome.exchanges import Exchange
+from bundler.refresh.outcome.exchanges import Exchange, Link
 from bundler.refresh.secrets import Secrets
 from bundler.system.secret_names import has_a_secret_name
 
@@ -31,6 +31,9 @@ _HINTS: dict[type[BundlerError], str] = {
     Unavailable: "Check that {host} is up and reachable from here, then try again.",
     BadData: "Check what the API returns and what the component expects.",
 }
+_DBT_SAID = "Errors parsed from dbt logs:"
+DBT_ENDED = "Encountered an error:"
+MAX_QUOTED = 300
 # Variables that say where a system is, not who asks it.
 _PLACES = re.compile(r"(?i)URL|URI|HOST|ENDPOINT|SERVER|DOMAIN|BASE|REGION|PORT|PATH|DIR|FILE|SITE")
 
@@ -137,6 +140,21 @@ class Wording(msgspec.Struct, frozen=True):
         known = {*self.secrets.values, *parts} - self.secrets.settings
         found = [name for name in names if name in known or has_a_secret_name(name)]
         return found or [name for name in names if not _PLACES.search(name)]
+
+
+def quoted(link: Link, secrets: Secrets) -> str:
+    """An exception for the user. A client library's text may contain headers, so it is removed."""
+    name = link.type.rpartition(".")[2]
+    text = "" if link.is_of_a_client else _one_line(secrets.redact(link.text))
+    where = link.where.rpartition("/")[2]
+    return f"{name}{': ' if text else ''}{text}" + (f" ({where})" if where else "")
+
+
+def _one_line(text: str) -> str:
+    """The text on one line; of dagster-dbt's long text, only dbt's own."""
+    said = text.partition(_DBT_SAID)[2].strip().removeprefix(DBT_ENDED) or text
+    line = " ".join(said.split())
+    return line if len(line) <= MAX_QUOTED else f"{line[:MAX_QUOTED]}…"
 
 
 def request(exchange: Exchange) -> str:

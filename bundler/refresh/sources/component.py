@@ -74,7 +74,7 @@ def load_error(
     source: Source, chain: Sequence[Link], secrets: Secrets, image: str | None
 ) -> BundlerError:
     """Why the components could not be imported."""
-    from bundler.refresh.outcome.exchanges import quoted
+    from bundler.refresh.outcome.findings import quoted
     from bundler.refresh.sources.missing import how_to_fix
 
     names = ", ".join(entry["component"] for entry in source.load["entries"])

@@ -70,7 +70,7 @@ def load_error(
         )
         error.why = _why_none_may_be_needed(project)
         return error
-    from bundler.refresh.outcome.exchanges import quoted
+    from bundler.refresh.outcome.findings import quoted
     from bundler.refresh.sources.missing import how_to_fix
 
     return ConfigurationError(

@@ -20,7 +20,8 @@ from bundler.errors import (
 )
 from bundler.refresh.model import Component
 from bundler.refresh.outcome.classify import failure_of, of_command, of_exchange
-from bundler.refresh.outcome.exchanges import Exchange, Link, Report, is_expected, quoted
+from bundler.refresh.outcome.exchanges import Exchange, Link, Report, is_expected
+from bundler.refresh.outcome.findings import quoted
 from bundler.refresh.secrets import Secrets
 from bundler.worker import bodies
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bundler.refresh.outcome.exchanges import Exchange, Report, digest, is_expected, read
+from bundler.refresh.outcome.exchanges import Exchange, Report, is_expected, read, report_of
 
 
 def request(number: int, url: str, same: str | None = None, method: str = "GET") -> dict[str, Any]:
@@ -33,7 +33,7 @@ def failure(number: int, name: str = "builtins.ConnectionResetError") -> dict[st
 
 
 def failed(*events: dict[str, Any], allowed: tuple[str, ...] = ()) -> list[str]:
-    return [exchange.url for exchange in digest(events, allowed).failed]
+    return [exchange.url for exchange in report_of(events, allowed).failed]
 
 
 A, B = "http://host:80/a", "http://host:80/b"
@@ -62,7 +62,7 @@ def not_json(number: int, size: int) -> dict[str, Any]:
 
 def test_what_could_not_be_parsed_is_a_failure_of_the_exchange_that_it_came_from() -> None:
     events = (request(1, A), response(1, 200), request(2, B), response(2, 200), not_json(1, 50))
-    (exchange,) = digest(events).failed
+    (exchange,) = report_of(events).failed
     assert (exchange.url, exchange.status, exchange.body) == (A, 200, "not-json")
     assert failed(*events, request(3, A), response(3, 200)) == []
     assert failed(*events, allowed=("GET /a 200",)) == []
@@ -82,7 +82,7 @@ def test_what_is_parsed_in_vain_need_not_be_an_answer(answer: dict[str, Any], pa
 
 def test_errors_of_graphql_are_a_failure_though_the_status_is_200() -> None:
     events = (request(1, A), response(1, 200), {"event": "graphql-errors", "id": 1})
-    (exchange,) = digest(events).failed
+    (exchange,) = report_of(events).failed
     assert (exchange.status, exchange.body) == (200, "graphql-errors")
 
 
@@ -98,12 +98,12 @@ def test_requests_with_other_bodies_are_not_the_same() -> None:
 
 def test_tries_add_up() -> None:
     events = [request(1, A), response(1, 503), request(2, A), response(2, 503, tries=3)]
-    (exchange,) = digest(events).failed
+    (exchange,) = report_of(events).failed
     assert exchange.tries == 4
 
 
 def test_what_waits_is_what_a_deadline_names() -> None:
-    assert digest([request(1, A), response(1, 200), request(2, B)]).waiting == Exchange(
+    assert report_of([request(1, A), response(1, 200), request(2, B)]).waiting == Exchange(
         2, "GET", B, B
     )
 
@@ -149,7 +149,7 @@ def test_asking_whether_this_is_a_cloud_never_counts() -> None:
 def test_retry_after_is_read_in_both_forms(
     header: str | None, date: str | None, seconds: float | None
 ) -> None:
-    (exchange,) = digest([request(1, A), response(1, 429, retry_after=header, date=date)]).failed
+    (exchange,) = report_of([request(1, A), response(1, 429, retry_after=header, date=date)]).failed
     assert exchange.retry_after == seconds
 
 
@@ -166,7 +166,7 @@ def body(number: int, fault: str, code: int | None = None) -> dict[str, Any]:
 
 def test_a_body_that_is_no_data_makes_a_good_answer_a_failure() -> None:
     events = (request(1, A), response(1, 200), body(1, "error-object", 503))
-    (exchange,) = digest(events).failed
+    (exchange,) = report_of(events).failed
     assert (exchange.body, exchange.code) == ("error-object", 503)
     assert failed(*events, request(2, A), response(2, 200)) == []
     assert failed(*events, allowed=("GET /a error-object",)) == []
@@ -176,20 +176,20 @@ def test_a_body_that_is_no_data_makes_a_good_answer_a_failure() -> None:
 
 def test_html_that_is_allowed_must_still_be_whole() -> None:
     events = (request(1, A), response(1, 200), body(1, "html"), body(1, "cut"))
-    (exchange,) = digest(events, ("GET /a html",)).failed
+    (exchange,) = report_of(events, ("GET /a html",)).failed
     assert exchange.body == "cut"
 
 
 def test_what_is_wrong_with_an_answer_counts_once() -> None:
     events = (request(1, A), response(1, 200), body(1, "html"), not_json(1, 50), failure(1))
-    (exchange,) = digest(events).failed
+    (exchange,) = report_of(events).failed
     assert (exchange.body, exchange.tries) == ("html", 1)
 
 
 def test_a_redirect_fails_unless_something_asks_for_its_target() -> None:
     redirect = {"event": "redirect", "id": 1}
     events = (request(1, A), response(1, 302), redirect)
-    (exchange,) = digest(events).failed
+    (exchange,) = report_of(events).failed
     assert (exchange.status, exchange.body) == (302, "redirect")
     assert failed(*events, {"event": "followed", "id": 1}, request(2, B), response(2, 200)) == []
     assert failed(*events, allowed=("GET /a 302",)) == []

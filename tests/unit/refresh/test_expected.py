@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bundler.refresh.outcome.exchanges import digest
+from bundler.refresh.outcome.exchanges import report_of
 from bundler.refresh.vendors import Expected, lost, notes
 from tests.unit.refresh.test_exchanges import request, response
 
@@ -21,7 +21,7 @@ def _missing(*names: str) -> list[dict[str, object]]:
 
 
 def test_a_normal_failure_is_told_and_is_none() -> None:
-    report = digest(_missing("a", "b"), [NORMAL.pattern])
+    report = report_of(_missing("a", "b"), [NORMAL.pattern])
     assert report.failed == ()
     assert list(notes(report.expected, [NORMAL], [])) == [
         f"2 times {NORMAL.pattern}: it was never synced"
@@ -32,7 +32,7 @@ def test_a_normal_failure_is_told_and_is_none() -> None:
 def test_what_the_last_state_had_is_lost(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.write_text(json.dumps({"connectors": {"b": {}, "ab": {}}}))
-    report = digest(_missing("a", "b"), [NORMAL.pattern])
+    report = report_of(_missing("a", "b"), [NORMAL.pattern])
     found = lost(report.expected, [NORMAL], [], state)
     assert found is not None
     assert found.url == f"{BASE}/b/schemas"
@@ -45,13 +45,13 @@ def test_it_is_found_across_the_pieces_in_which_a_state_is_read(tmp_path: Path) 
     state = tmp_path / "state"
     name = "n" * 40
     state.write_text("x" * (1024 * 1024 - 20) + f'"{name}"' + "x" * 100)
-    report = digest(_missing(name), [NORMAL.pattern])
+    report = report_of(_missing(name), [NORMAL.pattern])
     assert lost(report.expected, [NORMAL], [], state) is not None
 
 
 def test_a_page_that_was_not_asked_for() -> None:
     first = [request(1, BASE), response(1, 200), {"event": "more", "id": 1}]
-    (exchange,) = digest(first).unfollowed
+    (exchange,) = report_of(first).unfollowed
     assert exchange.body == "more"
-    assert digest([*first, {"event": "followed", "id": 1}]).unfollowed == ()
-    assert digest(first, ["GET /v1/connectors more"]).unfollowed == ()
+    assert report_of([*first, {"event": "followed", "id": 1}]).unfollowed == ()
+    assert report_of(first, ["GET /v1/connectors more"]).unfollowed == ()
