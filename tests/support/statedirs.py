@@ -90,7 +90,8 @@ def failure_of(kind: str) -> BaseException:
 
 
 def rewrite_manifest(directory: Path, edit: Callable[[dict[str, Any]], object]) -> None:
-    """Edits a manifest as somebody would who renews all of its digests."""
+    """Edits a manifest as somebody would who renews all of its digests, and drops the record."""
+    (directory / "@run.json").unlink(missing_ok=True)
     path = directory / "@manifest.json"
     statement = json.loads(path.read_bytes())
     edit(statement)
