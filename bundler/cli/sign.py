@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 
 import click
@@ -35,23 +34,9 @@ def sign(artifact: str, given: SignArguments) -> None:
       state-bundler verify app.pex --signed-by allowed_signers
       state-bundler sign docker://ghcr.io/acme/shop:1.4 --ssh-key id_ed25519
     """
-    from bundler.artifacts.image.ociread import OciImage
-    from bundler.artifacts.open import open_artifact
-    from bundler.artifacts.verify import verify
-    from bundler.workflows import signature as signatures
+    from bundler.workflows.signature import sign_artifact
 
-    with open_artifact(artifact) as opened, tempfile.TemporaryDirectory() as folder:
-        verdict = verify(opened)
-        verdict.raise_for_problems()
-        message = signatures.statement(opened, verdict)
-        if isinstance(opened, OciImage) and opened.kind == "registry" and given.signature is None:
-            made = Path(folder) / "statement.sig"
-            signatures.sign(message, given.key, made)
-            where = signatures.attach(opened, made)
-        else:
-            target = given.signature or signatures.sidecar(artifact)
-            signatures.sign(message, given.key, target)
-            where = str(target)
+    where = sign_artifact(artifact, given.key, given.signature)
     if given.style == "json":
         from bundler.cli.documents import Sign, print_document
 

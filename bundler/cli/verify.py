@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,13 +24,10 @@ from bundler.cli.options import (
     takes,
 )
 from bundler.cli.outcome import raise_failures, show_verdict
-from bundler.errors import BundlerError
-from bundler.system.wording import counted
 
 if TYPE_CHECKING:
-    from bundler.artifacts.image.registry import Connections
-    from bundler.cli.verify_formats import VerifyReport
     from bundler.workflows.policy import Policy
+    from bundler.workflows.verify import VerifyReport
 
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,64}")
 
@@ -66,7 +62,7 @@ class PolicyArguments(Options):
         labels = (label.partition("=") for label in self.require_label)
         return Policy(
             max_age=self.max_age,
-            require=(*self.require, *_keys_of(self.require_keys_of)),
+            require=(*self.require, *self._keys()),
             commit=_commit(self.commit) if self.commit else None,
             clean=self.clean,
             guarded=self.guarded,
@@ -75,6 +71,13 @@ class PolicyArguments(Options):
             min_entries=dict(map(_least, self.min_entries)),
             require_labels={name: value if equals else None for name, equals, value in labels},
         )
+
+    def _keys(self) -> list[str]:
+        if not self.require_keys_of:
+            return []
+        from bundler.workflows.verify import local_keys
+
+        return local_keys(self.require_keys_of, narrator())
 
 
 class VerifyArguments(Options):
@@ -102,43 +105,24 @@ def verify(artifacts: tuple[str, ...], given: VerifyArguments) -> None:
       state-bundler verify shop:1.4 --max-age 24h --commit HEAD --clean --guarded
       state-bundler verify oci:build/image --signed-by allowed_signers
     """
-    from bundler.artifacts.open import is_in_registry, shared_connections
     from bundler.cli.verify_formats import formatted
-    from bundler.system.parallel import while_waiting
+    from bundler.workflows.verify import verify as verify_all
 
     artifacts = tuple(dict.fromkeys(artifacts))
     if given.signature and (len(artifacts) > 1 or not given.signed_by):
         raise click.UsageError("--signature requires --signed-by and exactly one ARTIFACT.")
-    policy = given.demands.policy()
-    listener = narrator()
-    named = artifacts[0] if len(artifacts) == 1 else counted(len(artifacts), "artifact")
-    listener.working(f"Verifying {named}")
-    with shared_connections(artifacts) as connections:
-        report = partial(_report, connections, policy, given.signed_by, given.signature)
-        reports = list(while_waiting(report, artifacts, is_in_registry))
-    listener.working("")
+    reports = verify_all(
+        artifacts,
+        given.demands.policy(),
+        narrator(),
+        signed_by=given.signed_by,
+        signature=given.signature,
+    )
     if given.style == "text":
         _as_text(reports)
     else:
         click.echo(formatted(reports, given.style), nl=False)
     raise_failures([(report.name, report.failure()) for report in reports])
-
-
-def _keys_of(directories: tuple[Path, ...]) -> list[str]:
-    if not directories:
-        return []
-    from bundler.project.projects import find
-    from bundler.refresh.run import discover
-
-    found = discover(find(directories), narrator())
-    return sorted(
-        {
-            component.key
-            for source in found
-            for component in source.components
-            if component.management_type == "LOCAL_FILESYSTEM"
-        }
-    )
 
 
 def _commit(revision: str) -> str:
@@ -160,31 +144,6 @@ def _least(given: str) -> tuple[str, int]:
     if not count.isdecimal():
         raise click.BadParameter(f"{given!r} is not [KEY=]N.", param_hint="--min-entries")
     return key or "*", int(count)
-
-
-def _report(
-    connections: Connections | None,
-    policy: Policy,
-    signed_by: Path | None,
-    signature: Path | None,
-    name: str,
-) -> VerifyReport:
-    from bundler.artifacts.open import open_artifact
-    from bundler.artifacts.verify import verify as check
-    from bundler.cli.verify_formats import VerifyReport
-    from bundler.workflows.signature import judged
-
-    verdict = None
-    try:
-        with open_artifact(name, connections) as artifact:
-            verdict = check(artifact)
-            verdict.raise_for_problems()
-            breaches, signer = judged(
-                artifact, verdict, policy, allowed=signed_by, signature=signature, name=name
-            )
-    except BundlerError as error:
-        return VerifyReport(name, verdict, error=error)
-    return VerifyReport(name, verdict, breaches, signer)
 
 
 def _as_text(reports: list[VerifyReport]) -> None:

@@ -4,59 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from bundler.artifacts.verify import Verdict, VerifiedDirectory
+from bundler.artifacts.verify import VerifiedDirectory
 from bundler.cli import documents, findings
-from bundler.errors import BundlerError, Findings
 from bundler.project.layout import repository_of
-from bundler.system.wording import counted
-from bundler.workflows.policy import RULES, Breach
+from bundler.workflows.policy import RULES
+from bundler.workflows.verify import VerifyReport
 
 _PROJECT_FILES = ("pyproject.toml", "dg.toml")
-
-
-@dataclass(frozen=True)
-class VerifyReport:
-    """The findings for one artifact.
-
-    name: as the user gave it. verdict: None if it could not be read, for the reason in error.
-    signer: who signed it, if that was checked.
-    """
-
-    name: str
-    verdict: Verdict | None = None
-    breaches: tuple[Breach, ...] = ()
-    signer: str | None = None
-    error: BundlerError | None = None
-
-    def failure(self) -> BundlerError | None:
-        """One error for everything that is wrong with the artifact."""
-        if self.error is not None:
-            return self.error
-        if not self.breaches:
-            return None
-        hints = dict.fromkeys(it.hint or RULES[it.rule][1] for it in self.breaches)
-        lines: dict[str, tuple[str, ...]] = {}
-        for breach in self.breaches:
-            lines[breach.rule] = (*lines.get(breach.rule, ()), breach.what)
-        policy = f"{self.name} is intact, but violates the policy:"
-        error = Findings(
-            f"{policy} {' '.join(breach.what for breach in self.breaches)}", hint="\n".join(hints)
-        )
-        if len(self.breaches) > 1:
-            error.headline = f"{policy} {counted(len(self.breaches), 'finding')}."
-            error.details = tuple(lines.items())
-        return error
-
-    def findings(self) -> Iterator[tuple[str, str]]:
-        """Every violated rule with its message."""
-        problems = self.verdict.all_problems if self.verdict else ()
-        if self.error is not None and not problems:
-            problems = (self.error.what,)
-        yield from (("integrity", problem) for problem in problems)
-        yield from ((breach.rule, breach.what) for breach in self.breaches)
 
 
 def formatted(reports: Sequence[VerifyReport], form: str) -> str:

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from bundler.artifacts.names import ArtifactName
+from bundler.artifacts.open import open_artifact
 from bundler.artifacts.python.trees import walk_folder
-from bundler.artifacts.verify import Verdict
+from bundler.artifacts.verify import Verdict, verify
 from bundler.errors import Findings, InputOutputError, ToolFailed, UsageError
 from bundler.state.artifact import Artifact
 from bundler.state.manifest import STATEMENT_TYPE, Model, canonical
@@ -125,6 +126,24 @@ def sidecar(name: str) -> Path:
         path = parsed.path if parsed.path.name not in ("", "..") else parsed.path.resolve()
         return path.with_name(f"{path.name}.{parsed.tag}.sig" if parsed.tag else f"{path.name}.sig")
     return Path(re.sub(r"[^A-Za-z0-9._-]+", "_", name) + ".sig")
+
+
+def sign_artifact(name: str, key: Path, destination: Path | None) -> str:
+    """Verifies an artifact and signs it. Returns where its signature is.
+
+    destination: None for the default place, which is its registry for an image there.
+    """
+    with open_artifact(name) as artifact, tempfile.TemporaryDirectory() as folder:
+        verdict = verify(artifact)
+        verdict.raise_for_problems()
+        message = statement(artifact, verdict)
+        if artifact.kind == "registry" and destination is None:
+            made = Path(folder) / "statement.sig"
+            sign(message, key, made)
+            return attach(cast("OciImage", artifact), made)
+        target = destination or sidecar(name)
+        sign(message, key, target)
+        return str(target)
 
 
 def attach(artifact: OciImage, signature: Path) -> str:

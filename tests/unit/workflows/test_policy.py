@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from bundler.artifacts.verify import Verdict, verify
 from bundler.cli.commands import cli
 from bundler.cli.run import run
-from bundler.cli.verify_formats import VerifyReport, formatted
+from bundler.cli.verify_formats import formatted
 from bundler.errors import Findings, VerificationFailed
 from bundler.state.directory import DirectoryArtifact
 from bundler.state.manifest import Build, DirectoryRefresh, KeyRefresh, RunRecord, canonical, parse
 from bundler.workflows.policy import RULES, Policy, Subject, judge, subject_of
+from bundler.workflows.verify import VerifyReport
 from tests.support.bundles import make_bundle
 from tests.support.sarif import check_sarif
 
