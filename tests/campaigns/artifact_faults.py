@@ -28,6 +28,7 @@ import tarfile
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -128,13 +129,10 @@ OPERATIONS = (
 
 @dataclass(frozen=True)
 class Campaign:
-    """A place to work in."""
+    """A place to work in, and the project that every operation begins with."""
 
     work: Path
-
-    @property
-    def template(self) -> Path:
-        return self.work / "template"
+    template: Path
 
     @staticmethod
     def prepare(work: Path) -> Campaign:
@@ -149,7 +147,7 @@ class Campaign:
         subprocess.run(["git", "init", "--quiet", "--template=", root], check=True)
         maker = LayoutMaker(root / "base")
         maker.tag(maker.manifest([code_layer()], {"WorkingDir": "/app"}), "code")
-        campaign = Campaign(work)
+        campaign = Campaign(work, root)
         pex = ("build", "pex", "--no-guard", "--refresh", "never")
         oci = ("build", "oci", "--base", "base:code", *_NEVER)
         for arguments in (
@@ -277,12 +275,13 @@ def _judge_outputs(campaign: Campaign, root: Path, operation: Operation) -> Iter
 # --- campaigns --------------------------------------------------------------------------------
 
 
-def on_a_folder(campaign: Campaign, operation: Operation, kind: str, limit: int | None) -> Tally:
+def on_a_folder(
+    campaign: Campaign, operation: Operation, kind: str, points: Sequence[Point], limit: int | None
+) -> Tally:
     root = campaign.work / "project"
-    copy(campaign.template, root)
-    points = [point for point in campaign.points(root, operation) if point.writes or kind == "EIO"]
     tally = Tally()
-    for fault in some([Fault(kind, point) for point in points], limit):
+    chosen = [point for point in points if point.writes or kind == "EIO"]
+    for fault in some([Fault(kind, point) for point in chosen], limit):
         copy(campaign.template, root)
         done = campaign.strike(root, operation, fault)
         _note(tally, fault, done, judge(campaign, root, operation, fault, done))
@@ -322,18 +321,30 @@ def copy(source: Path, target: Path) -> None:
     shutil.copytree(source, target, symlinks=True)
 
 
-def run_part(name: str, kind: str, limit: int | None) -> Tally:
-    """A line of the table, in a working folder of its own."""
-    operation = next(item for item in OPERATIONS if item.name == name)
+@contextmanager
+def work_folder() -> Iterator[Path]:
     memory = Path("/dev/shm")
-    work = Path(tempfile.mkdtemp(prefix="faults-", dir=memory if memory.is_dir() else None))
-    try:
-        campaign = Campaign.prepare(work)
+    with tempfile.TemporaryDirectory(
+        prefix="faults-", dir=memory if memory.is_dir() else None
+    ) as name:
+        yield Path(name)
+
+
+def find_points(template: Path, operation: Operation) -> list[Point]:
+    with work_folder() as work:
+        copy(template, work / "project")
+        return Campaign(work, template).points(work / "project", operation)
+
+
+def run_part(
+    template: Path, operation: Operation, kind: str, points: Sequence[Point], limit: int | None
+) -> Tally:
+    """A line of the table, in a working folder of its own."""
+    with work_folder() as work:
+        campaign = Campaign(work, template)
         if kind.startswith("power cut on "):
             return on_an_image(campaign, operation, kind.rpartition(" ")[2], limit)
-        return on_a_folder(campaign, operation, kind, limit)
-    finally:
-        shutil.rmtree(work)
+        return on_a_folder(campaign, operation, kind, points, limit)
 
 
 def _note(tally: Tally, fault: Fault, done: Done, words: Iterator[str]) -> None:
@@ -349,16 +360,28 @@ def _note(tally: Tally, fault: Fault, done: Done, words: Iterator[str]) -> None:
 
 
 def run_all(
-    parts: Sequence[tuple[str, str]], limit: int | None, jobs: int
+    operations: Sequence[Operation], kinds: Sequence[str], limit: int | None, jobs: int
 ) -> dict[tuple[str, str], Tally]:
     """Every line in a process of its own, so many at once."""
     import multiprocessing
 
     tallies: dict[tuple[str, str], Tally] = defaultdict(Tally)
-    with multiprocessing.get_context("fork").Pool(jobs, maxtasksperchild=1) as pool:
-        begun = [(part, pool.apply_async(run_part, (*part, limit))) for part in parts]
-        for (name, kind), result in begun:
-            tallies[name, kind].add(result.get())
+    with (
+        work_folder() as work,
+        multiprocessing.get_context("fork").Pool(jobs, maxtasksperchild=1) as pool,
+    ):
+        template = Campaign.prepare(work).template
+        points = pool.starmap(find_points, [(template, operation) for operation in operations], 1)
+        begun = [
+            (
+                (operation.name, kind),
+                pool.apply_async(run_part, (template, operation, kind, at, limit)),
+            )
+            for operation, at in zip(operations, points, strict=True)
+            for kind in kinds
+        ]
+        for part, result in begun:
+            tallies[part].add(result.get())
     return dict(tallies)
 
 
@@ -372,8 +395,8 @@ def main() -> None:
     given = parser.parse_args()
     import_everything()
     kinds = [*KINDS] if given.no_power_cuts else [*KINDS, "power cut on ext4"]
-    parts = [(item.name, kind) for item in OPERATIONS for kind in kinds if given.only in item.name]
-    tallies = run_all(parts, given.points, given.jobs)
+    operations = [item for item in OPERATIONS if given.only in item.name]
+    tallies = run_all(operations, kinds, given.points, given.jobs)
     text = table(tallies)
     print(text)
     if given.write:
