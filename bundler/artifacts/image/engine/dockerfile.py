@@ -14,7 +14,7 @@ from typing import Any
 from bundler.errors import ConfigurationError
 from bundler.state.bundle import STATE_DIRECTORY
 
-_DIRECTIVE = re.compile(r"#\s*(?P<name>\w+)\s*=\s*(?P<value>\S+)\s*$")
+_DIRECTIVE = re.compile(r"#\s*(?P<name>[a-zA-Z][a-zA-Z0-9]*)\s*=\s*(?P<value>.+?)\s*$")
 _TAKES_HEREDOCS = re.compile(r"\s*(ONBUILD\s+)?(RUN|COPY|ADD)\s", re.IGNORECASE)
 # As BuildKit splits a line: a word keeps its quotes, and may have blanks after a << at its start.
 _WORD = re.compile(r"""(?:\d*<<\s*)?(?:[^\s'"\\]|\\.|'[^']*'|"(?:\\.|[^"\\])*")+""")

@@ -160,5 +160,8 @@ def rules_in(file: Path) -> str:
 
 
 def quoted(path: str) -> str:
-    """A pattern that matches exactly this path."""
-    return re.sub(r"([*?\[\]\\])", r"\\\1", path)
+    """A rule that matches exactly this path, but any character for what no rule can hold: a
+    newline, and bytes that are not UTF-8."""
+    pattern = re.sub(r"([*?\[\]\\]|^[#!])", r"\\\1", path)
+    pattern = re.sub(r"[\n\udc80-\udcff]", "?", pattern)
+    return re.sub(r"^\s|\s\Z", r"[\g<0>]", pattern)  # blanks around a rule do not count
