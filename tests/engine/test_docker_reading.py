@@ -70,13 +70,14 @@ def test_an_image_as_a_whole_becomes_a_layout_with_its_state(
         layout.publish({"schemaVersion": 2, "manifests": [source.entry.raw]})
     made = embed_layout(layout.path, [bundle], make_record(bundle), layout.path, tag="made")
     entry = next(it for it in layout.index()["manifests"] if it["digest"] == made.digest)
-    publish_only(layout, entry, "sbt/name:1")
+    publish_only(layout, entry, "sbt/name:1", "host:5000/name")
 
     with ociread.open_layout(layout.path) as artifact:
         assert verify(artifact).all_problems == ()
         assert artifact.config_digest == made.config_digest
-    (entry,) = layout.index()["manifests"]
-    assert entry["annotations"]["io.containerd.image.name"] == "sbt/name:1"
+    entry, other = layout.index()["manifests"]
+    assert entry["annotations"]["io.containerd.image.name"] == "docker.io/sbt/name:1"
+    assert other["annotations"]["io.containerd.image.name"] == "host:5000/name:latest"
     assert made.paths == (f"/app/src/{PLACE}",)
     expected = project.inspect()["RootFS"]["Layers"]
     assert (

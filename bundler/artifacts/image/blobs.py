@@ -21,6 +21,8 @@ from bundler.artifacts.image.layer import Layer, Written
 from bundler.errors import VerificationFailed, unreadable
 
 REF_NAME = "org.opencontainers.image.ref.name"
+# A name with its repository, which engines prefer to the tag.
+FULL_NAME = "io.containerd.image.name"
 _ATTESTATION = "vnd.docker.reference.type"
 # Of layers; manifests and configurations have the same media types as an image's.
 _ATTESTATION_LAYER = "application/vnd.in-toto+json"

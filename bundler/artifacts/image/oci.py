@@ -12,10 +12,11 @@ from pathlib import Path
 
 import msgspec
 
+from bundler.artifacts import reference
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.add_layer import BaseImage, append
 from bundler.artifacts.image.archive import Archive
-from bundler.artifacts.image.blobs import REF_NAME, Descriptor, descriptor
+from bundler.artifacts.image.blobs import FULL_NAME, REF_NAME, Descriptor, descriptor
 from bundler.artifacts.image.layout import (
     Layout,
     LayoutFolder,
@@ -52,13 +53,21 @@ class LayoutDestination(msgspec.Struct, frozen=True):
         """See `bundler.artifacts.embedding.Destination`; raises as `add_layer.append` does."""
         with _destination(self.path) as target:
             made = append(request.read_back_as(EVERY_BYTE), target, self.sources)
-            annotations = {**(made.entry.get("annotations") or {}), REF_NAME: self.tag}
+            annotations = {**(made.entry.get("annotations") or {}), **self._names()}
             entry = descriptor({**made.entry, "annotations": annotations}, target.name)
             request.listener.phase("Reading back")
             name = ArtifactName("layout", str(self.path), self.tag)
             yield OciImage(target, entry, str(name))
             others = [item.raw for item in entries_of(target) if item.tag != self.tag]
             target.publish({**target.index(), "manifests": [*others, entry.raw]})
+
+    def _names(self) -> dict[str, str]:
+        """The annotations that name the new image, in place of its base's."""
+        found = {REF_NAME: self.tag}
+        for source in self.sources:
+            if base := (source.entry.annotations or {}).get(FULL_NAME):
+                found[FULL_NAME] = f"{reference.split(base)[0]}:{self.tag}"
+        return found
 
     def digest(self) -> str | None:
         """The digest of the image that has the name now."""

@@ -58,8 +58,8 @@ def choose(store: Layout, tag: str | None) -> Descriptor:
     found = [entry for entry in entries if tag is None or _is_called(entry, tag)]
     if tag is None and len({without_state(entry.tag or "") for entry in entries}) == 1:
         found = entries[-1:]
-    if len(found) == 1:
-        return found[0]
+    if len({entry.digest for entry in found}) == 1:  # an image may have several tags
+        return found[-1]
     names = sorted({entry.tag or entry.digest for entry in entries})
     shown = [*names[:_MOST_SHOWN], "…"] if len(names) > _MOST_SHOWN else names
     tags = ", ".join(shown) or "none"

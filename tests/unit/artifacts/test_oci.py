@@ -184,6 +184,36 @@ def test_other_tags_of_the_destination_stay(base: Path, bundle: Bundle, tmp_path
         open_layout(out)
 
 
+@pytest.mark.parametrize("is_index", [False, True])
+def test_the_full_name_follows_the_tag(bundle: Bundle, tmp_path: Path, *, is_index: bool) -> None:
+    """Engines prefer it to the tag: the image with state would be loaded under its base's name."""
+    maker = LayoutMaker(tmp_path / "base")
+    entry = maker.manifest([code_layer()])
+    name = "io.containerd.image.name"
+    maker.tag(maker.index([entry]) if is_index else entry, "code")
+    file = maker.path / "index.json"
+    index = json.loads(file.read_text())
+    index["manifests"][0]["annotations"][name] = "registry.example:5000/acme/shop:code"
+    file.write_text(json.dumps(index))
+    embed_here(maker.path, bundle, maker.path, tag="1.4", base_tag="code")
+    entries = json.loads(file.read_text())["manifests"]
+    assert [entry["annotations"][name] for entry in entries] == [
+        "registry.example:5000/acme/shop:code",
+        "registry.example:5000/acme/shop:1.4",
+    ]
+
+
+def test_an_image_with_several_tags_is_one_image(base: Path, bundle: Bundle) -> None:
+    embed_here(base, bundle, base)
+    file = base / "index.json"
+    index = json.loads(file.read_text())
+    (entry,) = index["manifests"]
+    others = [{**entry, "annotations": {"org.opencontainers.image.ref.name": "other"}}, entry]
+    file.write_text(json.dumps({**index, "manifests": others}))
+    with open_layout(base, None) as artifact:
+        assert artifact.digest == entry["digest"]
+
+
 def test_every_platform_of_an_index_gets_the_state(bundle: Bundle, tmp_path: Path) -> None:
     maker = LayoutMaker(tmp_path / "base")
     images = [

@@ -157,12 +157,12 @@ def _in_layout(
         yield made
     layout = LayoutFolder(path)
     (entry,) = layout.index()["manifests"]
-    name = registry.parse(next(iter(arguments.tags), _TAG))
-    publish_only(layout, entry, str(name))  # containerd accepts no other form
+    publish_only(layout, entry, *arguments.tags)
     for fields in arguments.results:
         if fields["type"] == "oci":
             outputs.write_layout(layout.path, fields)
     if _is_loaded(arguments):
+        publish_only(layout, entry, next(iter(arguments.tags), _TAG))
         load_layout(engine, layout)
         for other in arguments.tags[1:]:
             tag(engine, arguments.tags[0], other)

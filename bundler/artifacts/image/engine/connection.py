@@ -259,9 +259,14 @@ class Engine:
             return None
         return response.headers.get("X-Docker-Container-Path-Stat", "")
 
-    def image_archive(self, name: str) -> AbstractContextManager[BinaryIO]:
-        """The image as ``docker save`` writes it."""
-        return self._answer(lambda client: client.get_image(name))
+    def image_archive(self, *names: str) -> AbstractContextManager[BinaryIO]:
+        """An image as ``docker save`` writes it, with these names; or by its ID, with none."""
+
+        def ask(client: APIClient) -> object:
+            url = f"{client.base_url}/v{client.api_version}/images/get"
+            return client.get(url, params={"names": names}, stream=True)
+
+        return self._answer(ask)
 
     def archive(self, container: str, path: str) -> AbstractContextManager[BinaryIO]:
         """A file, or a directory with its contents, as a tar stream; named after it."""

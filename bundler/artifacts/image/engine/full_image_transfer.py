@@ -14,11 +14,14 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from bundler.artifacts import reference
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import image
 from bundler.artifacts.image.add_layer import Appended, BaseImage, append
 from bundler.artifacts.image.archive import Archive
 from bundler.artifacts.image.blobs import (
+    FULL_NAME,
+    REF_NAME,
     BlobStore,
     Descriptor,
     descriptor,
@@ -35,7 +38,6 @@ from bundler.errors import ToolFailed
 from bundler.state.manifest import RunRecord
 from bundler.system import process
 
-_NAME = "io.containerd.image.name"
 _CHUNK_BYTES = 1024 * 1024
 
 
@@ -139,11 +141,14 @@ def saved(engine: Engine, image_id: str) -> Iterator[BaseImage]:
             yield BaseImage(archive, entry)
 
 
-def publish_only(layout: LayoutFolder, entry: Json, name: str) -> None:
-    """Makes an image the only one of a layout, with the name that it will have in the engine."""
-    annotations = {**(entry.get("annotations") or {}), _NAME: name}
-    only = {**entry, "annotations": annotations}
-    layout.publish({**layout.index(), "manifests": [only]})
+def publish_only(layout: LayoutFolder, entry: Json, *names: str) -> None:
+    """Makes an image the only one of a layout, with the names that it will have in the engine."""
+    annotations = entry.get("annotations") or {}
+    named = [
+        {**entry, "annotations": {**annotations, FULL_NAME: str(found), REF_NAME: found.what}}
+        for found in map(reference.parse, names)  # containerd accepts no other form
+    ]
+    layout.publish({**layout.index(), "manifests": named or [entry]})
 
 
 def pieces_of(path: Path) -> Iterator[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -63,6 +63,11 @@ def check(arguments: Arguments) -> None:
             )
         if kind in ("tar", "local", "oci") and not fields.get("dest"):
             raise UsageError(f"--output {output} requires dest=PATH.")
+        if fields.get("push-by-digest") == "true":
+            raise UsageError(
+                f"--output {output} pushes an image without a tag.",
+                hint="Push it with docker itself, then: state-bundler embed NAME@DIGEST --tag NAME",
+            )
     if arguments.pushes and not arguments.tags:
         raise UsageError("--push requires a name: add -t NAME.")
 
@@ -70,8 +75,7 @@ def check(arguments: Arguments) -> None:
 def carry_out(engine: Engine, arguments: Arguments, image_id: str, listener: Listener) -> None:
     """Writes files and pushes. Raises `ChildFailed` if a push fails, `InputOutputError`."""
     for fields in arguments.results:
-        name = next(iter(arguments.tags), "latest")
-        _output(engine, fields, image_id, name)
+        _output(engine, fields, image_id, arguments.tags)
     if arguments.pushes:
         for name in arguments.tags:
             listener.phase(f"Pushing {name}")
@@ -91,15 +95,15 @@ def write_files(arguments: Arguments, image_id: str, metadata: Mapping[str, str]
         write(Path(arguments.iidfile), image_id.encode())
 
 
-def _output(engine: Engine, fields: Mapping[str, str], image_id: str, name: str) -> None:
+def _output(engine: Engine, fields: Mapping[str, str], image_id: str, names: Sequence[str]) -> None:
     destination = fields.get("dest")
     if destination is None:
         return
     if fields["type"] == "docker":
-        with engine.image_archive(image_id) as archive:
+        with engine.image_archive(*(names or (image_id,))) as archive:
             _save(archive, destination)
     elif fields["type"] == "oci":
-        _layout(engine, image_id, fields, name)
+        _layout(engine, image_id, fields, names)
     elif fields["type"] in ("tar", "local"):
         with engine.container(image_id) as identity:
             if fields["type"] == "tar":
@@ -109,7 +113,7 @@ def _output(engine: Engine, fields: Mapping[str, str], image_id: str, name: str)
                 engine.docker.ask("cp", "--archive", f"{identity}:/.", destination, timeout=3600)
 
 
-def _layout(engine: Engine, image_id: str, fields: Mapping[str, str], name: str) -> None:
+def _layout(engine: Engine, image_id: str, fields: Mapping[str, str], names: Sequence[str]) -> None:
     """Writes the image as an OCI archive, or as a layout's folder with ``tar=false``."""
     import tempfile
 
@@ -121,7 +125,7 @@ def _layout(engine: Engine, image_id: str, fields: Mapping[str, str], name: str)
         layout = LayoutFolder.create(Path(folder))
         with saved(engine, image_id) as source:
             copy(source.store, layout, source.entry)
-            publish_only(layout, source.entry.raw, name)
+            publish_only(layout, source.entry.raw, *names)
         write_layout(layout.path, fields)
 
 
