@@ -182,6 +182,38 @@ def test_the_arguments_that_name_the_result_are_carried_out(
     assert project.left_behind() == left
 
 
+@pytest.mark.parametrize("words", ["-qt=NAME", "-qtNAME", "-o type=docker,name=NAME"])
+def test_no_way_to_write_a_name_gives_it_to_the_image_without_state(
+    project: Project, words: str
+) -> None:
+    built = project.build(*words.replace("NAME", project.name).split())
+    assert project.inspect()["Id"] == built.image_id
+    bundle = project.new_state()
+    (bundle.root / "Catalog/state").write_bytes(b"another")
+    with pytest.raises(VerificationFailed, match="Catalog/state changed"):
+        project.build(*words.replace("NAME", f"{project.name}:no").split(), bundle=bundle)
+    assert not project.engine.has_image(f"{project.name}:no")
+
+
+def test_an_archive_has_every_name(project: Project, tmp_path: Path) -> None:
+    names = [f"{project.name}:one", f"{project.name}:two"]
+    docker, oci = tmp_path / "docker.tar", tmp_path / "oci.tar"
+    outputs = ("-o", f"type=docker,dest={docker}", "-o", f"type=oci,dest={oci}")
+    project.build("-t", names[0], "-t", names[1], *outputs)
+    with tarfile.open(docker) as archive:
+        listed = archive.extractfile("manifest.json")
+        assert listed is not None
+        assert sorted(json.loads(listed.read())[0]["RepoTags"]) == names
+    with tarfile.open(oci) as archive:
+        index = archive.extractfile("index.json")
+        assert index is not None
+        found = [entry["annotations"] for entry in json.loads(index.read())["manifests"]]
+    assert [each["io.containerd.image.name"] for each in found] == [
+        f"docker.io/{name}" for name in names
+    ]
+    assert [each["org.opencontainers.image.ref.name"] for each in found] == ["one", "two"]
+
+
 def test_a_dockerfile_outside_the_context_and_its_own_ignore_file(
     project: Project, tmp_path: Path
 ) -> None:

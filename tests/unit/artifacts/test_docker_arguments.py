@@ -58,6 +58,14 @@ from tests.support.environments import ROOT
         ),
         ("-qD --label=-t https://x/y.git#main", Arguments(
             forwarded=("-D", "--label=-t"), quiet=True, context="https://x/y.git#main")),
+        ("-qta .", Arguments(quiet=True, tags=("a",))),
+        ("-qDt=a -Df=F .", Arguments(
+            forwarded=("-D", "-D"), quiet=True, tags=("a",), file="F")),
+        ("-Dq=false --push=F .", Arguments(forwarded=("-D",))),
+        ('-o type=image,"name=a,b" -o type=docker,name=a .', Arguments(
+            tags=("a", "b"), outputs=('type=image,"name=a,b"', "type=docker,name=a"))),
+        ("-t c -o type=image,name=a .", Arguments(
+            tags=("c",), outputs=("type=image,name=a",))),
         ("-t a -- -odd-folder", Arguments(tags=("a",), context="-odd-folder")),
         ("--help", Arguments(forwarded=("--help",), help=True)),
     ],
@@ -66,7 +74,9 @@ def test_a_command_line_is_taken_apart(line: str, expected: Arguments) -> None:
     assert parse(line.split()) == expected
 
 
-@pytest.mark.parametrize("line", ["", "a b", "-t", ". --build-arg"])
+@pytest.mark.parametrize(
+    "line", ["", "a b", "-t", ". --build-arg", "--push=yes .", "--load= .", "-q=on ."]
+)
 def test_a_command_line_that_docker_would_refuse(line: str) -> None:
     with pytest.raises(UsageError):
         parse(line.split())
@@ -75,6 +85,7 @@ def test_a_command_line_that_docker_would_refuse(line: str) -> None:
 @pytest.mark.parametrize(
     "line",
     ["--push .", "-o type=cacheonly .", "-o type=tar .", "-o type=oci .", "-o type=registry .",
+     "-t a -o type=image,push-by-digest=true,push=true .",
      "-t Shop .", "-t shop:1:2 .", "-t shop/ .", "-t shop:-1 ."],
 )  # fmt: skip
 def test_what_cannot_be_done_with_a_finished_image_is_said(line: str) -> None:
@@ -162,14 +173,19 @@ def test_a_rule_that_docker_refuses_is_refused() -> None:
         parse_rules("fine\n[a")
 
 
-@given(st.text(st.characters(categories=("L", "N", "P", "S"), exclude_characters="/"), min_size=1))
-def test_a_quoted_path_matches_itself_alone(name: str) -> None:
-    if name in (".", "..") or name.strip() != name:
+_FILE_NAMES = st.one_of(st.binary(min_size=1), st.text(min_size=1).map(str.encode))
+
+
+@given(st.sampled_from(["", "dir/"]), _FILE_NAMES)
+def test_a_quoted_path_matches_itself_alone(folder: str, raw: bytes) -> None:
+    name = raw.replace(b"/", b"").decode("utf-8", "surrogateescape")
+    if name in ("", ".", ".."):
         return
-    rules = parse_rules(f"dir/{quoted(name)}")
-    assert excluded(f"dir/{name}", rules)
-    assert excluded(f"dir/{name}/below", rules)
-    assert not excluded(f"dir/{name}x", rules)
+    rule = quoted(f"{folder}{name}")
+    rules = parse_rules(rule.encode().decode())
+    assert excluded(f"{folder}{name}", rules)
+    assert excluded(f"{folder}{name}/below", rules)
+    assert not excluded(f"{folder}{name}x", rules)
 
 
 # --- the context ----------------------------------------------------------------------------
@@ -237,6 +253,12 @@ def test_instructions_with_their_lines() -> None:
     )
     found = [(item.line, item.name) for item in instructions(text)]
     assert found == [(2, "FROM"), (4, "RUN"), (7, "COPY"), (10, "CMD")]
+
+
+def test_directives_end_with_the_first_line_that_is_none() -> None:
+    text = "# check=skip=one, two\n# escape=`\nRUN a `\n  b\nCMD c\\\nUSER d\n"
+    assert [item.name for item in instructions(text)] == ["RUN", "CMD", "USER"]
+    assert [item.name for item in instructions(f"# a comment\n{text}")][:2] == ["RUN", "B"]
 
 
 def test_a_refresh_in_a_run_is_warned_of() -> None:

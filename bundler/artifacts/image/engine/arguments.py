@@ -32,7 +32,8 @@ _SHORT = {"-t": "--tag", "-o": "--output", "-f": "--file", "-q": "--quiet"}
 _WITHHELD = {
     *("--tag", "--push", "--load", "--output", "--iidfile", "--metadata-file", "--quiet"),
 }
-_TRUE = {"1", "t", "true"}
+# As Go reads a switch's value, in lower case.
+_TRUE, _FALSE = {"1", "t", "true"}, {"0", "f", "false"}
 _GLOBAL_WITH_VALUE = {
     *("--config", "-c", "--context", "-H", "--host", "-l", "--log-level"),
     *("--tlscacert", "--tlscert", "--tlskey"),
@@ -110,6 +111,12 @@ def fields_of(output: str) -> dict[str, str]:
     return {name.strip(): value for name, _, value in pairs}
 
 
+def names_in(outputs: Iterable[str]) -> tuple[str, ...]:
+    """The names that outputs give to an image; ``--tag`` replaces them."""
+    names = (fields_of(output).get("name", "").split(",") for output in outputs)
+    return tuple(dict.fromkeys(name for each in names for name in each if name))
+
+
 @dataclass
 class FoundWords:
     """What is on a command line. values: of the options, by their long names.
@@ -131,7 +138,13 @@ class FoundWords:
         return next(iter(self.all(name)[-1:]), None)
 
     def on(self, name: str) -> bool:
-        return (self.last(name) or "").lower() in _TRUE
+        """Raises `UsageError` for a value that docker would refuse, if it saw the option."""
+        value = self.last(name)
+        if value is None or value.lower() in _FALSE:
+            return False
+        if value.lower() not in _TRUE:
+            raise UsageError(f"{name}={value}: the value of a switch is true or false.")
+        return True
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
@@ -151,7 +164,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
         context=found.positional[0] if found.positional else ".",
         file=found.last("--file"),
         target=found.last("--target"),
-        tags=found.all("--tag"),
+        tags=found.all("--tag") or names_in(found.all("--output")),
         platforms=tuple(it for it in ",".join(found.all("--platform")).split(",") if it),
         push=found.on("--push"),
         load=found.on("--load"),
@@ -184,12 +197,12 @@ def _option(found: FoundWords, word: str, rest: list[str]) -> None:
     """Consumes one option and its value."""
     name, equals, value = word.partition("=")
     words = [word]
-    if not word.startswith("--"):
-        if f"{word[:2]}" in _WITH_VALUE and len(word) > 2:  # noqa: PLR2004  # -tNAME
+    if not word.startswith("--") and word[2:]:
+        if word[:2] in _WITH_VALUE:  # -tNAME
             name, equals, value = word[:2], "=", word[2:].removeprefix("=")
-        elif len(word) > 2 and not equals:  # noqa: PLR2004  # -qD: switches together
-            for letter in word[1:]:
-                _option(found, f"-{letter}", rest)
+        elif word[2] != "=":  # -qD, -qtNAME: a switch, and what follows it
+            _option(found, word[:2], rest)
+            _option(found, f"-{word[2:]}", rest)
             return
     if not equals and name in _WITH_VALUE:
         if not rest:

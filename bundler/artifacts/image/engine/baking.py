@@ -7,6 +7,7 @@ next to it. They get their names when the other targets are built, too.
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 import sys
@@ -21,7 +22,7 @@ import msgspec
 
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.engine import building, bypasses_image_store, outputs
-from bundler.artifacts.image.engine.arguments import Arguments
+from bundler.artifacts.image.engine.arguments import Arguments, names_in
 from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.artifacts.image.engine.context import shown, withheld_rules
 from bundler.artifacts.image.engine.dockerbuild import (
@@ -94,14 +95,15 @@ class Baking:
         target = self.target(name)
         context = self.context(name)
         file = _dockerfile(context, target)
+        written = tuple(map(_output, target.get("output") or ()))
         return Arguments(
             forwarded=(*self.running, *_contexts(target)),
             context=target.get("context") or ".",
             file=STDIN if "dockerfile-inline" in target else str(file),
             target=target.get("target"),
-            tags=tuple(target.get("tags") or ()),
+            tags=tuple(target.get("tags") or names_in(written)),
             platforms=tuple(target.get("platforms") or ()),
-            outputs=tuple(map(_output, target.get("output") or ())),
+            outputs=written,
         )
 
 
@@ -121,9 +123,11 @@ def _contexts(target: Json) -> Iterator[str]:
 
 def _output(value: object) -> str:
     """An output in the form of ``--output``; newer versions print an object."""
-    if isinstance(value, dict):
-        return ",".join(f"{name}={text}" for name, text in value.items())
-    return str(value)
+    if not isinstance(value, dict):
+        return str(value)
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(f"{name}={text}" for name, text in value.items())
+    return line.getvalue()
 
 
 def asks(words: Sequence[str]) -> bool:
