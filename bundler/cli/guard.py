@@ -2,65 +2,43 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from bundler import listener
-from bundler.cli.guard_command import FORMATS, GuardArguments, answer
-from bundler.guard.verdict import Moment, Movement
+from bundler.cli.guard_command import FORMATS, OPTIONS, GuardArguments, answer
+
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "allow": {"multiple": True},
+    "format": {"type": click.Choice(FORMATS), "show_default": True, "metavar": None, "help": None},
+    "strict": {"is_flag": True},
+    "fix": {"is_flag": True},
+}
+
+
+def _with_options(command: Any) -> Any:
+    """Adds the options of ``state-guard``."""
+    for name, (takes, field, says) in reversed(OPTIONS.items()):
+        settings = {"help": f"{says[0].upper()}{says[1:]}.", "metavar": takes or None}
+        if field == "moment":
+            settings["flag_value"] = name[2:]
+        else:
+            settings["default"] = getattr(GuardArguments(), field)
+        command = click.option(name, field, **{**settings, **_SETTINGS.get(field, {})})(command)
+    return command
 
 
 @click.command()
-@click.option(
-    "--staged", "moment", flag_value="staged", help="Check what the next commit will contain."
-)
-@click.option("--push", "moment", flag_value="push", help="Check the commits being pushed.")
-@click.option("--receive", "moment", flag_value="receive", help="Check the commits being received.")
-@click.option(
-    "--history", "moment", flag_value="history", help="Check everything reachable from any ref."
-)
-@click.option(
-    "--allow",
-    multiple=True,
-    metavar="PATTERN",
-    help="A path that is committed on purpose (repeatable).",
-)
-@click.option("--strict", is_flag=True, help="Treat warnings as failures.")
-@click.option(
-    "--fix",
-    is_flag=True,
-    help="Remove state from the index, add the ignore rule, then check again.",
-)
-@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True)
-@click.option("--remote", default="", metavar="NAME", help="The remote being pushed to.")
-@click.option("-C", "root", default=".", metavar="DIR", help="Run as if started in this directory.")
+@_with_options
 @click.argument("directories", nargs=-1, metavar="[DIR]...")
 @click.pass_context
-def guard(
-    ctx: click.Context,
-    *,
-    moment: Moment | None,
-    allow: tuple[str, ...],
-    strict: bool,
-    fix: bool,
-    form: str,
-    remote: str,
-    root: str,
-    directories: tuple[str, ...],
-) -> None:
+def guard(ctx: click.Context, /, **given: Any) -> None:
     """Check that no state is in the git repository or can get into it.
 
     By default, checks the index, HEAD and the ignore rules, as before a build.
     DIR names a state directory in addition to those found by name and configuration.
     """
-    request = GuardArguments(
-        moment=moment or "build",
-        directories=directories,
-        allow=allow,
-        strict=strict,
-        format=form,
-        root=root,
-        fix=fix,
-        movement=Movement(remote=remote),
-    )
+    given["moment"] = given["moment"] or GuardArguments().moment
     listener.of_process = listener.SILENT  # it has its own notice
-    ctx.exit(answer(request))
+    ctx.exit(answer(GuardArguments(**given)))

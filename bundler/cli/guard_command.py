@@ -19,35 +19,40 @@ from bundler.version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
+    from typing import Any
 
     from bundler.cli.console import Console
 
 
-USAGE = """\
+_USAGE = """\
 Usage: state-guard [--staged | --push | --receive | --history] [OPTION]... [DIR]...
 
 Checks that no state is in the git repository or can get into it.
 DIR names a state directory in addition to those found by name and configuration.
+By default, checks the index, HEAD and the ignore rules.
 
-  --staged         check what the next commit will contain (pre-commit)
-  --push           check the commits being pushed (pre-push)
-  --receive        check the commits being received (pre-receive)
-  --history        check everything reachable from any ref
-                   (default: the index, HEAD and the ignore rules)
-  --allow PATTERN  a path that is committed on purpose (repeatable)
-  --strict         treat warnings as failures
-  --fix            remove state from the index, add the ignore rule, then check again
-  --format FORMAT  text, json, github or sarif
-  --remote NAME    the remote being pushed to (pre-push's first argument)
-  -C DIR           run as if started in DIR
+{options}
   -h, --help       show this message and exit
   --version        show the version and exit
 
 Exit codes: 0 clean, 1 findings, 2 usage error, 71 git failed.
 """
-_PATIENCE_SECONDS = 5.0
 FORMATS = ("text", "json", "github", "sarif")
+# By its name: what it takes, the field that it sets, and its help.
+OPTIONS = {
+    "--staged": ("", "moment", "check what the next commit will contain (pre-commit)"),
+    "--push": ("", "moment", "check the commits being pushed (pre-push)"),
+    "--receive": ("", "moment", "check the commits being received (pre-receive)"),
+    "--history": ("", "moment", "check everything reachable from any ref"),
+    "--allow": ("PATTERN", "allow", "a path that is committed on purpose (repeatable)"),
+    "--strict": ("", "strict", "treat warnings as failures"),
+    "--fix": ("", "fix", "remove state from the index, add the ignore rule, then check again"),
+    "--format": ("FORMAT", "format", "text, json, github or sarif"),
+    "--remote": ("NAME", "remote", "the remote being pushed to (pre-push's first argument)"),
+    "-C": ("DIR", "root", "run as if started in DIR"),
+}
+_PATIENCE_SECONDS = 5.0
 
 
 class GuardArguments(NamedTuple):
@@ -60,7 +65,8 @@ class GuardArguments(NamedTuple):
     format: str = "text"
     root: str = "."
     fix: bool = False
-    movement: Movement = Movement()
+    remote: str = ""
+    compare: tuple[bytes, ...] | None = None
 
 
 def run(arguments: Sequence[str], compare: tuple[bytes, ...] | None = None) -> int:
@@ -75,13 +81,13 @@ def run(arguments: Sequence[str], compare: tuple[bytes, ...] | None = None) -> i
 def _run(arguments: Sequence[str], compare: tuple[bytes, ...] | None) -> int:
     try:
         if any(argument in ("-h", "--help") for argument in arguments):
-            sys.stdout.write(USAGE)
+            shown = (f"  {f'{name} {it[0]}':16} {it[2]}" for name, it in OPTIONS.items())
+            sys.stdout.write(_USAGE.format(options="\n".join(shown)))
             return 0
         if "--version" in arguments:
             sys.stdout.write(f"state-guard, version {__version__}\n")
             return 0
-        request = parse(arguments)
-        return answer(request._replace(movement=request.movement._replace(compare=compare)))
+        return answer(parse(arguments)._replace(compare=compare))
     except BundlerError as error:
         return _report(error)
     except KeyboardInterrupt:
@@ -103,42 +109,35 @@ def _report(error: BundlerError) -> int:
 
 def parse(arguments: Sequence[str]) -> GuardArguments:
     """Reads the arguments. Raises `UsageError`."""
-    moments: list[Moment] = []
-    directories: list[str] = []
-    request = GuardArguments()
+    given: dict[str, Any] = {"allow": [], "directories": []}
     words = iter(arguments)
     for word in words:
         name, equals, value = word.partition("=")
+        takes, field, _ = OPTIONS.get(name, ("", "", ""))
         if word == "--":
-            directories += words
-        elif word in _MOMENTS:
-            moments.append(_MOMENTS[word])
-        elif word in _FLAGS:
-            request = _FLAGS[word](request)
-        elif name in _WITH_VALUE:
-            request = _WITH_VALUE[name](request, value if equals else _value(words, name))
-        elif word.startswith("-"):
+            given["directories"] += words
+        elif not word.startswith("-"):
+            given["directories"].append(word)
+        elif not field or (equals and not takes):
             raise _unknown(word)
+        elif field == "moment" and field in given:
+            raise UsageError("--staged, --push, --receive and --history are mutually exclusive.")
+        elif takes:
+            value = value if equals else _value(words, name)
+            given[field] = [*given["allow"], value] if field == "allow" else value
         else:
-            directories.append(word)
-    if len(moments) > 1:
-        raise UsageError("--staged, --push, --receive and --history are mutually exclusive.")
-    moment = moments[0] if moments else request.moment
-    return request._replace(moment=moment, directories=tuple(directories))
-
-
-_MOMENTS: dict[str, Moment] = {
-    "--staged": "staged",
-    "--push": "push",
-    "--receive": "receive",
-    "--history": "history",
-}
+            given[field] = name[2:] if field == "moment" else True
+    if given.get("format", "text") not in FORMATS:
+        known = ", ".join(FORMATS)
+        raise UsageError(f"Unknown format {given['format']!r}: choose from {known}.")
+    given |= {name: tuple(given[name]) for name in ("allow", "directories")}
+    return GuardArguments(**given)
 
 
 def _unknown(word: str) -> UsageError:
     from difflib import get_close_matches
 
-    known = (*_MOMENTS, *_FLAGS, *_WITH_VALUE, "--help", "--version")
+    known = (*OPTIONS, "--help", "--version")
     near = get_close_matches(word.partition("=")[0], known, 1)
     suggestion = f" Did you mean {near[0]}?" if near else ""
     return UsageError(f"Unknown option {word}.{suggestion}", hint="See state-guard --help.")
@@ -149,24 +148,6 @@ def _value(words: Iterator[str], name: str) -> str:
     if value is None:
         raise UsageError(f"{name} requires a value.", hint="See state-guard --help.")
     return value
-
-
-def _with_format(request: GuardArguments, name: str) -> GuardArguments:
-    if name not in FORMATS:
-        raise UsageError(f"Unknown format {name!r}: choose from {', '.join(FORMATS)}.")
-    return request._replace(format=name)
-
-
-_FLAGS: dict[str, Callable[[GuardArguments], GuardArguments]] = {
-    "--strict": lambda request: request._replace(strict=True),
-    "--fix": lambda request: request._replace(fix=True),
-}
-_WITH_VALUE: dict[str, Callable[[GuardArguments, str], GuardArguments]] = {
-    "--allow": lambda request, value: request._replace(allow=(*request.allow, value)),
-    "--format": _with_format,
-    "--remote": lambda request, value: request._replace(movement=Movement(remote=value)),
-    "-C": lambda request, value: request._replace(root=value),
-}
 
 
 def answer(request: GuardArguments) -> int:
@@ -216,7 +197,7 @@ def _moved(request: GuardArguments) -> Movement:
 
     Raises `ToolFailed` if the standard input is not a hook's input.
     """
-    movement = request.movement
+    movement = Movement(remote=request.remote, compare=request.compare)
     told = {name: os.environ.get(f"PRE_COMMIT_{name}") for name in ("FROM_REF", "TO_REF")}
     if request.moment in ("staged", "push") and told["TO_REF"]:
         updates = ((told["FROM_REF"] or "0", told["TO_REF"]),)
