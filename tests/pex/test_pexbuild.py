@@ -257,6 +257,18 @@ def test_every_way_to_say_where_it_goes(argument: str) -> None:
     assert parse(["x", argument, "y"]).rest == ("x", "y")
 
 
+@pytest.mark.parametrize("argument", ["-voapp.pex", "-vvo=app.pex", "-vo app.pex", "@args"])
+def test_it_may_follow_a_switch_in_the_same_word(
+    argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("args").write_bytes(b"-vo\napp.pex\n-D\n\xff")
+    found = parse(["x", *argument.split(), "-vDsrc"])
+    assert found.output == "app.pex"
+    assert found.rest[1].strip("v") == "-"
+    assert found.rest[-2:] == ("-v", "-Dsrc")
+
+
 @pytest.mark.parametrize("argument", ["--scie", "--seed=verbose", "--scie=eager", "--rc"])
 def test_what_would_use_the_file_without_its_state_is_refused(argument: str) -> None:
     with pytest.raises(UsageError, match="without its state"):

@@ -7,6 +7,7 @@ options, and files with one argument per line, as ``@file``; what follows ``--``
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ _SOURCES = (
 )
 _PROJECTS = (("--project", "--proj", ""),)
 _PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
+# pex's only switch of one letter, with what follows it in the same word: -vvo F.
+_TOGETHER = re.compile(r"(-v+)([^v].*)", re.DOTALL)
 _MAX_NESTING = 10
 _ASKS = ("-h", "--help", "-V", "--version", "--help-variables", "--docs", "--help-html")
 # What pex would do with its own result before the state is in it.
@@ -118,7 +121,10 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def _expanded(arguments: Sequence[str], depth: int = 0) -> Iterator[str]:
     for argument in arguments:
-        if not argument.startswith("@") or len(argument) == 1:
+        if together := _TOGETHER.fullmatch(argument):
+            yield together[1]
+            yield f"-{together[2]}"
+        elif not argument.startswith("@") or len(argument) == 1:
             yield argument
         elif depth == _MAX_NESTING:
             raise UsageError(f"{argument} includes itself.")
@@ -128,7 +134,7 @@ def _expanded(arguments: Sequence[str], depth: int = 0) -> Iterator[str]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text().splitlines()
+        return os.fsdecode(path.read_bytes()).splitlines()
     except OSError as error:
         raise InputOutputError(
             f"The arguments in {path} cannot be read: {error.strerror}."
