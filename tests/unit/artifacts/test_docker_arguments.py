@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from bundler.artifacts.image.engine.arguments import Arguments, parse, split_options, split_own
 from bundler.artifacts.image.engine.baking import Baking
+from bundler.artifacts.image.engine.baking import asks as bake_asks
 from bundler.artifacts.image.engine.baking import preflight as bake_preflight
 from bundler.artifacts.image.engine.building import preflight, refuse_missing_configuration
 from bundler.artifacts.image.engine.connection import Docker
@@ -72,6 +73,22 @@ from tests.support.environments import ROOT
 )  # fmt: skip
 def test_a_command_line_is_taken_apart(line: str, expected: Arguments) -> None:
     assert parse(line.split()) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "asks"),
+    [
+        ("--check", True), ("--check=T", True), ("--call check", True), ("--print", True),
+        ("--print=outline", True), ("--call=outline --check=0", True),
+        ("", False), ("--check=FALSE", False), ("--check --check=f", False),
+        ("--call build", False), ("--print=False", False),
+    ],
+)  # fmt: skip
+def test_a_build_that_is_only_described(line: str, *, asks: bool) -> None:
+    """What only asks goes to docker as it is; a build would give the image its names."""
+    assert parse([*line.split(), "."]).asks == asks
+    assert bake_asks([*line.split(), "app"]) == asks
+    assert bake_asks([*line.split(), "--list", "targets"])
 
 
 @pytest.mark.parametrize(

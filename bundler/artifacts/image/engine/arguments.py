@@ -38,9 +38,6 @@ _GLOBAL_WITH_VALUE = {
     *("--config", "-c", "--context", "-H", "--host", "-l", "--log-level"),
     *("--tlscacert", "--tlscert", "--tlskey"),
 }
-# Options with which docker describes a build instead of running it, and the values that turn them
-# off.
-_ASKING = {"--call": ("build",), "--print": ("false",), "--check": ("false", "0", "f")}
 
 
 @dataclass(frozen=True)
@@ -146,6 +143,12 @@ class FoundWords:
             raise UsageError(f"{name}={value}: the value of a switch is true or false.")
         return True
 
+    def asks(self) -> bool:
+        """Whether docker would describe the build instead of running it."""
+        prints = self.last("--print") or "false"  # older: the name of a description
+        called = self.last("--call") or "build"
+        return self.on("--check") or called != "build" or prints.lower() not in _FALSE
+
 
 def parse(arguments: Sequence[str]) -> Arguments:
     """Parses the command line after ``build``.
@@ -173,7 +176,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
         iidfile=found.last("--iidfile"),
         metadata_file=found.last("--metadata-file"),
         help=wants_help,
-        asks=any((found.last(name) or builds[0]) not in builds for name, builds in _ASKING.items()),
+        asks=found.asks(),
     )
 
 

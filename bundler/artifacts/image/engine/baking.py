@@ -22,7 +22,7 @@ import msgspec
 
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.engine import building, bypasses_image_store, outputs
-from bundler.artifacts.image.engine.arguments import Arguments, names_in
+from bundler.artifacts.image.engine.arguments import Arguments, names_in, read
 from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.artifacts.image.engine.context import shown, withheld_rules
 from bundler.artifacts.image.engine.dockerbuild import (
@@ -46,7 +46,7 @@ from bundler.system import process
 _RUNNING = ("--allow", "--builder", "--progress")
 # The first buildx whose bake asks for permission to read what is outside the current folder.
 _ASKS_LEAVE_SINCE = (0, 18)
-_ASKING = ("--print", "--list", "--check", "--call", "--help", "-h", "--list-targets")
+_LISTING = ("--list", "--list-targets", "--help", "-h")
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,8 @@ def _output(value: object) -> str:
 
 def asks(words: Sequence[str]) -> bool:
     """Whether bake would only print something, and build nothing."""
-    return any(word.partition("=")[0] in _ASKING for word in words)
+    found = read(words)
+    return found.asks() or any(map(found.all, _LISTING))
 
 
 def resolve(docker: Docker, words: Sequence[str]) -> Baking:
