@@ -222,6 +222,17 @@ def test_a_length_that_is_a_lie(
     refused(name, r"digest|longer|instead")
 
 
+def test_addresses_that_are_none(ours: Registry, tmp_path: Path) -> None:
+    push_base(LayoutMaker(tmp_path / "base"), f"{ours.host}/shop:1")
+    name = f"{ours.host}/shop:1"
+    ours.redirect = "http://[::1"
+    with pytest.raises(ToolFailed, match="names an invalid address"):
+        registry.open_image(name)
+    ours.user, ours.token, ours.host = ("me", "x"), True, "[::1"
+    with pytest.raises(ToolFailed, match="token service without TLS or without an address"):
+        registry.open_image(name)
+
+
 def test_an_index_that_refers_to_itself_ends(ours: Registry) -> None:
     endless = "sha256:" + "1" * 64
     entry = {"mediaType": OCI_INDEX, "digest": endless, "size": 300}

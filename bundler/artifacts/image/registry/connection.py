@@ -185,7 +185,7 @@ class Connection:
     ) -> urllib3.BaseHTTPResponse:
         """Follows redirects: blobs are often in an object store, which must not see our token."""
         base = self._base()
-        address = urljoin(base, request.path)
+        address = self._joined(base, request.path)
         for _ in range(_MAX_REDIRECTS):
             headers = {"Accept-Encoding": "identity", **request.headers}
             if authorization is not None and urlsplit(address)[:2] == urlsplit(base)[:2]:
@@ -195,11 +195,17 @@ class Connection:
             if response.status not in _REDIRECTS:
                 return response
             with _keeping_the_line(response):
-                target = urljoin(address, response.headers.get("Location") or "")
+                target = self._joined(address, response.headers.get("Location") or "")
             if address.startswith("https:") and not target.startswith("https:"):
                 raise ToolFailed(f"The registry {self.host} redirects to an address without TLS.")
             address = target
         raise ToolFailed(f"The registry {self.host} redirects in a loop.")
+
+    def _joined(self, base: str, address: str) -> str:
+        try:
+            return urljoin(base, address)
+        except ValueError as error:  # urllib's own error would quote it, with what is signed
+            raise ToolFailed(f"The registry {self.host} names an invalid address.") from error
 
     def _bare(
         self,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from itertools import chain
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from bundler.artifacts.image.blobs import BlobStore, Descriptor, read_small
 from bundler.artifacts.image.compression import Compression
@@ -179,7 +179,7 @@ class RegistryTarget(RegistryStore):
 
     def finish_upload(self, location: str, digest: str, data: bytes = b"") -> None:
         """data: what has not been sent yet."""
-        separator = "&" if urlsplit(location).query else "?"
+        separator = "&" if "?" in location else "?"
         path = f"{location}{separator}{urlencode({'digest': digest})}"
         headers = {**_OCTETS, "Content-Length": str(len(data))}
         expected = (_CREATED, _NO_CONTENT)

@@ -109,7 +109,10 @@ class Authorizer:
     def _token(self, challenge: Challenge, credentials: Credentials | None) -> str | None:
         parameters = challenge.parameters
         realm = parameters.get("realm", "")
-        parts = urlsplit(realm)
+        try:
+            parts = urlsplit(realm)
+        except ValueError:
+            parts = urlsplit("")
         # An attacker who can change a plain answer must not learn the password by naming a realm.
         if not parts.hostname or (
             parts.scheme != "https" and not (challenge.plain and parts.scheme)
