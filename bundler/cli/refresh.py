@@ -129,7 +129,7 @@ def _export(
 def _preview(
     projects: Sequence[Project], options: RefreshOptions, listener: Listener, style: str
 ) -> None:
-    from bundler.refresh.preview import preview
+    from bundler.refresh.run import preview
 
     keys = preview(projects, options, listener)
     if style == "json":

@@ -41,6 +41,7 @@ from bundler.system.atomic import io_errors
 from bundler.system.documents import read_document
 from bundler.system.walking import walk
 from bundler.system.wording import counted
+from bundler.worker.copying import any_match
 
 # Names that never belong in a state, wherever they are in it.
 LEFT_OUT = (
@@ -136,7 +137,7 @@ def check(
         if not counts_definitions:
             raise
         shrunk = error
-    databases = [file.path for file in tree.files if _any_match(file.path, _DATABASES)]
+    databases = [file.path for file in tree.files if any_match(file.path, _DATABASES)]
     warnings += [f"{key}: the state contains the database {path}." for path in databases]
     warnings += [f"{key}: {text}." for text in dbt_projects.warnings(copies)]
     return CheckedState(
@@ -186,17 +187,11 @@ def _tidy(key: str, directory: Path, options: KeyOptions) -> Iterator[str]:
 
 
 def _is_left_out(file: Path, path: str, options: KeyOptions) -> bool:
-    if path == _STATE or _any_match(path, options.include):
+    if path == _STATE or any_match(path, options.include):
         return False
-    if _any_match(path, (*LEFT_OUT, *options.exclude)):
+    if any_match(path, (*LEFT_OUT, *options.exclude)):
         return True
     return not file.is_symlink() and (file / "pyvenv.cfg").is_file()
-
-
-def _any_match(path: str, patterns: tuple[str, ...]) -> bool:
-    """A pattern with a slash applies to the whole path, otherwise to its last name."""
-    name = path.rpartition("/")[2]
-    return any(fnmatchcase(path if "/" in pattern else name, pattern) for pattern in patterns)
 
 
 def _remove(path: Path) -> None:
@@ -236,7 +231,7 @@ def _refuse_secrets(
         if in_name is not None:
             shown = secrets.redact(file.path)
             raise _credentials_refused(key, f"the name {shown!r}", in_name)
-        allowed = _any_match(file.path, options.allow_key_material)
+        allowed = any_match(file.path, options.allow_key_material)
         if is_container(file.path) and not allowed:
             raise _key_material_refused(key, file.path, f"{file.path} contains {PRIVATE_KEY}")
         with io_errors(directory / file.path):
@@ -417,7 +412,7 @@ def semantic_digest(
     entries = [
         File(file.path, meaning(directory / file.path, file.sha256, volatile), 0)
         for file in tree.files
-        if not _any_match(file.path, kind.ignored)
+        if not any_match(file.path, kind.ignored)
     ]
     return dir_hash(entries)
 

@@ -3,7 +3,7 @@
 1. Every source lists its components, in the project's own interpreter.
 2. Each state directory is locked, and an interrupted publish finished.
 3. Each key that is to be fetched is written into the staging area by its own process.
-4. What was written is judged (`bundler.refresh.checks`, `bundler.refresh.removal_check`).
+4. What was written is judged (`bundler.refresh.checks`, `bundler.refresh.removals`).
 5. Only if every key succeeded, the state directories get their new states atomically.
 """
 
@@ -13,10 +13,10 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
@@ -25,12 +25,12 @@ from bundler.errors import BadData, ConfigurationError, Interrupted
 from bundler.listener import Listener
 from bundler.project.options import RefreshOptions, matches
 from bundler.refresh.collecting import Collected, collected_of, collectors_of, jobs_of
-from bundler.refresh.directories import VERSIONED, Directory
+from bundler.refresh.directories import LOCAL, VERSIONED, Directory
 from bundler.refresh.discovery import LoadedSource, loaded_sources
 from bundler.refresh.fetching import fetch_all
-from bundler.refresh.model import Found
-from bundler.refresh.removal_check import refuse_removals
-from bundler.refresh.reporting import conclude, nearest_key
+from bundler.refresh.model import Component, Found
+from bundler.refresh.removals import refuse_removals
+from bundler.refresh.reporting import conclude, declared_at, nearest_key
 from bundler.state.bundle import Bundle
 from bundler.state.hold import hold
 from bundler.state.manifest import DirectoryRefresh, ManagementType
@@ -60,6 +60,19 @@ class Refreshed(msgspec.Struct, frozen=True):
     collected: tuple[Collected, ...] = ()
     options: Mapping[str, RefreshOptions] = {}
     shrunk: tuple[BadData, ...] = ()
+
+
+Action = Literal["fetch", "keep", "skip"]
+
+
+class PlannedKey(msgspec.Struct, frozen=True, rename="camel"):
+    """action: ``skip`` for a key that is not selected or not kept in the artifact. declared: the
+    file and line that declare its component; empty if unknown."""
+
+    key: str
+    management_type: ManagementType
+    action: Action
+    declared: str
 
 
 # Which of the keys that are there to fetch; empty for none.
@@ -167,6 +180,39 @@ def fetch_into(
         return collected_of(collectors)
 
     return run_to_end(work)
+
+
+def preview(
+    projects: Sequence[Project], options: RefreshOptions, listener: Listener
+) -> tuple[PlannedKey, ...]:
+    """What would happen to each key. Raises as a refresh does in its checks before fetching."""
+
+    async def work(_: asyncio.Event) -> tuple[PlannedKey, ...]:
+        listener.phase("Finding components")
+        async with loaded_sources(projects, options, listener) as (loaded, _scratch):
+            directories = directories_of(loaded, options, listener)
+            check_selection(options, directories)
+            for directory in directories:
+                await directory.read_baselines(directory.statedir)
+            return tuple(key for directory in directories for key in _planned(directory))
+
+    return run_to_end(work)
+
+
+def _planned(directory: Directory) -> Iterator[PlannedKey]:
+    for component in directory.components.values():
+        yield PlannedKey(
+            component.key,
+            component.management_type,
+            _action(directory, component),
+            declared_at(directory.source_of(component).source, component),
+        )
+
+
+def _action(directory: Directory, component: Component) -> Action:
+    if component.management_type != LOCAL or not directory.is_selected(component):
+        return "skip"
+    return "fetch" if directory.fetches(component.key) else "keep"
 
 
 def run_to_end(work: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:

@@ -6,8 +6,8 @@ import msgspec
 
 from bundler.artifacts.diff import FileDifference
 from bundler.cli.documents import Document, DocumentPart
-from bundler.refresh.preview import PlannedKey
 from bundler.refresh.removals import Removal
+from bundler.refresh.run import PlannedKey
 from bundler.state.definitions import DefinitionChange
 
 
