@@ -171,8 +171,8 @@ def many_names(root: Path) -> None:
     (root / "@manifest.json").write_text(json.dumps(raw))
 
 
-def manifest_of(text: str) -> Callable[[Path], object]:
-    return lambda root: (root / "@manifest.json").write_text(text)
+def manifest_of(character: str, number: int, around: str = "") -> Callable[[Path], object]:
+    return lambda root: (root / "@manifest.json").write_text(around + character * number + around)
 
 
 def journal(root: Path) -> None:
@@ -279,9 +279,9 @@ CASES: dict[str, tuple[Case, int]] = {
     "directories in each other": (directory(deep), 76),
     "files in the staging area": (directory(many_files("@staging/x")), 0),
     "names in a manifest": (directory(many_names), 76),
-    "nesting in a manifest": (directory(manifest_of("[" * 1_000_000)), 76),
-    "digits in a manifest": (directory(manifest_of("1" * 1_000_000)), 76),
-    "a text of 50 MB as a manifest": (directory(manifest_of('"' + "x" * (50 << 20) + '"')), 76),
+    "nesting in a manifest": (directory(manifest_of("[", 1_000_000)), 76),
+    "digits in a manifest": (directory(manifest_of("1", 1_000_000)), 76),
+    "a text of 50 MB as a manifest": (directory(manifest_of("x", 50 << 20, '"')), 76),
     "names in a journal": (directory(journal), 76),
     "entries of a wheel": (python(entries("other")), 76),
     "entries in a wheel's state": (python(entries(PLACE)), 76),

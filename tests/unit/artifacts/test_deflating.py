@@ -8,7 +8,7 @@ import random
 import shutil
 import subprocess
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import given, settings
@@ -16,14 +16,18 @@ from hypothesis import strategies as st
 
 from bundler.artifacts.image import deflating
 
-_NOISE = random.Random(9)
-KINDS = {
-    "text": b"".join(b'{"id": %d, "name": "%x"}\n' % (n, n * n) for n in range(200_000)),
-    "random": _NOISE.randbytes(6_000_001),
-    "both": b"".join(_NOISE.randbytes(32768) + bytes(32768) for _ in range(100))[300:],
-    "base64": base64.b64encode(_NOISE.randbytes(500_000)),
-    "digests": _NOISE.randbytes(1_000_000).hex().encode(),
-    "nothing": b"",
+
+def _noise(size: int) -> bytes:
+    return random.Random(9).randbytes(size)
+
+
+KINDS: dict[str, Callable[[], bytes]] = {
+    "text": lambda: b"".join(b'{"id": %d, "name": "%x"}\n' % (n, n * n) for n in range(200_000)),
+    "random": lambda: _noise(6_000_001),
+    "both": lambda: b"".join(_noise(32768 + n)[n:] + bytes(32768) for n in range(100))[300:],
+    "base64": lambda: base64.b64encode(_noise(500_000)),
+    "digests": lambda: _noise(1_000_000).hex().encode(),
+    "nothing": bytes,
 }
 
 
@@ -42,7 +46,7 @@ def cut(data: bytes, size: int) -> list[bytes]:
 def test_the_bytes_are_the_same_whatever_the_processors_and_the_pieces(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = KINDS[kind]
+    data = KINDS[kind]()
     alone = packed(cut(data, 262_144), 1, monkeypatch)
     assert packed(cut(data, 100_003), 4, monkeypatch) == alone
     assert packed([data], 2, monkeypatch) == alone
@@ -64,7 +68,7 @@ def test_the_bytes_are_the_same_whatever_the_processors_and_the_pieces(
 def test_it_packs_about_as_well_as_zlib_does(
     kind: str, most: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = KINDS[kind]
+    data = KINDS[kind]()
     plain = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
     size = len(plain.compress(data) + plain.flush())
     assert len(packed([data], 2, monkeypatch)) <= size * most
@@ -75,7 +79,7 @@ def test_it_packs_about_as_well_as_zlib_does(
     st.lists(
         st.one_of(
             st.binary(max_size=300),
-            st.integers(0, 70_000).map(_NOISE.randbytes),
+            st.integers(0, 70_000).map(_noise),
             st.integers(0, 70_000).map(bytes),
         ),
         max_size=30,
@@ -93,7 +97,7 @@ def test_one_that_is_abandoned_leaves_no_thread_behind() -> None:
 
     before = set(threading.enumerate())
     packer = deflating.Gzip()
-    packer.compress(KINDS["text"] * 3)
+    packer.compress(KINDS["text"]() * 3)
     waiting = [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPool")]
     del packer
     gc.collect()
