@@ -27,7 +27,7 @@ demo: $(READY) ## the whole of it on a sample project with a loopback API, in ./
 
 .PHONY: quick
 quick: $(READY) ## the unit tests: no engine, no Dagster, no network
-	$(PYTEST) -n $$(($(WORKERS) * 2)) -m 'not slow' tests/unit $(ARGS)  # some wait
+	$(PYTEST) -n $$(($(WORKERS) * 2)) -m 'not slow' --hypothesis-profile quick tests/unit $(ARGS)  # some wait
 
 # A slip that a linter finds does not keep the tests from running, but it fails the target, too.
 .PHONY: test

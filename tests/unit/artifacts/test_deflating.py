@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundler.artifacts.image import deflating
+from tests.support.examples import scaled
 
 
 def _noise(size: int) -> bytes:
@@ -74,7 +75,7 @@ def test_it_packs_about_as_well_as_zlib_does(
     assert len(packed([data], 2, monkeypatch)) <= size * most
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=scaled(150))
 @given(
     st.lists(
         st.one_of(

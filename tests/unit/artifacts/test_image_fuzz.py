@@ -35,6 +35,7 @@ from tests.support.crafted import (
     refusal,
 )
 from tests.support.engine import install
+from tests.support.examples import scaled
 from tests.support.layouts import LayoutMaker, blob_of
 
 FILE = f"{STATE}/Catalog/state"
@@ -126,7 +127,7 @@ def _images(draw: st.DrawFn) -> Crafted:
 
 
 @pytest.mark.slow
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=scaled(250))
 @given(_images())
 def test_what_verifies_is_what_umoci_unpacks(crafted: Crafted) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -155,7 +156,7 @@ def _paths(value: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.slow
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=scaled(250))
 @given(st.data())
 def test_no_document_of_an_image_is_believed(data: st.DataObject) -> None:
     """One value of the index, the manifest or the configuration is replaced, removed or renamed."""
@@ -216,7 +217,7 @@ def _unpacked(layout: Path, root: Path) -> dict[str, bytes] | None:
         shutil.rmtree(root)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=scaled(400))
 @given(st.one_of(_layers(), st.binary(max_size=2000).map(lambda tail: header("a", b"x") + tail)))
 def test_what_is_read_is_what_python_reads(data: bytes) -> None:
     """Two readers agree about names, kinds and bytes, or ours refuses."""

@@ -17,6 +17,7 @@ from bundler.artifacts.image.compression import Compression, unpack
 from bundler.artifacts.image.layer import Layer, Owned, Placed, parents_of
 from bundler.errors import BadData, ConfigurationError, VerificationFailed
 from tests.support.bundles import PLACE, make_bundle
+from tests.support.examples import scaled
 
 _NAMES = st.text(
     st.characters(codec="utf-8", categories=("L", "N", "P", "S"), exclude_characters="/\\"),
@@ -43,7 +44,7 @@ def written(layer: Layer, compression: Compression = "none") -> tuple[bytes, str
     return blob.getvalue(), result.diff_id, result.digest
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=scaled(60))
 @given(_FILES, st.sampled_from(["none", "gzip", "zstd"]))
 def test_every_bundle_comes_out_as_it_went_in(
     files: dict[str, bytes], compression: Compression

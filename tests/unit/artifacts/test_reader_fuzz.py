@@ -28,9 +28,10 @@ from bundler.errors import BundlerError
 from bundler.state.manifest import DirectoryRefresh, KeyRefresh, RunRecord, canonical, parse
 from bundler.state.statedir import StateDir
 from bundler.workflows.policy import Policy, judge, subject_of
+from tests.support.examples import scaled
 from tests.support.statedirs import publish, rewrite_manifest
 
-_settings = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+_settings = settings(max_examples=scaled(150), suppress_health_check=list(HealthCheck))
 _TEXTS = ["0" * 64, "..", "a/b", "@staging", "state", "2026-13-45T99:99:99Z", "\ud800", "1.5"]
 _LEAVES = (
     st.none()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from bundler.artifacts.image.rootfs import RootFilesystem
 from bundler.errors import VerificationFailed
+from tests.support.examples import scaled
 from tests.support.layouts import layer
 
 _NAMES = st.sampled_from(["a", "b", "c"])
@@ -67,7 +68,7 @@ def _remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=scaled(150))
 @given(_LAYERS)
 def test_layers_add_up_as_an_engine_unpacks_them(layers: list[dict[str, bytes | None]]) -> None:
     tree = RootFilesystem()

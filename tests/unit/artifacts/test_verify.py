@@ -18,6 +18,7 @@ from bundler.state.directory import DirectoryArtifact
 from bundler.state.manifest import DirectoryRefresh, KeyRefresh, RunRecord, canonical, state_of
 from bundler.state.statedir import StateDir, check_keys, sanitize_key
 from bundler.state.tree import scan
+from tests.support.examples import scaled
 from tests.support.statedirs import NOTHING_FETCHED, publish
 
 STATES = {
@@ -155,7 +156,7 @@ def _are_possible(states: dict[str, dict[str, str]]) -> bool:
     return True
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=scaled(30))
 @given(st.dictionaries(_KEYS, _FILES, min_size=1, max_size=4).filter(_are_possible))
 def test_what_is_extracted_is_what_was_published(states: dict[str, dict[str, str]]) -> None:
     import tempfile

@@ -22,6 +22,7 @@ from bundler.artifacts.python.zipfiles import CENTRAL, END, ZipFile
 from bundler.artifacts.python.zipwriter import ZipWriter
 from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.verify_at_start import name_problem
+from tests.support.examples import scaled
 
 
 def are_apart(names: Iterable[str]) -> bool:
@@ -61,7 +62,7 @@ def read_all(path: Path) -> dict[str, bytes]:
 
 
 @given(NAMES, st.data(), st.binary(max_size=100), st.sampled_from([0, 8]))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=scaled(60))
 def test_what_zipfile_wrote_is_read(
     names: list[str], data: st.DataObject, prefix: bytes, method: int
 ) -> None:
@@ -75,7 +76,7 @@ def test_what_zipfile_wrote_is_read(
 
 @pytest.mark.slow
 @given(NAMES, NAMES, st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=scaled(60))
 def test_what_begins_as_another_file_is_read_as_if_alone(
     names: list[str], others: list[str], data: st.DataObject
 ) -> None:
@@ -123,7 +124,7 @@ def test_what_follows_a_known_beginning_is_not_trusted(tmp_path: Path, name: str
 
 
 @given(NAMES, st.data(), st.booleans())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=scaled(60))
 def test_what_is_written_is_what_zipfile_would_write(
     names: list[str], data: st.DataObject, compress: bool
 ) -> None:
@@ -146,7 +147,7 @@ def test_what_is_written_is_what_zipfile_would_write(
 
 @pytest.mark.slow
 @given(NAMES.filter(len), st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=scaled(60))
 def test_copied_entries_stay_byte_for_byte(names: list[str], data: st.DataObject) -> None:
     entries = {name: data.draw(CONTENTS) for name in names}
     kept = data.draw(st.lists(st.sampled_from(names), unique=True))
@@ -162,7 +163,7 @@ def test_copied_entries_stay_byte_for_byte(names: list[str], data: st.DataObject
 
 @pytest.mark.slow
 @given(NAMES.filter(len), st.data(), st.booleans())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=scaled(40))
 def test_a_head_is_copied_as_one_piece(names: list[str], data: st.DataObject, turned: bool) -> None:
     raw = made({name: data.draw(CONTENTS) for name in names}, b"before")
     raw = _with_directory_turned_round(raw) if turned else raw
@@ -194,7 +195,7 @@ def _with_directory_turned_round(raw: bytes) -> bytes:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=scaled(300))
 def test_damage_is_a_sentence_and_never_anything_else(data: st.DataObject) -> None:
     raw = bytearray(
         made({"a/b": b"hello" * 50, "c": b"", "d.txt": bytes(range(40))}, b"#!/bin/sh\n")

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bundler.system.index_file import RawIndex
+from tests.support.examples import scaled
 from tests.support.workdir import STATE, WorkDir
 
 PLACES = ("", "a/", "a/b/", "c d/", "a/*/", "-x/", ":y/")
@@ -123,7 +124,7 @@ paths = st.lists(names, min_size=1, max_size=4).map(b"/".join)
     algorithm=st.sampled_from(["sha1", "sha256"]),
     cut=st.integers(min_value=1, max_value=400),
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=scaled(25), suppress_health_check=[HealthCheck.too_slow])
 def test_the_index_as_bytes(found: set[bytes], version: int, algorithm: str, cut: int) -> None:
     """Every path that git lists stands in the bytes; a cut index is not taken for a whole one."""
     with tempfile.TemporaryDirectory() as directory:

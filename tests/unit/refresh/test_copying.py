@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from bundler.refresh.checks import LEFT_OUT
 from bundler.worker import copying
+from tests.support.examples import scaled
 
 # copytree is patched for the rest of a process, so each copy has one of its own.
 SCRIPT = """\
@@ -168,7 +169,7 @@ def test_a_repository_that_git_cannot_read_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=scaled(25))
 @given(
     rules=st.lists(
         st.sampled_from(("*.p8", "a/", "/b", "!keep.p8", "a/*/c", "**/d", "[bd]", "x y", "\\#z")),

@@ -21,6 +21,7 @@ from bundler.project.options import RefreshOptions
 from bundler.project.projects import open_project
 from bundler.refresh.run import refresh
 from bundler.state.statedir import StateDir
+from tests.support.examples import scaled
 from tests.support.statedirs import NEW, OLD, PLACE, publish
 from tests.support.untouched import everything
 from tests.support.workdir import WorkDir
@@ -382,7 +383,7 @@ _NAMES = st.one_of(
 
 
 @pytest.mark.slow
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=scaled(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     states=st.dictionaries(
         _NAMES, st.one_of(st.just(_hash_of("x")), st.text(max_size=70)), max_size=3

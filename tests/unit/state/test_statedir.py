@@ -17,6 +17,7 @@ from bundler.errors import ConfigurationError, InputOutputError, Locked
 from bundler.state.manifest import state_of
 from bundler.state.statedir import StateDir, check_keys, sanitize_key
 from bundler.state.tree import scan
+from tests.support.examples import scaled
 from tests.support.statedirs import (
     NEW,
     NOTHING_FETCHED,
@@ -231,7 +232,7 @@ def _publish_number(directory: StateDir, number: int) -> None:
         publish(directory, {key: {"state": f"{number}"} for key in ("a", "b")})
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=scaled(30))
 @given(st.data())
 def test_every_flipped_bit_is_found_at_the_start(data: st.DataObject) -> None:
     import tempfile

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bundler.errors import BadData, InputOutputError
 from bundler.state.tree import File, check_names, dir_hash, name_problem, scan
+from tests.support.examples import scaled
 
 # in-toto's own definition of the digest, as a shell command. sha256sum is asked for ./name, and the
 # ./ taken off its answer: a file named - alone would be its standard input.
@@ -53,7 +54,7 @@ def _is_possible(files: dict[str, bytes]) -> bool:
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=scaled(100))
 @given(_TREES.filter(_is_possible))
 def test_the_digest_is_what_gos_hash1_is(files: dict[str, bytes]) -> None:
     with tempfile.TemporaryDirectory() as folder:

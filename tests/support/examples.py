@@ -1,0 +1,13 @@
+"""How many examples a property is tried with: all of them, or in `make quick` a fifth."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+_FULL = 100
+settings.register_profile("quick", settings.get_profile("any-machine"), max_examples=_FULL // 5)
+
+
+def scaled(number: int) -> int:
+    """What `number` is in the profile in use, for a test that names a number of its own."""
+    return max(1, number * settings().max_examples // _FULL)
