@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -26,7 +24,6 @@ from bundler.errors import UsageError
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
-    from bundler.store.pushing import NewState
     from bundler.store.records import Current
 
 
@@ -52,10 +49,9 @@ def push(given: PushArguments, artifact: str | None) -> None:
       state-bundler store push app.pex --note 'as shipped in 1.4'
       state-bundler store push --shard 3/10
     """
-    from bundler.store import local
+    from bundler.workflows.store_changes import states_of
 
-    with tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
-        states = local.select(_states(artifact, given.root, Path(scratch) / "states"), given.keys)
+    with states_of(given.root, artifact, given.keys) as states:
         store, author = given.open(), given.author(given.note)
         if given.shard is not None:
             from bundler.store import shards
@@ -65,19 +61,6 @@ def push(given: PushArguments, artifact: str | None) -> None:
             show_staged(store, staged, name, given.style)
         else:
             show_pushed(store.push(states, author), store.url, given.style)
-
-
-def _states(artifact: str | None, root: Path, scratch: Path) -> list[NewState]:
-    from bundler.store import local
-
-    if artifact is None:
-        return local.published(root)
-    from bundler.artifacts.extract import extract
-    from bundler.artifacts.open import open_artifact
-
-    with open_artifact(artifact) as found:
-        extract(found, scratch)
-    return local.published(scratch)
 
 
 class JoinArguments(StoreArguments):
@@ -197,16 +180,15 @@ def prune(given: PruneArguments) -> None:
     Example:
       state-bundler store prune --keep 10 --older-than 30d --referenced-by shop:1.4 --dry-run
     """
-    from bundler.artifacts.open import open_artifact
-    from bundler.store.prune import PruneRules, referenced_by
-    from bundler.store.prune import prune as carry_out
+    from bundler.workflows.store_changes import prune as prune_store
 
-    referenced: set[str] = set()
-    for name in given.artifacts:
-        with open_artifact(name) as artifact:
-            referenced |= referenced_by(artifact)
-    rules = PruneRules(given.keep, given.older_than or 0.0, frozenset(referenced))
-    done = carry_out(given.open(), rules, dry_run=given.dry_run)
+    done = prune_store(
+        given.open(),
+        given.artifacts,
+        keep=given.keep,
+        older_than=given.older_than or 0.0,
+        dry_run=given.dry_run,
+    )
     if given.style == "json":
         from bundler.cli.documents import print_document, stores
 
