@@ -18,7 +18,7 @@ from typing import BinaryIO
 import msgspec
 
 from bundler.errors import UsageError
-from bundler.project.config import load
+from bundler.project.config import STORE_VARIABLE, load
 from bundler.state.artifact import Artifact, Member
 from bundler.state.bundle import MANIFEST_NAME, STATE_DIRECTORY
 from bundler.state.manifest import (
@@ -51,7 +51,7 @@ def open_stored(name: str) -> StoredStates:
     """
     found = _NAME.fullmatch(name.removeprefix(STORE))
     url, moment = (found["url"], found["moment"] or "") if found else ("", "")
-    where = url or os.environ.get("STATE_BUNDLER_STORE") or load(Path()).store
+    where = url or os.environ.get(STORE_VARIABLE) or load(Path()).store
     if not where:
         raise UsageError(
             f"{name} does not specify a store.",

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from bundler.cli import definitions as shown
-from bundler.cli.build_options import with_stored
 from bundler.cli.ci import annotation, summarise
 from bundler.cli.console import Console, safe
 from bundler.cli.diff import MOST_LINES, as_html, as_markdown, as_text, key_documents
@@ -60,20 +57,11 @@ def plan(ctx: click.Context, baselines: tuple[str, ...], given: PlanArguments) -
       state-bundler plan app.pex --out plan.bin
       state-bundler update app.pex --plan plan.bin
     """
-    from bundler.workflows import plan as planning
-    from bundler.workflows import plan_file
+    from bundler.workflows.plan_file import make_and_save
 
     listener = narrator()
-    with tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
-        found = given.projects.find(listener)
-        options = with_stored(given.refreshing.options(), found)
-        made, refreshed = planning.make(
-            found, options, baselines, Path(scratch), listener, expects=given.out is not None
-        )
-        if given.out is not None:
-            plan_file.save(
-                made, refreshed, found, given.out, scratch=Path(scratch), listener=listener
-            )
+    projects, options = given.projects.find(listener), given.refreshing.options()
+    made = make_and_save(projects, options, baselines, given.out, listener)
     listener.working("")
     tell_github({"changed": made.differs})
     _show(made, given.style, sys.maxsize if given.every_change else MOST_LINES)

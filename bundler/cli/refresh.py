@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,7 +25,6 @@ from bundler.cli.options import (
 )
 from bundler.cli.store_options import (
     RUN,
-    opened,
     pushed_document,
     run_of,
     show_pushed,
@@ -35,11 +33,11 @@ from bundler.cli.store_options import (
 
 if TYPE_CHECKING:
     from bundler.artifacts.names import ArtifactName
-    from bundler.cli.documents import WrittenArchive
     from bundler.listener import Listener
     from bundler.project.options import RefreshOptions
     from bundler.project.projects import Project
     from bundler.refresh.run import Refreshed
+    from bundler.workflows.store_refresh import Into
 
 _SHOWN_DIGEST = 12
 
@@ -83,8 +81,6 @@ def refresh(given: RefreshCommand) -> None:
       state-bundler refresh -o states.tar
       state-bundler refresh --dry-run
     """
-    from bundler.refresh.run import refresh as only_refresh
-
     if given.output is not None and (given.push or given.shard is not None):
         raise click.UsageError("-o cannot be combined with --push or --shard.")
     if given.dry_run and (given.push or given.shard is not None or given.output is not None):
@@ -94,15 +90,12 @@ def refresh(given: RefreshCommand) -> None:
     found, options = given.projects.find(listener), given.refreshing.options()
     if given.dry_run:
         _preview(found, options, listener, given.style)
-    elif given.push or given.shard is not None:
+    elif given.shard is not None:
+        _refresh_shard(found, options, listener, given, given.shard)
+    elif given.push:
         _push(found, options, listener, given)
     else:
-        held = click.get_current_context().with_resource(ExitStack()) if destination else None
-        refreshed = only_refresh(found, options, listener, held=held)
-        written = _export(refreshed, found, destination, listener) if destination else None
-        _show(refreshed, given.style, written=written)
-        if written is not None and given.style == "text":
-            Console(sys.stdout).line(f"{written.name} {written.digest}")
+        _refresh(found, options, listener, destination, given.style)
 
 
 def _destination(output: str | None) -> ArtifactName | None:
@@ -113,17 +106,25 @@ def _destination(output: str | None) -> ArtifactName | None:
     return destination_of(output)
 
 
-def _export(
-    refreshed: Refreshed,
+def _refresh(
     projects: Sequence[Project],
-    destination: ArtifactName,
+    options: RefreshOptions,
     listener: Listener,
-) -> WrittenArchive:
-    from bundler.cli.documents import WrittenArchive
-    from bundler.workflows.export import export_states
+    destination: ArtifactName | None,
+    style: str,
+) -> None:
+    if destination is None:
+        from bundler.refresh.run import refresh as only_refresh
 
-    digest = export_states(refreshed, projects, destination, listener)
-    return WrittenArchive(name=str(destination), digest=digest)
+        _show(only_refresh(projects, options, listener), style, written=None)
+        return
+    from bundler.cli.documents import WrittenArchive
+    from bundler.workflows.export import refresh_and_export
+
+    refreshed, digest = refresh_and_export(projects, options, destination, listener)
+    _show(refreshed, style, written=WrittenArchive(name=str(destination), digest=digest))
+    if style == "text":
+        Console(sys.stdout).line(f"{destination} {digest}")
 
 
 def _preview(
@@ -147,24 +148,37 @@ def _push(
     listener: Listener,
     given: RefreshCommand,
 ) -> None:
-    """Refreshes into the store: everything, or one shard."""
-    from bundler.store import local, shards
-    from bundler.workflows import store_refresh
+    from bundler.workflows.store_refresh import refresh_and_push
+
+    into = _into(projects, given)
+    refreshed, pushed = refresh_and_push(projects, options, into, listener)
+    _show(refreshed, given.style, pushed=pushed_document(pushed, into.store.url))
+    if given.style == "text":
+        show_pushed(pushed, into.store.url)
+
+
+def _refresh_shard(
+    projects: Sequence[Project],
+    options: RefreshOptions,
+    listener: Listener,
+    given: RefreshCommand,
+    shard: str,
+) -> None:
+    from bundler.store.shards import parse_shard
+    from bundler.workflows.store_refresh import refresh_shard
+
+    into, number, run = _into(projects, given), parse_shard(shard), run_of(given.run)
+    staged = refresh_shard(projects, options, into, run=run, shard=number, listener=listener)
+    show_staged(into.store, staged, run, given.style)
+
+
+def _into(projects: Sequence[Project], given: RefreshCommand) -> Into:
+    from bundler.store.configured import open_configured
+    from bundler.store.local import author
+    from bundler.workflows.store_refresh import Into
 
     root = projects[0].root
-    store = opened(given.url, root)
-    into = store_refresh.Into(store, local.author(root), given.wait or 0.0)
-    if given.shard is not None:
-        shard, run = shards.parse_shard(given.shard), run_of(given.run)
-        staged = store_refresh.refresh_shard(
-            projects, options, into, run=run, shard=shard, listener=listener
-        )
-        show_staged(store, staged, run, given.style)
-        return
-    refreshed, pushed = store_refresh.refresh_and_push(projects, options, into, listener)
-    _show(refreshed, given.style, pushed=pushed_document(pushed, store.url))
-    if given.style == "text":
-        show_pushed(pushed, store.url)
+    return Into(open_configured(given.url, root), author(root), given.wait or 0.0)
 
 
 def _show(refreshed: Refreshed, style: str, **more: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import click
 
 from bundler.cli.console import Console, size
 from bundler.cli.options import Directory, Options, option
-from bundler.errors import ConfigurationError, UsageError
+from bundler.errors import UsageError
 
 if TYPE_CHECKING:
     from bundler.cli.documents import Pushed
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from bundler.store.records import Shard
 
 SHOWN = 12
-_VARIABLE = "STATE_BUNDLER_STORE"
 NOWHERE = "-"
 
 
@@ -32,7 +30,7 @@ class StoreArguments(Options):
     url: str | None = option(
         "--store URL",
         "s3://, gs://, az:// or file://. Default: `store` in [tool.state-bundler].",
-        envvar=_VARIABLE,
+        envvar="STATE_BUNDLER_STORE",
     )
     root: Directory = option(
         "--project",
@@ -42,10 +40,14 @@ class StoreArguments(Options):
 
     def address(self) -> str:
         """Its URL. Raises `ConfigurationError` if none is configured."""
+        from bundler.store.configured import url_of
+
         return url_of(self.url, self.root)
 
     def open(self) -> Store:
-        return opened(self.url, self.root)
+        from bundler.store.configured import open_configured
+
+        return open_configured(self.url, self.root)
 
     def author(self, note: str = "") -> Author:
         from bundler.store import local
@@ -56,31 +58,6 @@ class StoreArguments(Options):
 KEYS = option("--key", "Only this key (repeatable).")
 NOTE = option("--note", "A note to store in the history.", default="")
 RUN = option("--run", "An ID shared by all shards of one refresh. Default: the CI run's ID.")
-
-
-def url_of(url: str | None, root: Path) -> str:
-    """The store's URL. Raises `ConfigurationError` if none is configured."""
-    from bundler.project.config import load
-
-    found = url or os.environ.get(_VARIABLE) or load(root).store
-    if not found:
-        raise ConfigurationError(
-            "No store is configured.",
-            hint='Add store = "s3://bucket/prefix" to [tool.state-bundler], or pass --store URL.',
-        )
-    return found
-
-
-def is_named(configured: str | None) -> bool:
-    """Whether the configuration or the environment names a store."""
-    return bool(os.environ.get(_VARIABLE) or configured)
-
-
-def opened(url: str | None, root: Path) -> Store:
-    """The store that the options or the configuration name."""
-    from bundler.store import open_store
-
-    return open_store(url_of(url, root))
 
 
 def moment(text: str | None) -> str | int | None:

@@ -25,6 +25,7 @@ from bundler.system import toml
 from bundler.system.git_directory import read_regular
 
 TABLE = "tool.state-bundler"
+STORE_VARIABLE = "STATE_BUNDLER_STORE"
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = r"^[0-9]+(\.[0-9]+)?[smhd]$"
 

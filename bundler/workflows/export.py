@@ -19,8 +19,9 @@ from bundler.artifacts.python.replacing import named_at_end
 from bundler.artifacts.verify import read_back
 from bundler.errors import UsageError, VerificationFailed
 from bundler.listener import Listener
+from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project
-from bundler.refresh.run import Refreshed
+from bundler.refresh.run import Refreshed, refresh
 from bundler.state import run_record
 from bundler.system.atomic import io_errors, make_directories
 
@@ -58,6 +59,15 @@ def _refuse_foreign(path: Path) -> None:
         raise UsageError(
             f"{path} already exists and contains no states.", hint="Choose another file with -o."
         )
+
+
+def refresh_and_export(
+    projects: Sequence[Project], options: RefreshOptions, to: ArtifactName, listener: Listener
+) -> tuple[Refreshed, str]:
+    """Refreshes and publishes, then writes these very states. Returns their image's digest, too."""
+    with ExitStack() as held:
+        refreshed = refresh(projects, options, listener, held=held)
+        return refreshed, export_states(refreshed, projects, to, listener)
 
 
 def export_states(

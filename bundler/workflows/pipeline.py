@@ -32,6 +32,7 @@ from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project
 from bundler.project.source_paths import refuse_shared
 from bundler.refresh.run import refresh
+from bundler.refresh.surroundings import surroundings_of
 from bundler.state import run_record
 from bundler.state.artifact import Artifact
 from bundler.state.bundle import Bundle
@@ -39,6 +40,7 @@ from bundler.state.definitions import Definitions
 from bundler.state.manifest import RunRecord
 from bundler.workflows.defer import deferred
 from bundler.workflows.state_from import replay
+from bundler.workflows.stored_versions import with_stored
 
 if TYPE_CHECKING:
     from bundler.refresh.run import Refreshed
@@ -103,8 +105,10 @@ def prepare(
     environment: str | None = None,
     state_from: str | None = None,
     plan: Path | None = None,
-    targets: Sequence[str] = (),
+    replaces: Sequence[str] = (),
     defer_from: str | None = None,
+    pins: bool | None = False,
+    embeds: bool = False,
     listener: Listener = SILENT,
 ) -> Prepared:
     """Asks git whether the states are kept out, then refreshes and publishes them.
@@ -112,11 +116,15 @@ def prepare(
     held: until it is closed, the bundles stay as they are, see `bundler.state.hold`.
     guarded: False skips git, which the record then says. state_from: an artifact whose states are
     embedded instead; nothing is refreshed or published then. plan: a plan file whose states are.
-    targets: the artifacts that are replaced, which a plan must have compared.
-    defer_from: the artifact whose dbt manifests the embedded dbt projects defer to.
+    replaces: the artifacts that get the new states, which a plan must have compared. defer_from:
+    the artifact whose dbt manifests the embedded dbt projects defer to. pins, embeds: see
+    `with_stored`.
     Raises `Findings` if a state is, or could come, in the repository, and as
     `bundler.refresh.run.refresh` does.
     """
+    if state_from is None and plan is None:
+        options = _with_baseline(options, projects, replaces) if replaces else options
+        options = with_stored(options, projects, pins=pins, embeds=embeds)
     if guarded:
         listener.phase("Checking that git ignores the state")
         check_guard(projects, listener)
@@ -128,7 +136,7 @@ def prepare(
 
         listener.phase(f"Carrying out {plan}")
         refreshed, expected = plan_file.carry_out(
-            plan, projects, options, listener, held, targets=targets
+            plan, projects, options, listener, held, targets=replaces
         )
     elif state_from is None:
         refreshed = refresh(projects, options, listener, held=held)
@@ -144,7 +152,7 @@ def prepare(
     return Prepared(tuple(projects), refreshed, guarded, named, expected=expected)
 
 
-def with_baseline(
+def _with_baseline(
     options: RefreshOptions, projects: Sequence[Project], replaces: Sequence[str]
 ) -> RefreshOptions:
     """The options with the artifact as baseline that is to be replaced.
@@ -169,6 +177,58 @@ def with_baseline(
     (replaced,) = replaces
     has_states = holds_states(replaced)
     return msgspec.structs.replace(options, baseline=replaced) if has_states else options
+
+
+class LoadRequest(msgspec.Struct, frozen=True):
+    """How the user asks for a load of the finished artifact.
+
+    wanted: None if not at all. modules: what to load, instead of what a code server would. least:
+    definitions; None for as many as are there now.
+    """
+
+    wanted: bool | None = None
+    modules: tuple[str, ...] = ()
+    least: int | None = None
+
+
+def with_load(prepared: Prepared, request: LoadRequest, *, by_default: bool) -> Prepared:
+    """The same with the load check that was asked for.
+
+    by_default: also one that was not, if the module to load is known.
+    """
+    is_required = bool(request.wanted)
+    if request.wanted is False or not (is_required or by_default):
+        said = "--no-load-check was given" if by_default else prepared.not_loaded
+        return msgspec.structs.replace(prepared, not_loaded=said)
+    try:
+        check = _load_check(prepared, request)
+    except UsageError:
+        if is_required:
+            raise
+        said = "the module to load is unknown; name it with --load-module"
+        return msgspec.structs.replace(prepared, not_loaded=said)
+    return msgspec.structs.replace(prepared, load_check=check)
+
+
+def _load_check(prepared: Prepared, request: LoadRequest) -> LoadCheck:
+    from bundler.workflows import loadcheck
+
+    projects, is_required = prepared.projects, bool(request.wanted)
+    has_dagster = any(project.dagster is not None for project in projects)
+    environ: dict[str, str] = {}
+    for project in projects:
+        environ.update(surroundings_of(project, named=(), excluded=()).environment)
+    least = request.least
+    if least is None:  # a module of components makes no definitions, and a location needs none
+        least = int(is_required or (has_dagster and bool(prepared.bundles)))
+    return loadcheck.LoadCheck(
+        loadcheck.targets_of(projects, request.modules),
+        least,
+        loadcheck.environment_of(prepared.refreshed.record, environ),
+        compares=is_required and request.least is None,
+        is_required=is_required,
+        may_be_absent=not (is_required or has_dagster),
+    )
 
 
 def check_guard(projects: Sequence[Project], listener: Listener) -> None:

@@ -34,14 +34,34 @@ from bundler.state.directory import PublishedDirectories
 from bundler.state.manifest import DirectoryRefresh
 from bundler.state.tree import hash_stream
 from bundler.system.atomic import io_errors, replaced_file
-from bundler.workflows.plan import FORMAT, PUBLISHED, Plan, PlanBaseline, as_it_is, place_of
+from bundler.workflows.plan import FORMAT, PUBLISHED, Plan, PlanBaseline, as_it_is, make, place_of
+from bundler.workflows.stored_versions import with_stored
 
 _PLAN, _STATES = "plan.json", "states.tar"
 _LOCK_FILES = ("pyproject.toml", "uv.lock", "poetry.lock", "pdm.lock", "requirements.txt")
 _MOST_PLAN_BYTES = 256 * 1024 * 1024
 
 
-def save(
+def make_and_save(
+    projects: Sequence[Project],
+    options: RefreshOptions,
+    baselines: Sequence[str],
+    out: Path | None,
+    listener: Listener,
+) -> Plan:
+    """Plans a refresh, see `bundler.workflows.plan.make`. out: the file to write, if any."""
+    options = with_stored(options, projects)
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
+        scratch = Path(name)
+        plan, refreshed = make(
+            projects, options, baselines, scratch, listener, expects=out is not None
+        )
+        if out is not None:
+            _save(plan, refreshed, projects, out, scratch=scratch, listener=listener)
+    return plan
+
+
+def _save(
     plan: Plan,
     refreshed: Refreshed,
     projects: Sequence[Project],
