@@ -12,7 +12,6 @@ import click
 
 from bundler.cli.ci import annotation, system
 from bundler.cli.console import Console, as_json
-from bundler.cli.doctor_workspace import distinct, show, show_finding, sign
 from bundler.cli.options import (
     Directory,
     Options,
@@ -23,7 +22,7 @@ from bundler.cli.options import (
     option,
     takes,
 )
-from bundler.errors import ConfigurationError, Findings, raise_all
+from bundler.errors import Findings, raise_all
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
@@ -67,16 +66,17 @@ def doctor(given: DoctorArguments) -> None:
         click.echo(as_json({"include": entries(given.project)}))
         return
     from bundler.setup.doctor import examine
+    from bundler.setup.doctor.workspace import roots_of, stateless_of, without_state
 
-    roots = _roots(given.project)
+    roots = roots_of(given.project)
     is_alone = len(roots) == 1
     ask = partial(examine, python=given.python, reaches=given.reach, is_cached=not given.no_cache)
     shows = is_alone and given.style == "text"
-    stateless = () if is_alone else _stateless(roots)
+    stateless = () if is_alone else stateless_of(roots)
     if given.fix:
         _fix(given.project, [root for root in roots if root not in stateless], given.python)
     reports = {
-        root: _without_state() if root in stateless else _report(root, ask, shows=shows)
+        root: without_state() if root in stateless else _report(root, ask, shows=shows)
         for root in roots
     }
     if given.style == "text" and not is_alone:
@@ -84,35 +84,6 @@ def doctor(given: DoctorArguments) -> None:
     if given.style == "json":
         _print_json(reports)
     _conclude(given.project, reports)
-
-
-def _roots(project: Path) -> Sequence[Path]:
-    """The projects to check; a directory that is not a project is reported as such."""
-    from bundler.setup.doctor.matrix import projects_in
-
-    try:
-        return projects_in(project)
-    except ConfigurationError:
-        return [project.resolve()]
-
-
-def _stateless(roots: Sequence[Path]) -> Sequence[Path]:
-    """Of several projects, those for which nothing is embedded: they need no environment.
-
-    None of them if no project has state: then each is checked.
-    """
-    from bundler.project.stateful import has_state
-    from bundler.project.survey import survey
-
-    found = [root for root in roots if not has_state(survey(root))]
-    return found if len(found) < len(roots) else []
-
-
-def _without_state() -> list[Examined]:
-    from bundler.setup.doctor import Examined, Finding
-
-    what = "Its files have no state-backed component."
-    return [Examined("components", (Finding("ok", what, is_stateless=True),))]
 
 
 def _report(
@@ -137,6 +108,8 @@ def _report(
 
 
 def _show(console: Console, check: Examined) -> None:
+    from bundler.cli.doctor_workspace import show_finding, sign
+
     failed = any(finding.grade == "fail" for finding in check.findings)
     mark = f"{sign(console, 'fail')} " if failed else ""
     console.line(mark + console.styled(check.title, "bold"))
@@ -148,6 +121,7 @@ def _show(console: Console, check: Examined) -> None:
 
 
 def _show_together(home: Path, reports: Mapping[Path, Sequence[Examined]]) -> None:
+    from bundler.cli.doctor_workspace import show
     from bundler.setup.doctor.matrix import unnamed
 
     show(Console(sys.stdout), home, reports, unnamed(home, list(reports)))
@@ -156,6 +130,7 @@ def _show_together(home: Path, reports: Mapping[Path, Sequence[Examined]]) -> No
 def _conclude(home: Path, reports: Mapping[Path, Sequence[Examined]]) -> None:
     """Says how many findings there are, and raises the failures among them."""
     from bundler.setup.doctor.printed import command
+    from bundler.setup.doctor.workspace import distinct
 
     console, found = Console(sys.stderr), list(distinct(reports))
     failures = [

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from bundler.cli.console import Console
-from bundler.cli.doctor import _stateless
-from bundler.cli.doctor_workspace import distinct, show
+from bundler.cli.doctor_workspace import show
 from bundler.project.projects import workspace_members
 from bundler.project.stateful import has_state
 from bundler.project.survey import survey
 from bundler.setup.doctor import Examined, Finding
 from bundler.setup.doctor.matrix import projects_in, unnamed
+from bundler.setup.doctor.workspace import distinct, stateless_of
 from tests.support.shapes import ALL, SHAPES
 
 _HOME = Path("/w")
@@ -258,9 +258,9 @@ def test_if_no_project_seems_to_have_state_each_is_checked(tmp_path: Path) -> No
     for root in (plain, other):
         (root / "shop").mkdir(parents=True)
         (root / "pyproject.toml").write_text('[tool.dg.project]\nroot_module = "shop"\n')
-    assert _stateless([plain, other]) == []
+    assert stateless_of([plain, other]) == []
     (other / "shop/defs.yaml").write_text("type: nobody.knows.Thing\n")
-    assert _stateless([plain, other]) == [plain]
+    assert stateless_of([plain, other]) == [plain]
 
 
 def test_projects_that_no_workspace_names_are_found(tmp_path: Path) -> None:
