@@ -31,7 +31,6 @@ _SHARED = (
     "bundler.guard.content",
     "bundler.guard.wheel",
     "bundler.guard.worktree",
-    "bundler.refresh.outcome.classify",
     "bundler.refresh.run",
     "bundler.refresh.scanning",
     "bundler.refresh.sources.component",

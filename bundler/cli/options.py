@@ -15,6 +15,7 @@ from bundler import listener
 from bundler.cli import completion
 from bundler.cli.console import Console
 from bundler.cli.progress import ConsoleListener
+from bundler.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from bundler.listener import Listener
@@ -167,7 +168,6 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in ne
     name = "duration"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        from bundler.errors import ConfigurationError
         from bundler.project.config import seconds
 
         if isinstance(value, float):

@@ -12,6 +12,7 @@ import os
 import stat
 
 from bundler.errors import ToolFailed
+from bundler.git.words import printable, quoted
 from bundler.system.git_directory import read_regular
 
 TYPE_CHECKING = False
@@ -102,8 +103,6 @@ def refuse_if_it_blocks(path: bytes) -> None:
         return
     if stat.S_ISCHR(mode) and status.st_rdev == os.stat(os.devnull).st_rdev:
         return
-    from bundler.git.words import printable, quoted
-
     kind = "a FIFO" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
     text = os.fsdecode(path)
     raise ToolFailed(

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -21,8 +21,9 @@ from bundler.refresh import vendors
 from bundler.refresh.checks import LEFT_OUT, Baseline, CheckedState, check
 from bundler.refresh.discovery import LoadedSource
 from bundler.refresh.model import Component
+from bundler.refresh.outcome.classify import failure_of, of_command, of_exchange
 from bundler.refresh.outcome.exchanges import Report, read
-from bundler.refresh.outcome.findings import Wording
+from bundler.refresh.outcome.findings import Failure, Wording
 from bundler.refresh.secrets import Secrets
 from bundler.refresh.validation import validate
 from bundler.refresh.watching import watched
@@ -31,9 +32,6 @@ from bundler.state.manifest import KeyRefresh
 from bundler.system.atomic import io_errors
 from bundler.system.retries import attempts
 from bundler.system.times import reproducible_now
-
-if TYPE_CHECKING:
-    from bundler.refresh.outcome.findings import Failure
 
 # Waits between attempts: from the first to the longest, doubled each time, plus jitter.
 _FIRST_WAIT_SECONDS = 0.2
@@ -250,13 +248,9 @@ class _Attempt(msgspec.Struct, frozen=True):
         if by_exit and not read(write.report).raised:  # else the program could not be started
             if status == 0:
                 return None
-            from bundler.refresh.outcome.classify import of_command
-
             output = "\n".join(_tail(write.log, self.secrets))
             code = os.WEXITSTATUS(status)
             return of_command(job.component, code, output, secrets=self.secrets)
-        from bundler.refresh.outcome.classify import failure_of
-
         report = self._report()
         return failure_of(
             job.component,
@@ -284,8 +278,6 @@ class _Attempt(msgspec.Struct, frozen=True):
             exchange = vendors.lost(report.expected, normal, job.options.allow_http, before)
         if exchange is None:
             return None
-        from bundler.refresh.outcome.classify import of_exchange
-
         wording = Wording(job.component, self.secrets, report.environment)
         though = ", although the last state has it"
         return wording.partial(of_exchange(exchange), exchange, though)

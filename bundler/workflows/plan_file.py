@@ -34,7 +34,9 @@ from bundler.state.directory import PublishedDirectories
 from bundler.state.manifest import DirectoryRefresh
 from bundler.state.tree import hash_stream
 from bundler.system.atomic import io_errors, replaced_file
+from bundler.workflows.export import export_states
 from bundler.workflows.plan import FORMAT, PUBLISHED, Plan, PlanBaseline, as_it_is, make, place_of
+from bundler.workflows.state_from import configured, replay
 from bundler.workflows.stored_versions import with_stored
 
 _PLAN, _STATES = "plan.json", "states.tar"
@@ -71,8 +73,6 @@ def _save(
     listener: Listener,
 ) -> None:
     """Writes the plan with its states. Raises `InputOutputError`."""
-    from bundler.workflows.export import export_states
-
     states = scratch / _STATES
     export_states(refreshed, projects, ArtifactName("path", str(states)), listener)
     with states.open("rb") as stream:
@@ -115,8 +115,6 @@ def carry_out(
     Raises `VerificationFailed` for a file that is not a plan, for a plan of other projects or
     without this artifact, and for a baseline that has changed, `BadData` for what needs approval.
     """
-    from bundler.workflows.state_from import replay
-
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
         plan = _read(path, Path(scratch))
         places = set(_places(projects))
@@ -285,7 +283,5 @@ def _locks(projects: Sequence[Project]) -> str:
 def _opened_now(name: str, projects: Sequence[Project]) -> Artifact:
     if name != PUBLISHED:
         return open_artifact(name)
-    from bundler.workflows.state_from import configured
-
     targets = [target for project in projects for target in configured(project)]
     return PublishedDirectories(PUBLISHED, {target.place: target.path for target in targets})

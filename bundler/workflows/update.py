@@ -15,6 +15,7 @@ import msgspec
 
 from bundler.artifacts.embedding import Destination, EmbedResult
 from bundler.artifacts.names import LATEST, STATE_DIGITS, ArtifactName, without_state
+from bundler.artifacts.open import shared_connections
 from bundler.artifacts.reference import names_host
 from bundler.artifacts.verify import verify
 from bundler.errors import BundlerError, ToolFailed, UsageError
@@ -53,8 +54,6 @@ def update_all(
     prepare: called after what can be refused without a refresh was refused. The other arguments are
     those of `update`.
     """
-    from bundler.artifacts.open import shared_connections
-
     names = [ArtifactName.parse(artifact) for artifact in artifacts]
     for name in names:  # before minutes are spent on a refresh
         require_engine(name)

@@ -16,11 +16,15 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from bundler.artifacts.embedding import EmbedRequest
+from bundler.artifacts.image import oci, registry
+from bundler.artifacts.image.blobs import descriptor
 from bundler.artifacts.image.engine import outputs
 from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.artifacts.image.engine.dockerbuild import Builder
 from bundler.artifacts.image.engine.embedding import has_containerd_store, tag
+from bundler.artifacts.image.engine.full_image_transfer import load_layout, publish_only
 from bundler.artifacts.image.engine.outputs import ReadyImage
+from bundler.artifacts.image.layout import LayoutFolder
 from bundler.errors import ToolFailed, UsageError
 from bundler.state.artifact import Artifact
 
@@ -114,8 +118,6 @@ def building(build: BuildRequest, engine: Engine, request: EmbedRequest) -> Iter
 @contextmanager
 def _in_registry(build: BuildRequest, request: EmbedRequest, folder: Path) -> Iterator[Artifact]:
     """Only the state passes through this machine."""
-    from bundler.artifacts.image import registry
-
     tags = tuple(map(registry.parse, build.arguments.tags))
     with registry.opened(tags[0], request.listener) as (target, _):
         digest = _pushed_code(build, target.name, folder)
@@ -140,11 +142,6 @@ def _pushed_code(build: BuildRequest, repository: str, folder: Path) -> str:
 def _in_layout(
     build: BuildRequest, engine: Engine, request: EmbedRequest, folder: Path
 ) -> Iterator[Artifact]:
-    from bundler.artifacts.image import oci, registry
-    from bundler.artifacts.image.blobs import descriptor
-    from bundler.artifacts.image.engine.full_image_transfer import load_layout, publish_only
-    from bundler.artifacts.image.layout import LayoutFolder
-
     arguments = build.arguments
     code, path = folder / "code.tar", folder / "with-state"
     build.run(folder, ["--output", f"type=oci,dest={code}"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,11 @@ from typing import BinaryIO
 import msgspec
 
 from bundler.artifacts import reference
+from bundler.artifacts.image.blobs import copy
 from bundler.artifacts.image.engine.arguments import Arguments
 from bundler.artifacts.image.engine.connection import Engine
+from bundler.artifacts.image.engine.full_image_transfer import publish_only, saved
+from bundler.artifacts.image.layout import LayoutFolder, add_to_folder, write_archive
 from bundler.errors import ChildFailed, UsageError
 from bundler.listener import Listener
 from bundler.state.artifact import Artifact
@@ -115,12 +119,6 @@ def _output(engine: Engine, fields: Mapping[str, str], image_id: str, names: Seq
 
 def _layout(engine: Engine, image_id: str, fields: Mapping[str, str], names: Sequence[str]) -> None:
     """Writes the image as an OCI archive, or as a layout's folder with ``tar=false``."""
-    import tempfile
-
-    from bundler.artifacts.image.blobs import copy
-    from bundler.artifacts.image.engine.full_image_transfer import publish_only, saved
-    from bundler.artifacts.image.layout import LayoutFolder
-
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
         layout = LayoutFolder.create(Path(folder))
         with saved(engine, image_id) as source:
@@ -131,8 +129,6 @@ def _layout(engine: Engine, image_id: str, fields: Mapping[str, str], names: Seq
 
 def write_layout(layout: Path, fields: Mapping[str, str]) -> None:
     """Writes a complete layout as ``--output type=oci`` requests."""
-    from bundler.artifacts.image.layout import LayoutFolder, add_to_folder, write_archive
-
     destination = Path(fields["dest"])
     with io_errors(destination):
         if fields.get("tar", "true").lower() in ("false", "0"):
