@@ -11,6 +11,10 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -41,15 +45,15 @@ _STARTS = (
 )
 
 
-def _nodes(
-    nodes: Iterable[ast.AST], *, in_function: bool = False
-) -> Iterator[tuple[ast.AST, bool]]:
-    for node in nodes:
-        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+def _statements(node: ast.AST, *, in_function: bool = False) -> Iterator[tuple[ast.AST, bool]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.expr):
             continue
-        yield node, in_function
-        inside = in_function or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-        yield from _nodes(ast.iter_child_nodes(node), in_function=inside)
+        if isinstance(child, ast.If) and getattr(child.test, "id", "") == "TYPE_CHECKING":
+            continue
+        yield child, in_function
+        inside = in_function or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef))
+        yield from _statements(child, in_function=inside)
 
 
 def _targets(node: ast.AST) -> Iterator[str]:
@@ -65,7 +69,7 @@ def _targets(node: ast.AST) -> Iterator[str]:
 def _imports(name: str) -> tuple[frozenset[str], frozenset[str]]:
     """Our modules that a module imports at its top, and inside functions."""
     found: tuple[set[str], set[str]] = (set(), set())
-    for node, in_function in _nodes(ast.parse(_FILES[name].read_text()).body):
+    for node, in_function in _statements(ast.parse(_FILES[name].read_text())):
         found[in_function].update(target for target in _targets(node) if target in _FILES)
     return frozenset(found[0]), frozenset(found[1])
 
