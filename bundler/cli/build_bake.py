@@ -58,7 +58,7 @@ def build_bake(ctx: click.Context, given: BakeArguments) -> None:
     if baking.asks(words):
         from bundler.artifacts.image.engine import dockerbuild
 
-        ctx.exit(dockerbuild.plain(["buildx", "bake", *words]))
+        ctx.exit(dockerbuild.plain("buildx", "bake", *words))
     docker.refuse_silence()
     found = baking.resolve(docker, words)
     selected = found.chosen(given.chosen)

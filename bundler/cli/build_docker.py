@@ -87,7 +87,7 @@ def build_docker(ctx: click.Context, given: DockerArguments) -> None:
 
     arguments = parse(ctx.meta[META])
     if arguments.asks:
-        ctx.exit(dockerbuild.plain(["build", *ctx.meta[META]]))
+        ctx.exit(dockerbuild.plain("build", *ctx.meta[META]))
     quiet = given.building.quiet or arguments.quiet
     listener = narrator(quiet=quiet)
     by_stdin = ctx.with_resource(stdin_context.take(arguments))

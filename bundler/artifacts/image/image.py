@@ -461,11 +461,11 @@ def layer_media_type(manifest_type: str, packing: Compression) -> str:
     return OCI_LAYER + ("" if packing == "none" else f"+{packing}")
 
 
-def empty_config(architecture: str, system: str = "linux") -> Json:
+def empty_config(architecture: str) -> Json:
     """The configuration of an empty image."""
     return {
         "architecture": architecture,
-        "os": system,
+        "os": "linux",
         "config": {"WorkingDir": "/"},
         "rootfs": {"type": "layers", "diff_ids": []},
         "history": [],

@@ -19,6 +19,7 @@ from bundler.artifacts.image.engine.baking import preflight as bake_preflight
 from bundler.artifacts.image.engine.building import preflight, refuse_missing_configuration
 from bundler.artifacts.image.engine.connection import Docker
 from bundler.artifacts.image.engine.context import ClassicContext, shown, withheld_rules
+from bundler.artifacts.image.engine.dockerbuild import Builder, detect
 from bundler.artifacts.image.engine.dockerfile import (
     instructions,
     needing_buildkit,
@@ -361,6 +362,21 @@ def test_a_context_without_dagster_s_configuration_is_refused(
         # One that is copied by name is found before.
         with pytest.raises(ConfigurationError, match=f"(excludes|uses) {missing} from"):
             way()
+
+
+def test_an_alias_decides_what_builds_and_one_that_starts_us_again_is_refused(
+    tmp_path: Path,
+) -> None:
+    program = tmp_path / "docker"
+    program.write_text("#!/bin/sh\necho Docker version 28.2.2, build e6534b4\n")
+    program.chmod(0o755)
+    docker = Docker(str(program), (), {"DOCKER_CONFIG": str(tmp_path), "DOCKER_BUILDKIT": "0"})
+    for alias, kind in (("", "classic"), ("buildx", "buildx")):
+        (tmp_path / "config.json").write_text(f'{{"aliases": {{"builder": "{alias}"}}}}')
+        assert detect(docker) == Builder(kind, "28.2.2")
+    (tmp_path / "config.json").write_text('{"aliases": {"builder": "bundle"}}')
+    with pytest.raises(ConfigurationError, match="an alias of `docker bundle build`"):
+        detect(docker)
 
 
 def test_the_table_of_traps_names_tests_that_exist() -> None:

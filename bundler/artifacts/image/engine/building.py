@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -202,14 +202,12 @@ def building(
     *,
     docker: Docker | None = None,
     builder: Builder | None = None,
-    command: Sequence[str] = ("build",),
     piped: Piped | None = None,
 ) -> Iterator[ReadyImage]:
     """Builds and embeds; the image gets its names, files and pushes when the block succeeds.
 
-    builder: None to detect it. command: ``build`` or ``buildx build``.
-    piped: the input on stdin. Raises `ChildFailed` with docker's own exit code if the build fails,
-    and as `EngineDestination.embed` does.
+    builder: None to detect it. piped: the input on stdin. Raises `ChildFailed` with docker's own
+    exit code if the build fails, and as `EngineDestination.embed` does.
     """
     docker = docker or Docker.from_environment()
     engine = docker.connect_late()
@@ -219,9 +217,7 @@ def building(
         request.listener.warning(sentence)
     left_out = dockerbuild.left_out_of(arguments, builder, request.bundles, piped)
     left_out.tell(request.listener)
-    build = DockerBuild(
-        docker, builder, arguments, request.bundles, tuple(command), piped, left_out
-    )
+    build = DockerBuild(docker, builder, arguments, request.bundles, piped, left_out)
     with left_out.explaining():
         if bypasses_image_store.applies_to(build, engine):
             with bypasses_image_store.building(build, engine, request) as image:

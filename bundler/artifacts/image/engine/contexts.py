@@ -7,7 +7,6 @@ all later requests to an engine, so it is only started for named contexts.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -76,24 +75,6 @@ def is_engine_own_builder(environ: Mapping[str, str]) -> bool:
     except (OSError, msgspec.DecodeError):
         return False
     return (environ.get("BUILDX_BUILDER") or chosen) in ("", "default")
-
-
-def unaliased(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """The environment without aliases, in which `docker build` is docker's own.
-
-    folder: an empty one, used as docker's configuration folder.
-    """
-    real = dockerhome(environ)
-    settings = msgspec.json.decode((real / CONFIGURATION).read_bytes())
-    settings.pop("aliases", None)
-    for entry in real.iterdir():
-        if entry.name != CONFIGURATION:
-            (folder / entry.name).symlink_to(entry.absolute())
-    # It may hold credentials.
-    descriptor = os.open(folder / CONFIGURATION, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as stream:
-        stream.write(msgspec.json.encode(settings))
-    return {**environ, "DOCKER_CONFIG": str(folder)}
 
 
 # Before threads do it: see `bundler.state.manifest`.

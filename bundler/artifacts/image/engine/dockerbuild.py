@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from bundler.artifacts.image.engine.arguments import Arguments
 from bundler.artifacts.image.engine.connection import Docker
 from bundler.artifacts.image.engine.context import ClassicContext, withheld_rules
-from bundler.artifacts.image.engine.contexts import builder_alias, unaliased
+from bundler.artifacts.image.engine.contexts import builder_alias
 from bundler.artifacts.image.engine.ignore import (
     IGNORE_FILE,
     effective,
@@ -27,7 +27,7 @@ from bundler.artifacts.image.engine.ignore import (
 )
 from bundler.artifacts.image.engine.left_out import LeftOut, Names, find
 from bundler.artifacts.image.engine.stdin_context import STDIN, Piped
-from bundler.errors import ChildFailed, ToolFailed, UsageError, unreadable
+from bundler.errors import ChildFailed, ConfigurationError, ToolFailed, UsageError, unreadable
 from bundler.state.bundle import Bundle
 from bundler.system import process
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 # The first docker whose own builder is buildx, a plugin; in older ones, BuildKit is built in.
 _BUILDX_SINCE = 23
+_OURS = "bundle"  # as docker knows this program
 _TRUE = {"1", "t", "true"}
 
 
@@ -56,12 +57,15 @@ class Builder:
 
 
 def detect(docker: Docker) -> Builder:
-    """The builder that plain ``docker build`` would use here. Raises `ToolFailed` without docker.
+    """The builder that plain ``docker build`` would use here.
 
-    Asks the engine only for a docker older than buildx.
+    Asks the engine only for a docker older than buildx. Raises `ToolFailed` without docker, and as
+    `_alias` does.
     """
     version, wanted = docker.version(), docker.environment.get("DOCKER_BUILDKIT", "").lower()
     major = version.partition(".")[0]
+    if _alias(docker) == "buildx":  # whatever DOCKER_BUILDKIT says
+        return Builder("buildx", version)
     if wanted and wanted not in _TRUE:
         return Builder("classic", version)
     if major.isdecimal() and int(major) < _BUILDX_SINCE:
@@ -162,15 +166,13 @@ def usual_dockerfile(folder: Path) -> Path:
 class DockerBuild:
     """A build request for docker; its context lacks the states of these bundles.
 
-    command: ``build`` or ``buildx build``. piped: the user's input on stdin. left_out: what else
-    the context lacks.
+    piped: the user's input on stdin. left_out: what else the context lacks.
     """
 
     docker: Docker
     builder: Builder
     arguments: Arguments
     bundles: tuple[Bundle, ...]
-    command: tuple[str, ...] = ("build",)
     piped: Piped | None = None
     left_out: LeftOut | None = None
 
@@ -181,13 +183,14 @@ class DockerBuild:
         if self.arguments.quiet:
             words.append("--quiet")
         more, fill = self._context(folder)
-        argv = self.docker.argv(*self.command, *words, *more)
+        argv = self.docker.argv("build", *words, *more)
         sys.stdout.flush()
         with open(os.devnull, "wb") as nowhere:
             # docker's progress goes to stderr, since our stdout is for data.
             stdout = nowhere.fileno() if self.arguments.quiet else 2
-            environment = _environment(self.docker, folder)
-            exit_code = process.pass_through(argv, env=environment, fill=fill, stdout=stdout)
+            exit_code = process.pass_through(
+                argv, env=self.docker.environment, fill=fill, stdout=stdout
+            )
         if exit_code:
             raise ChildFailed("docker build", exit_code)
 
@@ -238,23 +241,23 @@ def left_out_of(
     return LeftOut(tuple(piped.credentials(names)))
 
 
-def _environment(docker: Docker, folder: Path) -> Mapping[str, str]:
-    """docker's environment; an alias for `docker build` could lead back here."""
-    if not builder_alias(docker.environment):
-        return docker.environment
-    home = folder / "docker"
-    home.mkdir()
-    return unaliased(docker.environment, home)
-
-
-def plain(arguments: Sequence[str], docker: Docker | None = None) -> int:
+def plain(*arguments: str) -> int:
     """Runs ``build …`` or ``buildx …`` with docker itself, and returns its exit code."""
-    import tempfile
+    docker = Docker.from_environment()
+    _alias(docker)
+    return process.pass_through(docker.argv(*arguments), env=docker.environment)
 
-    docker = docker or Docker.from_environment()
-    with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
-        environment = _environment(docker, Path(name))
-        return process.pass_through(docker.argv(*arguments), env=environment)
+
+def _alias(docker: Docker) -> str:
+    """What `docker build` is an alias of. Raises `ConfigurationError` if that would start us, again
+    and again."""
+    alias = builder_alias(docker.environment)
+    if alias == _OURS:
+        raise ConfigurationError(
+            "docker's configuration makes `docker build` an alias of `docker bundle build`.",
+            hint='Remove "builder" from the "aliases" in docker\'s config.json.',
+        )
+    return alias
 
 
 def with_rules(root: Path, found: Dockerfile, withheld: Sequence[str], folder: Path) -> Path:

@@ -14,6 +14,8 @@ from bundler.artifacts.image.engine.connection import Engine
 from bundler.artifacts.image.layer import Layer, Written
 from bundler.errors import ToolFailed
 
+_PIECE_BYTES = 1024 * 1024
+
 
 def archive_of(layer: Layer, below: int, finish: Callable[[Written], bytes]) -> Iterator[bytes]:
     """A docker archive in pieces: the new layer, the configuration, the list.
@@ -56,12 +58,12 @@ def load(engine: Engine, archive: Iterator[bytes]) -> None:
                 raise ToolFailed(f"The Docker engine rejected the image: {str(problem).strip()}.")
 
 
-def _joined(archive: Iterator[bytes], size: int = 1024 * 1024) -> Iterator[bytes]:
+def _joined(archive: Iterator[bytes]) -> Iterator[bytes]:
     """Joins small pieces: each piece is a chunk of HTTP."""
     buffer = io.BytesIO()
     for piece in archive:
         buffer.write(piece)
-        if buffer.tell() >= size:
+        if buffer.tell() >= _PIECE_BYTES:
             yield buffer.getvalue()
             buffer = io.BytesIO()
     if buffer.tell():
