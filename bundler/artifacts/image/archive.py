@@ -78,7 +78,7 @@ class Archive:
         end = os.fstat(self._file.fileno()).st_size
         found: dict[str, TarMember] = {}
         members = read_tar(self._file, str(self.path), end=end)
-        for count, (_, member) in enumerate(members):
+        for count, member in enumerate(members):
             name = member.path[1:]
             if name in found or count >= _MAX_MEMBERS:
                 raise VerificationFailed(f"{self.path} contains {name} twice, or too many files.")

@@ -5,20 +5,12 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import BinaryIO, Literal
 
 import msgspec
 
 from bundler.artifacts.image.rootfs import RootFilesystem
-from bundler.artifacts.image.tarstream import (
-    Kind,
-    TarMember,
-    TarReader,
-    absolute,
-    content_of,
-    read_tar,
-)
+from bundler.artifacts.image.tarstream import Kind, TarMember, absolute, read_tar
 from bundler.errors import VerificationFailed
 from bundler.state.artifact import Member
 from bundler.state.bundle import MANIFEST_NAME, STATE_DIRECTORY
@@ -52,7 +44,7 @@ def content_members(
     """
     names = _names(tree, top, layer)
     seen: set[str] = set()
-    for reader, member in read_tar(stream):
+    for member in read_tar(stream):
         if member.path in seen and member.kind != "directory":
             # A program that unpacks it sees the last one; a different one would have been judged.
             raise VerificationFailed(f"A layer of the image contains {member.path} twice.")
@@ -60,11 +52,11 @@ def content_members(
         if wanted:
             seen.add(member.path)
         if member.kind == "file" and len(wanted) > 1:
-            yield from _spooled(reader, member, [name for name, _ in wanted])
+            yield from _spooled(member, [name for name, _ in wanted])
         else:
             for name, kind in wanted:
                 # The tree has the last member of a name; an earlier one may be something else.
-                found = _member(reader, member, name)
+                found = _member(member, name)
                 yield found if member.kind == kind else msgspec.structs.replace(found, kind="other")
 
 
@@ -72,7 +64,7 @@ def members_below(stream: BinaryIO, top: str) -> Iterator[Member]:
     """The members of a tar stream that are below a directory. top: that directory's path."""
     root = absolute(top)
     seen: set[str] = set()
-    for reader, member in read_tar(stream):
+    for member in read_tar(stream):
         path = member.path
         if not path.startswith(f"{root}/"):
             continue
@@ -80,12 +72,12 @@ def members_below(stream: BinaryIO, top: str) -> Iterator[Member]:
         if name in seen and member.kind != "directory":
             raise VerificationFailed(f"The archive contains {path} twice.")
         seen.add(name)
-        yield _member(reader, member, name)
+        yield _member(member, name)
 
 
-def _member(reader: TarReader, member: TarMember, name: str) -> Member:
+def _member(member: TarMember, name: str) -> Member:
     if member.kind == "file":
-        return Member(name, "file", member.size, partial(content_of, reader, member), member.mode)
+        return Member(name, "file", member.size, member.open, member.mode)
     kind: Literal["directory", "other"] = "directory" if member.kind == "directory" else "other"
     return Member(name, kind, 0, _nothing, member.mode)
 
@@ -104,8 +96,8 @@ def _names(tree: RootFilesystem, top: str, layer: int) -> dict[str, list[_Name]]
     return names
 
 
-def _spooled(reader: TarReader, member: TarMember, names: Sequence[str]) -> Iterator[Member]:
-    with tempfile.NamedTemporaryFile() as copy, content_of(reader, member) as source:
+def _spooled(member: TarMember, names: Sequence[str]) -> Iterator[Member]:
+    with tempfile.NamedTemporaryFile() as copy, member.open() as source:
         shutil.copyfileobj(source, copy)
         copy.flush()
 

@@ -33,7 +33,7 @@ from bundler.artifacts.image.layer import OPAQUE_WHITEOUT
 from bundler.artifacts.image.layout import Layout, entries_of, open_store
 from bundler.artifacts.image.members import content_members, state_directories_in
 from bundler.artifacts.image.rootfs import RootFilesystem
-from bundler.artifacts.image.tarstream import content_of, read_tar
+from bundler.artifacts.image.tarstream import read_tar
 from bundler.artifacts.names import ArtifactName, without_state
 from bundler.errors import UsageError, VerificationFailed
 from bundler.state.artifact import Member, StateDirectory
@@ -304,13 +304,13 @@ class StateLayer:
         wanted = {f"{path}/{MANIFEST_NAME}": path for path in self.paths}
         whiteouts = {f"{path}/{OPAQUE_WHITEOUT}" for path in self.paths}
         with self._image.open_layer(self._position) as stream:
-            for reader, member in read_tar(stream, "The state layer"):
+            for member in read_tar(stream, "The state layer"):
                 whiteouts.discard(member.path)
                 path = wanted.pop(member.path, None)
                 if path is not None and member.kind == "file":
                     if member.size > MAX_MANIFEST_BYTES:
                         raise VerificationFailed(f"{member.path} is too large.")
-                    found[path] = content_of(reader, member).read()
+                    found[path] = member.open().read()
                     if not wanted:
                         break
         # Only an image of the state alone has nothing to hide.

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from bundler.artifacts.image.layer import OPAQUE_WHITEOUT, WHITEOUT_PREFIX, parents_of
-from bundler.artifacts.image.tarstream import Kind, TarMember, absolute, content_of, read_tar
+from bundler.artifacts.image.tarstream import Kind, TarMember, absolute, read_tar
 from bundler.errors import VerificationFailed
 
 # Linux follows no more links than this; a loop ends here.
@@ -68,7 +68,7 @@ class RootFilesystem:
         """
         added: dict[str, Node] = {}
         hidden: list[str] = []
-        for reader, member in read_tar(stream):
+        for member in read_tar(stream):
             path = member.path
             folder, _, name = path.rpartition("/")
             if f"/{WHITEOUT_PREFIX}" in folder:
@@ -77,8 +77,8 @@ class RootFilesystem:
                 is_small = member.kind == "file" and member.size <= _MAX_CAPTURED_BYTES
                 content = None
                 if capture is not None and is_small and capture(path):
-                    content = content_of(reader, member).read()
-                self._take(added, path, _node(member, layer, content))
+                    content = member.open().read()
+                self._take(added, path, node_of(member, content, layer))
                 continue
             self._doubt_links(path, folder)
             if name == OPAQUE_WHITEOUT:
@@ -238,7 +238,7 @@ def _parts(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")]
 
 
-def _node(member: TarMember, layer: int, content: bytes | None) -> Node:
+def node_of(member: TarMember, content: bytes | None = None, layer: int = -1) -> Node:
     kind = member.kind
     target = absolute(member.target) if kind == "hardlink" else member.target
     below: dict[str, Node] = {} if kind == "directory" else _NOTHING

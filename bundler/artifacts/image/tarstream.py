@@ -58,7 +58,8 @@ _DECIMAL = re.compile(rb"[0-9]{1,19}")
 class TarMember(msgspec.Struct, frozen=True):
     """A member of a tar stream.
 
-    path: absolute and normalised. target: of a link, unchanged. offset: of its bytes.
+    path: absolute and normalised. target: of a link, unchanged. offset: of its bytes. reader: of
+    the stream.
     """
 
     path: str
@@ -69,11 +70,23 @@ class TarMember(msgspec.Struct, frozen=True):
     size: int
     target: str
     offset: int
+    reader: TarReader
+
+    def open(self) -> BinaryIO:
+        """The bytes, valid until the next member is requested.
+
+        Reading raises `VerificationFailed` if the stream ends before them.
+        """
+        if self.kind != "file":
+            raise VerificationFailed(
+                f"{self.reader.what} contains {self.path}, which is not a file."
+            )
+        return Readable(self.reader.fill).buffered()
 
 
 def read_tar(
     stream: BinaryIO, what: str = "A layer", *, end: int | None = None
-) -> Iterator[tuple[TarReader, TarMember]]:
+) -> Iterator[TarMember]:
     """The members of a tar stream in order.
 
     what: the stream's name for messages. end: the size of a file, which allows seeking. Raises
@@ -82,17 +95,7 @@ def read_tar(
     """
     reader = TarReader(stream, what, end)
     while (member := reader.next()) is not None:
-        yield reader, member
-
-
-def content_of(reader: TarReader, member: TarMember) -> BinaryIO:
-    """The bytes of the current member, valid until the next one.
-
-    Reading raises `VerificationFailed` if the stream ends before them.
-    """
-    if member.kind != "file":
-        raise VerificationFailed(f"{reader.what} contains {member.path}, which is not a file.")
-    return Readable(reader.fill).buffered()
+        yield member
 
 
 def absolute(name: str, what: str = "A layer") -> str:
@@ -269,6 +272,7 @@ class TarReader:
             size,
             target.decode(errors="surrogateescape") if target else "",
             self._at,
+            self,
         )
 
     def _own_name(self, block: bytes) -> bytes:

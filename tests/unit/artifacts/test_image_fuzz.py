@@ -224,7 +224,7 @@ def test_what_is_read_is_what_python_reads(data: bytes) -> None:
     try:
         ours = [
             (member.path, member.kind == "file", member.size)
-            for _, member in read_tar(io.BytesIO(data))
+            for member in read_tar(io.BytesIO(data))
         ]
     except VerificationFailed:
         return
@@ -244,7 +244,7 @@ def test_an_old_header_whose_names_differ_in_the_slash_is_refused(
     """Found by the fuzzer: Go takes the kind from the extended name, Python from its own."""
     with pytest.raises(VerificationFailed, match="programs read differently"):
         list(read_tar(io.BytesIO(joined([extended(given), header(own, flag=b"\0")]))))
-    (member,) = (it for _, it in read_tar(io.BytesIO(joined([header("a/", flag=b"\0")]))))
+    (member,) = read_tar(io.BytesIO(joined([header("a/", flag=b"\0")])))
     assert member.kind == "directory"
 
 

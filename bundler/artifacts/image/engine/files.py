@@ -10,15 +10,14 @@ import base64
 import posixpath
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import msgspec
 
 from bundler.artifacts.image.engine.connection import Engine
 from bundler.artifacts.image.image_import_path import captured
-from bundler.artifacts.image.rootfs import Node, RootFilesystem
-from bundler.artifacts.image.tarstream import Kind, TarMember, content_of, read_tar
+from bundler.artifacts.image.rootfs import Node, RootFilesystem, node_of
+from bundler.artifacts.image.tarstream import read_tar
 from bundler.errors import ToolFailed
 
 # Bits of Go's io/fs.FileMode, which the engine uses in its answers.
@@ -27,12 +26,6 @@ _GO_DIRECTORY, _GO_SYMLINK, _GO_SPECIAL = 1 << 31, 1 << 27, (1 << 26) | (1 << 25
 _MAX_PASSED_BYTES = 8 * 1024 * 1024
 _MAX_CAPTURED_BYTES = 256 * 1024
 ANSWER = "The engine's answer"
-
-
-@dataclass(frozen=True)
-class _Stat:
-    kind: Kind
-    target: str
 
 
 @contextmanager
@@ -50,7 +43,7 @@ class ContainerFiles:
     def __init__(self, engine: Engine, identity: str) -> None:
         self.engine = engine
         self._identity = identity
-        self._stats: dict[str, _Stat | None] = {}
+        self._stats: dict[str, Node | None] = {}
         self._nodes: dict[str, Node | None] = {}
 
     def resolve(self, path: str) -> str | None:
@@ -86,10 +79,10 @@ class ContainerFiles:
     def _fetch_below(self, top: str, wanted: set[str]) -> None:
         passed = 0
         with self.archive(top) as stream:
-            for _, member in read_tar(stream, ANSWER):
+            for member in read_tar(stream, ANSWER):
                 path = posixpath.dirname(top).rstrip("/") + member.path
                 if path in wanted:
-                    self._nodes[path] = _node(member, None)
+                    self._nodes[path] = node_of(member)
                     wanted.discard(path)
                 passed += member.size
                 if not wanted or passed > _MAX_PASSED_BYTES:
@@ -105,11 +98,11 @@ class ContainerFiles:
         if self._stat(path) is None:
             return None
         with self.archive(path) as stream:
-            for reader, member in read_tar(stream, ANSWER):
+            for member in read_tar(stream, ANSWER):
                 content = None
                 if member.kind == "file" and captured(path) and member.size <= _MAX_CAPTURED_BYTES:
-                    content = content_of(reader, member).read()
-                return _node(member, content)
+                    content = member.open().read()
+                return node_of(member, content)
         return None
 
     def walk(self, top: str = "/") -> Iterator[tuple[str, Node]]:
@@ -131,28 +124,21 @@ class ContainerFiles:
     def has(self, path: str) -> bool:
         return self._stat(path) is not None
 
-    def _stat(self, path: str) -> _Stat | None:
+    def _stat(self, path: str) -> Node | None:
         if path not in self._stats:
             encoded = self.engine.path_stat(self._identity, path)
             self._stats[path] = _parse_stat(encoded) if encoded is not None else None
         return self._stats[path]
 
 
-def _parse_stat(encoded: str) -> _Stat:
+def _parse_stat(encoded: str) -> Node:
     try:
         stat: dict[str, Any] = msgspec.json.decode(base64.b64decode(encoded))
         mode, target = int(stat["mode"]), str(stat.get("linkTarget") or "")
     except (ValueError, KeyError, msgspec.DecodeError) as error:
         raise ToolFailed("The Docker engine did not describe a path in the image.") from error
     if mode & _GO_SYMLINK:
-        return _Stat("symlink", target)
+        return Node("symlink", target=target)
     if mode & _GO_DIRECTORY:
-        return _Stat("directory", "")
-    return _Stat("other" if mode & _GO_SPECIAL else "file", "")
-
-
-def _node(member: TarMember, content: bytes | None) -> Node:
-    return Node(
-        *(member.kind, member.mode, member.uid, member.gid, member.size, member.target),
-        content=content,
-    )
+        return Node("directory")
+    return Node("other" if mode & _GO_SPECIAL else "file")

@@ -17,7 +17,7 @@ from bundler.artifacts.image.engine.remade import Remade
 from bundler.artifacts.image.examining import ImageArtifact, ImageStateDirectory, examined
 from bundler.artifacts.image.image_import_path import RunsAs, runs_as
 from bundler.artifacts.image.members import members_below, state_directories_in
-from bundler.artifacts.image.tarstream import content_of, read_tar
+from bundler.artifacts.image.tarstream import read_tar
 from bundler.errors import UsageError, VerificationFailed
 from bundler.state.artifact import Member, StateDirectory
 from bundler.state.bundle import MANIFEST_NAME
@@ -107,12 +107,12 @@ class EngineImage(ImageArtifact):
 
     def _read_small(self, path: str) -> bytes | None:
         with self.container.archive(path) as stream:
-            for reader, member in read_tar(stream, ANSWER):
+            for member in read_tar(stream, ANSWER):
                 if member.kind != "file":
                     return None
                 if member.size > MAX_MANIFEST_BYTES:
                     raise VerificationFailed(f"{path} is too large.")
-                return content_of(reader, member).read()
+                return member.open().read()
         return None
 
     def _members(self, path: str) -> Iterator[Member]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import IO, BinaryIO
 
 import msgspec
 
-from bundler.artifacts.image.layer import END, Layer, LayerEntry
+from bundler.artifacts.image.layer import END, Layer
 from bundler.state.artifact import Member
 from bundler.system.readable import Readable
 
@@ -29,26 +29,25 @@ class Remade:
 
     def __init__(self, layer: Layer, stack: ExitStack) -> None:
         self._digest = hashlib.sha256()
-        self._entries = layer.entries()
         self._stack = stack
         self._early: dict[str, IO[bytes]] = {}
-        self._awaited: LayerEntry | None = None
-        self._left = 0
-        self._advance()
+        self._steps = self._reading(layer)
+        # The path of the next file; empty at the end.
+        self._awaited = next(self._steps)
 
     def taking(self, member: Member, top: str) -> Member:
         """The same member; its bytes are recorded when they are read. top: of its directory."""
-        if member.kind != "file" or not member.size or self._awaited is None:
+        if member.kind != "file" or not member.size or not self._awaited:
             return member
         path = f"{top}/{member.path}".lstrip("/")
         return msgspec.structs.replace(member, open=partial(self._open, member, path))
 
     def diff_id(self) -> str | None:
         """The layer's digest; None if not all of its files were read."""
-        return None if self._awaited is not None else f"sha256:{self._digest.hexdigest()}"
+        return None if self._awaited else f"sha256:{self._digest.hexdigest()}"
 
     def _open(self, member: Member, path: str) -> BinaryIO:
-        if self._awaited is not None and self._awaited.path == path:
+        if path == self._awaited:
             take: Callable[[bytes], object] = self._take
         else:
             spool = tempfile.SpooledTemporaryFile(_SPOOLED_BYTES)  # noqa: SIM115  # the stack does
@@ -66,33 +65,30 @@ class Remade:
         return Readable(fill).buffered()
 
     def _take(self, data: bytes) -> None:
-        """Records bytes of the expected file."""
-        self._digest.update(data)
-        self._left -= len(data)
-        if not self._left:
-            self._advance()
+        self._awaited = self._steps.send(data)
 
-    def _advance(self) -> None:
-        """Moves on to the next file that has not been read; the manifests are known."""
-        self._pad()
-        for entry in self._entries:
+    def _reading(self, layer: Layer) -> Generator[str, bytes, None]:
+        """Hashes the layer. Yields the path of a file whenever it needs more of its bytes; the
+        manifests are known."""
+        for entry in layer.entries():
             self._digest.update(entry.header())
-            self._awaited = entry
-            if entry.content is not None and entry.content.size:
-                known = self._early.pop(entry.path, None)
-                if known is None and isinstance(entry.content.source, Path):
-                    self._left = entry.content.size
-                    return
-                if known is not None:
-                    known.seek(0)
-                with known or entry.content.open() as stream:
-                    while chunk := stream.read(_CHUNK_BYTES):
+            content = entry.content
+            if content is None or not content.size:
+                continue
+            if isinstance(content.source, bytes):
+                self._early[entry.path] = io.BytesIO(content.source)
+            if (early := self._early.pop(entry.path, None)) is None:
+                left = content.size
+                while left:
+                    data = yield entry.path
+                    self._digest.update(data)
+                    left -= len(data)
+            else:
+                early.seek(0)
+                with early:
+                    while chunk := early.read(_CHUNK_BYTES):
                         self._digest.update(chunk)
-            self._pad()
+            self._digest.update(bytes(entry.padded_size - content.size))
         self._digest.update(END)
-        self._awaited = None
-
-    def _pad(self) -> None:
-        entry = self._awaited
-        if entry is not None and entry.content is not None:
-            self._digest.update(bytes(entry.padded_size - entry.content.size))
+        while True:  # a file that is longer than its size goes on
+            yield ""
