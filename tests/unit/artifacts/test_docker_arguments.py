@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -204,6 +207,32 @@ def test_a_quoted_path_matches_itself_alone(folder: str, raw: bytes) -> None:
     assert excluded(f"{folder}{name}", rules)
     assert excluded(f"{folder}{name}/below", rules)
     assert not excluded(f"{folder}{name}x", rules)
+
+
+_IN_ANOTHER_ENCODING = """
+import os, sys
+from pathlib import Path
+from bundler.artifacts.image.engine.dockerbuild import Dockerfile, with_rules
+from bundler.artifacts.image.engine.ignore import effective, parse, quoted, walk
+root, folder = map(Path, sys.argv[1:])
+assert sys.getfilesystemencoding() != "utf-8"
+names = [name for name, _ in walk(root, parse(effective(root, None)))]
+with_rules(root, Dockerfile("Dockerfile", b"FROM x"), [quoted(names[-1])], folder)
+"""
+
+
+def test_rules_are_written_in_utf_8_whatever_the_locale(tmp_path: Path) -> None:
+    root, folder = tmp_path / "root", tmp_path / "folder"
+    (root / "geheim-ä").mkdir(parents=True)
+    (root / "geheim-ä/key").touch()
+    (root / "ö.env").touch()
+    (root / ".dockerignore").write_bytes("geheim-ä/\n".encode())
+    folder.mkdir()
+    environ = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    argv = [sys.executable, "-c", _IN_ANOTHER_ENCODING, root, folder]
+    subprocess.run(argv, env=environ, check=True)
+    written = (folder / "Dockerfile.dockerignore").read_bytes().decode()
+    assert written == "geheim-ä/\nö.env\n"
 
 
 # --- the context ----------------------------------------------------------------------------

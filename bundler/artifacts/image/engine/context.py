@@ -161,7 +161,7 @@ class ClassicContext:
                 _add_made(archive, self.dockerfile, self._text)
                 also = "" if ignore_file.exists() else f"{IGNORE_FILE}\n"
                 rules = f"{self._ignored}\n{_DOCKERFILE}\n{also}"
-                _add_made(archive, IGNORE_FILE, rules.encode())
+                _add_made(archive, IGNORE_FILE, os.fsencode(rules))
 
 
 def _inside(root: Path, dockerfile: Path | None) -> str | None:

@@ -265,5 +265,6 @@ def with_rules(root: Path, found: Dockerfile, withheld: Sequence[str], folder: P
     copy = folder / found.name
     copy.write_bytes(found.raw)
     rules = [effective(root, found.path).rstrip("\n"), *withheld]
-    copy.with_name(copy.name + IGNORE_FILE).write_text("\n".join(rules).lstrip("\n") + "\n")
+    text = "\n".join(rules).lstrip("\n") + "\n"
+    copy.with_name(copy.name + IGNORE_FILE).write_bytes(os.fsencode(text))
     return copy

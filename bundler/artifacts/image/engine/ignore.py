@@ -148,20 +148,24 @@ def effective(context: Path, dockerfile: Path | None) -> str:
 
 
 def rules_in(file: Path) -> str:
-    """The text of an ignore file; empty if it is missing."""
+    """The text of an ignore file, with names as Python decodes paths; empty if it is missing."""
     try:
-        return read_regular(os.fsencode(file)).decode()
+        raw = read_regular(os.fsencode(file))
+        raw.decode()
     except FileNotFoundError:
         return ""
     except OSError as error:
         raise unreadable(file, error) from error
     except UnicodeDecodeError as error:
         raise InputOutputError(f"{file} cannot be read: it is not UTF-8.") from error
+    return os.fsdecode(raw)
 
 
 def quoted(path: str) -> str:
     """A rule that matches exactly this path, but any character for what no rule can hold: a
     newline, and bytes that are not UTF-8."""
-    pattern = re.sub(r"([*?\[\]\\]|^[#!])", r"\\\1", path)
+    text = os.fsencode(path).decode("utf-8", "surrogateescape")
+    pattern = re.sub(r"([*?\[\]\\]|^[#!])", r"\\\1", text)
     pattern = re.sub(r"[\n\udc80-\udcff]", "?", pattern)
-    return re.sub(r"^\s|\s\Z", r"[\g<0>]", pattern)  # blanks around a rule do not count
+    pattern = re.sub(r"^\s|\s\Z", r"[\g<0>]", pattern)  # blanks around a rule do not count
+    return os.fsdecode(pattern.encode())
