@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import time
 
+from bundler.errors import ConfigurationError
+
 _FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+_LAST_SECOND = 253_402_300_799  # of the year 9999
+_MOST_DIGITS = 20
 
 
 def rfc3339(seconds: float) -> str:
@@ -19,9 +23,19 @@ def now() -> str:
 
 
 def reproducible_now() -> str:
-    """The time of this machine, or ``SOURCE_DATE_EPOCH`` if it is set."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    return rfc3339(int(epoch)) if epoch.isdecimal() else now()
+    """The time of this machine, or ``SOURCE_DATE_EPOCH`` if it is set.
+
+    Raises `ConfigurationError` if that is not a number of seconds.
+    """
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    if not epoch:
+        return now()
+    if not epoch.isdecimal() or int(epoch[:_MOST_DIGITS]) > _LAST_SECOND:
+        raise ConfigurationError(
+            f"SOURCE_DATE_EPOCH={epoch} is not a time.",
+            hint="Set it to seconds since 1970, as git log -1 --format=%ct prints, or unset it.",
+        )
+    return rfc3339(int(epoch))
 
 
 def refuse_impossible(moment: str) -> None:
