@@ -228,19 +228,23 @@ def _without_credentials(value: Any) -> Any:
     return value
 
 
-def safe(text: str) -> str:
-    """Untrusted text without sequences that control a terminal or a CI log."""
-    shown = "".join(
+def visible(text: str) -> str:
+    """The text with bidirectional and other invisible characters replaced by their names."""
+    return "".join(
         character if character.isprintable() or character in " \n" else repr(character)[1:-1]
         for character in text
     )
+
+
+def safe(text: str) -> str:
+    """Untrusted text without sequences that control a terminal or a CI log."""
     # `::command::` at the start of a line is an instruction to GitHub Actions, `##[` and `##vso[`
     # to Azure Pipelines.
     return "\n".join(
         line.replace("::", ": :", 1)
         if line.lstrip().startswith("::")
         else line.replace("##", "# #")
-        for line in shown.split("\n")
+        for line in visible(text).split("\n")
     )
 
 

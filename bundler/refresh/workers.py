@@ -144,21 +144,9 @@ class WorkerProcess:
         """
         number = next(self._numbers)
         ended = self._ended[number] = asyncio.get_running_loop().create_future()
-        self._tell(
-            {
-                "do": "write",
-                "id": number,
-                "key": write.key,
-                "root": f"{write.root}/",
-                "state_path": str(write.state_path),
-                "report": str(write.report),
-                "log": str(write.log),
-                "rehearsal": write.rehearsal,
-                "leave_out": write.leave_out,
-                "keep": write.keep,
-                "previous_path": str(write.previous_path or ""),
-            }
-        )
+        command = msgspec.to_builtins(write, enc_hook=str)
+        paths = {"root": f"{write.root}/", "previous_path": str(write.previous_path or "")}
+        self._tell({"do": "write", "id": number, **command, **paths})
         try:
             return int(await ended)
         finally:

@@ -249,6 +249,12 @@ def read_parts(
     _check(piece, digest.hexdigest(), size)
 
 
+def read_file(objects: Objects, piece: Piece, window: int = 3) -> Iterator[Buffer]:
+    """The bytes of a file in order; see `read_parts`."""
+    with ThreadPoolExecutor(window) as parts:
+        yield from read_parts(objects, piece, parts, window)
+
+
 def check(objects: Objects, wanted: Iterable[Piece]) -> list[str]:
     """The problems of files in the store, as messages; reads every byte of them."""
     files = list(wanted)
@@ -272,9 +278,8 @@ def _problems(objects: Objects, files: Iterable[Piece]) -> list[str]:
     problems = []
     for piece in files:
         try:
-            with ThreadPoolExecutor(2) as parts:
-                for _ in read_parts(objects, piece, parts, 2):
-                    pass
+            for _ in read_file(objects, piece, 2):
+                pass
         except VerificationFailed as error:
             problems.append(error.what)
     return problems

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
 from bundler.errors import VerificationFailed
 from bundler.store import content, pointer, records
-from bundler.store.content import Incoming, Piece
-from bundler.store.objects import Buffer, Objects
+from bundler.store.content import Incoming
 from bundler.store.pointer import NOBODY, Author
 from bundler.store.pushing import relocated
 from bundler.store.records import Batch
 from bundler.store.store import Store
-
-_WINDOW = 3
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ def _bring(source: Store, target: Store, wanted: Iterable[str]) -> tuple[tuple[s
     if missing:
         pointer.make(target.objects)
     files = (
-        Incoming(piece.sha256, piece.size, partial(_chunks, source.objects, piece))
+        Incoming(piece.sha256, piece.size, partial(content.read_file, source.objects, piece))
         for piece in pieces
     )
     places = content.upload(target.objects, files)
@@ -94,8 +90,3 @@ def _add(target: Store, name: str, wanted: Batch) -> None:
         if target.objects.replace(name, records.encode(batch), stored.tag):
             break
     target.known.remember(name, batch)
-
-
-def _chunks(source: Objects, piece: Piece) -> Iterator[Buffer]:
-    with ThreadPoolExecutor(_WINDOW) as parts:
-        yield from content.read_parts(source, piece, parts, _WINDOW)

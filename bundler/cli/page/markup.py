@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-from bundler.cli.console import hidden
+from bundler.cli.console import hidden, visible
 
 
 class Html(str):
@@ -24,16 +24,9 @@ def filled(template: str, *values: object, **named: object) -> Html:
 
 
 def text(content: object) -> Html:
-    """Escaped text, or several pieces after each other; bidirectional and invisible characters are
-    replaced by their names."""
+    """Escaped text, in which everything is visible, or several pieces after each other."""
     if isinstance(content, Html):
         return content
     if isinstance(content, Iterable) and not isinstance(content, str):
         return Html("".join(map(text, content)))
-    shown = hidden(str(content))
-    if not shown.isprintable():
-        shown = "".join(
-            character if character.isprintable() or character in " \n" else repr(character)[1:-1]
-            for character in shown
-        )
-    return Html(html.escape(shown))
+    return Html(html.escape(visible(hidden(str(content)))))
