@@ -243,8 +243,7 @@ def import_everything() -> None:
         *("workflows.embed", "workflows.update"),
     ):
         __import__(f"bundler.{name}")
-    for name in ("rfc8785", "stamina"):
-        __import__(name)
+    __import__("rfc8785")
 
 
 def _wait_for_tracer(pid: int) -> None:
