@@ -47,6 +47,9 @@ def refuse_impossible(moment: str) -> None:
 
 def seconds_of(moment: str) -> int:
     """Seconds since the epoch. Raises `ValueError` for any other form."""
-    import calendar  # with locale, which it imports, 5 ms
+    from datetime import datetime, timezone  # `time.strptime` takes 3 ms more to import
 
-    return calendar.timegm(time.strptime(moment, _FORMAT))
+    found = datetime.fromisoformat(moment.removesuffix("Z"))
+    if f"{found.isoformat(timespec='seconds')}Z" != moment:
+        raise ValueError(f"{moment!r} is not in the form of {rfc3339(0)}")
+    return int(found.replace(tzinfo=timezone.utc).timestamp())

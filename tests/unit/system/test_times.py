@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bundler.errors import ConfigurationError
 from bundler.system import times
@@ -25,3 +27,22 @@ def test_what_is_no_time_is_refused(epoch: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
     with pytest.raises(ConfigurationError, match="is not a time"):
         times.reproducible_now()
+
+
+@given(st.integers(-(2**33), 2**37))
+def test_a_time_survives_being_written(seconds: int) -> None:
+    assert times.seconds_of(times.rfc3339(seconds)) == seconds
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        *("", "Z", "2026-01-02", "2026-01-02T03:04:05", "2026-01-02 03:04:05Z"),
+        *("2026-1-2T03:04:05Z", "2026-01-02T03:04Z", "2026-01-02T03:04:05.0Z"),
+        *("2026-01-02T03:04:05.500000Z", "2026-01-02T03:04:05+00:00", "2026-01-02T03:04:05ZZ"),
+        *("2026-13-02T03:04:05Z", "2026-02-30T03:04:05Z", "2026-01-02T24:00:00Z"),
+    ],
+)
+def test_any_other_form_is_refused(moment: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        times.seconds_of(moment)
