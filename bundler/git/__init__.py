@@ -46,6 +46,7 @@ from bundler.git.questions import (
     hooks_path,
     ignored_question,
     ignores_case,
+    index_bytes,
     index_entries,
     index_question,
     object_id,

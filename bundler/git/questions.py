@@ -119,10 +119,7 @@ def object_id(repository: Repository, kind: bytes, content: bytes) -> bytes:
 
 def require_whole_index(repository: Repository) -> None:
     """Raises `ToolFailed` for a damaged index: git would read garbage and exit with 0."""
-    given = repository.environment.get("GIT_INDEX_FILE")
-    index = os.fsencode(given) if given else repository.git_dir + b"/index"
-    shared = [name for name in os.listdir(repository.git_dir) if name.startswith(b"sharedindex.")]
-    for path in (index, *(repository.git_dir + b"/" + name for name in shared)):
+    for path in _index_files(repository):
         try:
             with index_file.RawIndex(path) as raw:
                 whole = raw.is_whole()
@@ -135,6 +132,19 @@ def require_whole_index(repository: Repository) -> None:
                 f"The index {printable(path)} is damaged: it does not match its own checksum.",
                 hint=f"Rebuild it from HEAD: rm {quoted(os.fsdecode(path))} && git reset",
             )
+
+
+def _index_files(repository: Repository) -> list[bytes]:
+    """The index, and what a split one refers to. Any of them may not exist."""
+    given = repository.environment.get("GIT_INDEX_FILE")
+    index = os.fsencode(given) if given else repository.git_dir + b"/index"
+    names = (name for name in os.listdir(repository.git_dir) if name.startswith(b"sharedindex."))
+    return [index, *(repository.git_dir + b"/" + name for name in names)]
+
+
+def index_bytes(repository: Repository) -> int:
+    """The size of the index in bytes, about a hundred for each entry."""
+    return sum(os.path.getsize(path) for path in _index_files(repository) if os.path.exists(path))
 
 
 def ignores_case(repository: Repository) -> bool:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _TELLING_BYTES = 16
 _STEP_BYTES = 1 << 18
+# git lists the sizes of an index's blobs in the time in which this many times its bytes are hashed.
+# With them a state is only hashed for a blob of its size: 18 ms less for 10 MB, 1.7 s for 1 GB.
+_SIZES_COST = 50
 # What git looks at to tell a binary file, of which it converts no line ends.
 # https://git-scm.com/docs/gitattributes#_text
 _LOOKED_AT_BYTES = 8000
@@ -52,9 +55,15 @@ def copies(
 
     sizes: of the blobs that are in question; a state file that fits none is not read.
     """
+    return _copies_of(repository, _state_files(repository.top or b"", directories), sizes)
+
+
+def _copies_of(
+    repository: git.Repository, paths: Iterable[bytes], sizes: Collection[int] | None
+) -> dict[bytes, CopiedState]:
     top = repository.top or b""
     known: dict[bytes, CopiedState] = {}
-    for path in _state_files(top, directories):
+    for path in paths:
         for oid, how in _ids(repository, join(top, path), sizes):
             known.setdefault(oid, CopiedState(path, how))
     return known
@@ -184,7 +193,11 @@ def copied_in_index(
     repository: git.Repository, directories: Sequence[bytes]
 ) -> list[tuple[bytes, CopiedState]]:
     """The paths in the index that hold a copy of a current state file."""
-    known = copies(repository, directories)
+    top = repository.top or b""
+    paths = list(_state_files(top, directories))
+    size = sum(os.path.getsize(join(top, path)) for path in paths)
+    is_large = size > _SIZES_COST * git.index_bytes(repository)
+    known = _copies_of(repository, paths, _sizes_in_index(repository) if is_large else None)
     stored = git.sizes(repository, sorted(known)) if known else {}
     if not stored:  # no such object was ever added: nothing to look for
         return []
@@ -192,6 +205,12 @@ def copied_in_index(
     return [
         (entry.path, known[entry.oid]) for entry in git.index_entries(answer) if entry.oid in stored
     ]
+
+
+def _sizes_in_index(repository: git.Repository) -> set[int]:
+    (answer,) = repository.ask(git.index_question([]))
+    oids = {entry.oid for entry in git.index_entries(answer)}
+    return set(git.sizes(repository, sorted(oids)).values())
 
 
 def finding(path: bytes, copy: CopiedState, where: str, fix: str) -> GuardFinding:

@@ -6,6 +6,8 @@ import hashlib
 
 import pytest
 
+from bundler import git
+from bundler.guard import content as guard_content
 from tests.support.workdir import CONTENT, STATE, WorkDir
 
 DEFS = "src/shop/defs"
@@ -56,6 +58,33 @@ def test_copies(project: WorkDir, name: str, content: bytes, how: str) -> None:
     project("git add -A")
     assert how in project.guard("--staged").errors[0]
     assert found(project)
+
+
+MANY = LINES * 1000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [MANY.encode(), MANY.replace("\n", "\r\n").encode(), pointer(MANY.encode())],
+    ids=["same", "other line ends", "pointer"],
+)
+def test_copies_of_a_state_that_is_large_for_its_repository(
+    project: WorkDir, content: bytes
+) -> None:
+    project.write(f"{DEFS}/{STATE}/Orders/state", MANY)
+    project.write("deep/er/copy", content)
+    project("git add -A")
+    assert found(project)
+
+
+def test_a_large_state_is_not_hashed_without_a_copy_of_its_size(
+    project: WorkDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.write(f"{DEFS}/{STATE}/Orders/state", MANY)
+    repository = git.open_repository(project.path)
+    assert repository is not None
+    monkeypatch.setattr(guard_content, "_digests", None)
+    assert guard_content.copied_in_index(repository, [f"{DEFS}/{STATE}".encode()]) == []
 
 
 def test_state_with_carriage_returns(project: WorkDir) -> None:
