@@ -19,7 +19,7 @@ import msgspec
 from bundler.artifacts.baseline import of_place
 from bundler.artifacts.diff import brief
 from bundler.artifacts.extract import Extracted
-from bundler.errors import BadData, BundlerError, Locked, Unavailable, VerificationFailed
+from bundler.errors import BadData, Locked, Unavailable, VerificationFailed
 from bundler.listener import KeyProgress, Listener
 from bundler.project.options import DEFAULT_TOTAL_TIMEOUT_SECONDS, RefreshOptions, StoredVersions
 from bundler.refresh.attempts import Fetched, KeyFailedError, KeyJob, KeyOwner
@@ -42,7 +42,7 @@ from bundler.state.manifest import (
     build,
 )
 from bundler.state.statedir import Publication, Ready, Staging, StateDir, check_keys, sanitize_key
-from bundler.state.tree import scan
+from bundler.state.tree import holds
 from bundler.system.atomic import io_errors
 from bundler.system.wording import counted
 
@@ -179,7 +179,11 @@ class Directory(msgspec.Struct):
     @staticmethod
     async def _valid_states(statedir: StateDir, manifest: Manifest) -> dict[str, Baseline]:
         found = [Baseline(state, statedir.path / state.path) for state in manifest.states]
-        return {it.state.key: it for it in found if await asyncio.to_thread(_verifies, it)}
+        return {
+            it.state.key: it
+            for it in found
+            if await asyncio.to_thread(holds, it.directory, it.state.digest.dir_hash)
+        }
 
     # --- deciding -----------------------------------------------------------------------------
 
@@ -401,11 +405,3 @@ class Directory(msgspec.Struct):
             for component in self.components.values()
             if component.management_type != LOCAL and component.key not in self.states
         )
-
-
-def _verifies(baseline: Baseline) -> bool:
-    """Whether a key directory still contains exactly what the manifest says."""
-    try:
-        return scan(baseline.directory).dir_hash == baseline.state.digest.dir_hash
-    except BundlerError:
-        return False

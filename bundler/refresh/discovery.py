@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from bundler.errors import BundlerError, Unavailable, raise_all
+from bundler.errors import BundlerError, ConfigurationError, Unavailable, raise_all
 from bundler.listener import Listener
 from bundler.project.options import RefreshOptions
 from bundler.refresh import discovery_cache, forking
@@ -143,7 +143,13 @@ class _Loading(msgspec.Struct):
         if event["event"] == "load-failed":
             name = self.image.inside.image if self.image is not None else None
             raise load_error(source, links(event["chain"]), surroundings.secrets, name)
-        found = withheld(found_of(event), surroundings.secrets)
+        try:
+            found = withheld(found_of(event), surroundings.secrets)
+        except msgspec.ValidationError as error:
+            raise ConfigurationError(
+                f"A component of {source.project.name} describes itself wrongly: {error}.",
+                hint="See its `defs_state_config`.",
+            ) from error
         if self.keeps:
             discovery_cache.keep(query, event, found)
         return LoadedSource(source, found, worker, surroundings)

@@ -43,7 +43,7 @@ from bundler.system.atomic import io_errors
 _WORKER_FILES = Path(__file__).parent.parent / "worker"
 # The files of a worker, besides the one of its kind.
 _FILES = (
-    *("start.py", "worker.py", "watching.py", "copying.py", "state_use.py"),
+    *("start.py", "worker.py", "watching.py", "copying.py", "state_use.py", "endings.py"),
     *("recorder.py", "patches.py", "wrapping.py", "bodies.py", "error_objects.py"),
 )
 # Variables that describe this machine and would break the image's.

@@ -32,7 +32,7 @@ from shlex import quote
 
 import msgspec
 
-from bundler.errors import ConfigurationError, Locked, VerificationFailed
+from bundler.errors import ConfigurationError, InputOutputError, Locked, VerificationFailed
 from bundler.git.tracked import tracked_below
 from bundler.state.bundle import (
     MANIFEST_NAME,
@@ -59,7 +59,7 @@ from bundler.state.manifest import (
 from bundler.state.publishing import FILES, Decision, Journal, Publisher, is_pending
 from bundler.state.run_record import TOOL
 from bundler.state.source_path import ADVICE, is_allowed
-from bundler.state.tree import fold, hash_stream
+from bundler.state.tree import fold, hash_stream, holds
 from bundler.system.atomic import io_errors, make_directories, restrict_modes, sync_tree
 from bundler.system.folder import OpenDirectory
 from bundler.system.times import now
@@ -387,8 +387,9 @@ class Staging(msgspec.Struct, frozen=True):
         """Writes these states to disk, next to what is published.
 
         A state that was not staged stays as it is. refresh: how the states were made. Other states
-        that were published before are removed. Raises `InputOutputError`, and `ConfigurationError`
-        if a key has the name of something that we did not publish.
+        that were published before are removed. Raises `InputOutputError`, also if one is no longer
+        what was checked, and `ConfigurationError` if a key has the name of something that we did
+        not publish.
         """
         live = self.directory.path
         owned = self.publisher.owned()
@@ -408,6 +409,8 @@ class Staging(msgspec.Struct, frozen=True):
                 restrict_modes(self.path / name)
                 sync_tree(self.path / name)
             run.sync()
+        for state in states:
+            self._refuse_altered((self.path if state.path in changed else live) / state.path, state)
         journal = Journal(
             {state.path: state.digest.dir_hash for state in states if state.path in changed},
             removed,
@@ -416,6 +419,18 @@ class Staging(msgspec.Struct, frozen=True):
         bundle = Bundle(live, manifest, self.directory.place)
         publication = Publication(bundle, bound, changed, removed, tuple(sorted(others)))
         return Ready(self.publisher, journal, publication)
+
+    @staticmethod
+    def _refuse_altered(directory: Path, state: State) -> None:
+        """What a component wrote was checked while others still ran, and the same user runs all."""
+        if not holds(directory, state.digest.dir_hash):
+            raise InputOutputError(
+                f"{directory} is not the state of {state.key} that was checked: something has "
+                "changed or removed it meanwhile.",
+                hint="A component may only write to the path that it is given. Stop whatever else "
+                "writes to the state directory, then try again.",
+                key=state.key,
+            )
 
     def _support(self, run: OpenDirectory) -> tuple[File, ...]:
         """Our files next to the states; the verifier is staged, the ignore file stays."""

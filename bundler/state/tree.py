@@ -21,7 +21,7 @@ from typing import Annotated, BinaryIO
 
 import msgspec
 
-from bundler.errors import BadData, InputOutputError, unreadable
+from bundler.errors import BadData, BundlerError, InputOutputError, unreadable
 from bundler.system.parallel import in_parallel
 from bundler.verify_at_start import fold as fold  # noqa: PLC0414  # a name of this module, too
 from bundler.verify_at_start import name_problem as name_problem  # noqa: PLC0414  # as above
@@ -78,6 +78,10 @@ def scan(root: Path) -> StateTree:
 
 
 def _walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    try:
+        _refuse_special(root, root.lstat().st_mode)
+    except OSError as error:
+        raise unreadable(root, error) from error
     pending = [""]
     while pending:
         below = pending.pop()
@@ -117,6 +121,14 @@ def _refuse_special(path: Path, mode: int) -> None:
             f"The state contains {kind}: {path}.",
             hint="A state may only contain regular files: make the component write plain files.",
         )
+
+
+def holds(root: Path, expected: str) -> bool:
+    """Whether the tree below a key directory has that ``dirHash``."""
+    try:
+        return scan(root).dir_hash == expected
+    except BundlerError:
+        return False
 
 
 def check_names(paths: Sequence[str], root: Path | str) -> None:

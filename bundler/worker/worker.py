@@ -101,12 +101,13 @@ class Worker:
         if kind != "command":
             self._copying = _sibling("_state_bundler_copying", "copying.py")
             self._state_use = _sibling("_state_bundler_state_use", "state_use.py")
+        self._endings = _sibling("_state_bundler_endings", "endings.py")
         self._source = _sibling("_state_bundler_source", f"{kind}_worker.py")
         self._watching = _sibling("_state_bundler_watching", "watching.py")
         self._components: dict[str, Any] = {}
         self._loaded_by: dict[str, Any] = {}
         self._forks = False
-        self._running: dict[int, int] = {}  # pid -> id of the write
+        self._running: dict[int, dict[str, Any]] = {}  # pid -> the write
         self._helpers: set[int] = set()  # what the project started during the load
 
     def serve(self, commands: int, events: int) -> None:
@@ -158,6 +159,7 @@ class Worker:
             found, self._components = self._source.load(self._loaded_by)
             if self._recorder is not None:
                 for told in found["components"]:
+                    _check_key(told)
                     told["unread"] = self._state_use.unread(self._components[told["key"]])
             if inputs is not None:
                 found["inputs"] = inputs.report()
@@ -182,10 +184,11 @@ class Worker:
                 _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
                 os.close(self._commands)
                 os.close(self._events)
+                self._endings.forget_inherited()
                 self._attempt(command)
             finally:
                 os._exit(70)
-        self._running[pid] = command["id"]
+        self._running[pid] = command
         self._say("started", id=command["id"], pid=pid)
 
     def _write_afresh(self, command: dict[str, Any]) -> None:
@@ -198,7 +201,7 @@ class Worker:
             start_new_session=True,
         )
         process.returncode = 0  # it is reaped with all others
-        self._running[process.pid] = command["id"]
+        self._running[process.pid] = command
         self._say("started", id=command["id"], pid=process.pid)
         if process.stdin is not None:
             with suppress(BrokenPipeError), process.stdin:
@@ -211,7 +214,7 @@ class Worker:
 
     def _end(self, number: int, by: int) -> None:
         for pid, running in self._running.items():
-            if running == number:
+            if running["id"] == number:
                 with suppress(OSError):
                     os.killpg(pid, by)
 
@@ -223,9 +226,7 @@ class Worker:
         for name in ("state_path", "report"):  # in a container there is nothing yet
             os.makedirs(os.path.dirname(command[name]), exist_ok=True)
         _redirect(command["log"])
-        report = Lines(
-            os.open(command["report"], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        )
+        report = _report_of(command)
         code = 1
         try:
             if load is not None:
@@ -241,6 +242,7 @@ class Worker:
                     report,
                 )
             self._write(command)
+            self._endings.end_as_python_does()
         except BaseException as error:  # noqa: BLE001  # SystemExit too: a component must not end us
             report("raised", chain=self._watching.describe(error))
             self._watching.print_traceback(error)
@@ -273,19 +275,47 @@ class Worker:
             if pid == 0:
                 return
             if pid in self._running:
-                number = self._running.pop(pid)
-                self._end_what_is_left(pid)
-                self._say("ended", id=number, status=status)
+                command = self._running.pop(pid)
+                self._end_what_is_left(pid, command)
+                self._say("ended", id=command["id"], status=status)
 
-    def _end_what_is_left(self, pid: int) -> None:
+    def _end_what_is_left(self, pid: int, command: dict[str, Any]) -> None:
         """A state is complete once nothing can write to it any more."""
-        _kill_group(pid)
         for _ in range(_MOST_ROUNDS):  # killed processes may leave orphans
-            orphans = set(_children()) - self._running.keys() - self._helpers
+            orphans = self._orphans()
+            # Another attempt may have ended meanwhile.
+            for each in (command, *self._running.values()) if orphans else ():
+                self._refuse_unfinished(each, orphans)
+            _kill_group(pid)
             if not orphans:
                 return
             for orphan in orphans:
                 _kill(orphan)
+
+    def _refuse_unfinished(self, command: dict[str, Any], orphans: set[int]) -> None:
+        if path := self._endings.still_written(orphans, os.path.dirname(command["state_path"])):
+            error = self._endings.UnfinishedError(path)
+            _report_of(command)("raised", chain=self._watching.describe(error))
+
+    def _orphans(self) -> set[int]:
+        """What attempts that have ended have left running."""
+        return set(_children()) - self._running.keys() - self._helpers
+
+
+def _report_of(command: dict[str, Any]) -> Lines:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    return Lines(os.open(command["report"], flags, 0o600))
+
+
+class WrongKeyError(Exception):
+    """A component has a key that no state can have."""
+
+
+def _check_key(told: dict[str, Any]) -> None:
+    """A key becomes part of a manifest, which is UTF-8."""
+    key = told["key"]
+    if not isinstance(key, str) or key.encode(errors="ignore").decode() != key:
+        raise WrongKeyError(f"{told['kind']} has the key {key!a}, not text")
 
 
 def _until_answered(report: Lines) -> Any:

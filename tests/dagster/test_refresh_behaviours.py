@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -129,6 +130,44 @@ def test_what_a_component_leaves_running_is_ended_before_its_state_is_read(
     assert told.found == []
 
 
+COMPLETED = (
+    "leaves_a_file_open",
+    "leaves_a_thread",
+    "leaves_a_pool",
+    "leaves_a_process_of_python",
+    "leaves_it_to_the_end",
+    "leaves_compressed_text_open",
+)
+
+
+@pytest.mark.parametrize("thread", [False, True])
+def test_what_a_component_leaves_to_the_end_of_its_process_is_done(
+    prepare: Prepare, monkeypatch: pytest.MonkeyPatch, *, thread: bool
+) -> None:
+    if thread:
+        monkeypatch.setenv("THREAD", "1")
+    (bundle,) = succeed(prepare(*COMPLETED)).bundles
+    for name in COMPLETED:
+        raw = (bundle.root / f"Odd__{name}__" / "state").read_bytes()
+        text = gzip.decompress(raw) if "compressed" in name else raw
+        assert (len(json.loads(text)), name) == (10_000, name)
+
+
+def test_the_last_good_state_survives_a_component_that_writes_to_another(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gives(Told):
+        def key(self, progress: KeyProgress) -> None:
+            if progress.phase == "done":
+                (tmp_path / "word").touch()
+
+    monkeypatch.setenv("WORD", str(tmp_path / "word"))
+    project = prepare("good", "alters_another")
+    failures = failures_of(project, Gives())
+    assert {name: failure.exit_code for name, failure in failures.items()} == {"good": 74}
+    assert not (project.root / "src/odd/state/Odd__good__").exists()
+
+
 def _start(project: Project) -> subprocess.Popen[bytes]:
     script = (
         "import sys; from bundler.cli.refresh import refresh; from bundler.cli.run import run; "
@@ -248,6 +287,8 @@ EXPECTED = {
     "writes_a_socket": (65, "a socket"),
     "writes_a_secret": (77, "state contains the value of VENDOR_TOKEN"),
     "writes_its_path": (65, "contains the path of the staging directory"),
+    "leaves_a_program_writing": (65, "it left running was still writing state"),
+    "becomes_a_link": (65, "a symbolic link"),
     "fails_in_async": (69, "refused the connection"),
 }
 if os.geteuid() == 0:  # nobody else can make one

@@ -92,6 +92,8 @@ _BODIES = {
 }
 # Of `bundler.worker.command_worker`.
 _NOT_STARTED = "ProgramNotStartedError"
+# Of `bundler.worker.endings`.
+_UNFINISHED = "UnfinishedError"
 _WHERE_PROGRAMS_ARE = "Install it next to the project's interpreter, or put it on PATH."
 # The names of JSON decoders' exceptions.
 _NOT_JSON = frozenset({"JSONDecodeError", "DecodeError", "ContentTypeError", "ExpatError"})
@@ -381,9 +383,8 @@ def _of_chain(report: Report, secrets: Secrets) -> Cause:
         return _BODIES["too-deep"].at(host)
     if any(link.errno in _LOCAL_ERRNO for link in chain):
         return Cause(InputOutputError, f"it could not write: {quoted(chain[0], secrets)}")
-    missing = _missing(chain)
-    if missing:
-        return missing
+    if cause := _missing(chain) or _unfinished(chain):
+        return cause
     if last and (report.not_json or not _NOT_JSON.isdisjoint(names)):
         return _no_data(last, host)
     if last and not _SHAPE.isdisjoint(names):
@@ -421,6 +422,15 @@ def _missing(chain: Sequence[Link]) -> Cause | None:
     if program := next(programs, None):
         says = f"the program cannot be started: {program}"
         return Cause(ToolFailed, says, hint=_WHERE_PROGRAMS_ARE)
+    return None
+
+
+def _unfinished(chain: Sequence[Link]) -> Cause | None:
+    """A state that nobody wrote to its end."""
+    for link in chain:
+        if link.type.endswith(_UNFINISHED):
+            says = f"a process that it left running was still writing {link.text}"
+            return Cause(BadData, says, hint="Make it wait for every process that it starts.")
     return None
 
 

@@ -1,6 +1,10 @@
 """Components that do what they should not; BEHAVIOURS names those that take part."""
 
+import atexit
+import gzip
+import io
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -8,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bundler.component import DefsStateConfig, StateBackedComponent
@@ -67,6 +72,75 @@ def leaves_a_daemon(path):
     good(path)
     process = subprocess.Popen(["sleep", "600"], start_new_session=True)
     PIDS.write_text(f"{process.pid}")
+
+
+ROWS = [{"id": number} for number in range(10_000)]
+left = []  # until the process ends
+
+
+def leaves_a_file_open(path):
+    left.append(path.open("w"))
+    json.dump(ROWS, left[-1])
+
+
+def leaves_compressed_text_open(path):
+    left.append(io.TextIOWrapper(gzip.open(path, "wb", 1)))
+    json.dump(ROWS, left[-1])
+
+
+def leaves_a_thread(path):
+    threading.Thread(target=writes_slowly, args=(path,)).start()
+    wait_for(path)
+
+
+def leaves_a_pool(path):
+    left.append(ThreadPoolExecutor())
+    left[-1].submit(writes_slowly, path)
+    wait_for(path)
+
+
+def leaves_a_process_of_python(path):
+    multiprocessing.get_context("fork").Process(target=writes_slowly, args=(path,)).start()
+    wait_for(path)
+
+
+def leaves_it_to_the_end(path):
+    path.write_text("[1]")
+    atexit.register(path.write_text, json.dumps(ROWS))
+
+
+def leaves_a_program_writing(path):
+    subprocess.Popen(["sh", "-c", 'printf "[1, "; sleep 600'], stdout=path.open("wb"))
+    while not path.stat().st_size:
+        time.sleep(0.01)
+
+
+def writes_slowly(path):
+    with path.open("w") as stream:
+        for part in json.JSONEncoder().iterencode(ROWS[:200]):
+            stream.write(part)
+            stream.flush()
+            time.sleep(0.0001)
+    path.write_text(json.dumps(ROWS))
+
+
+def wait_for(path):
+    while not path.exists():
+        time.sleep(0.001)
+
+
+def alters_another(path):
+    other = path.parent.parent / "Odd__good__"
+    wait_for(other / "state")
+    wait_for(Path(os.environ["WORD"]))
+    (other / "state").write_text("[4]")
+    good(path)
+
+
+def becomes_a_link(path):
+    good(path)
+    path.parent.rename(path.parent.with_name("elsewhere"))
+    path.parent.symlink_to("elsewhere")
 
 
 def exits(path):

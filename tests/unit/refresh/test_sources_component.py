@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import venv
 from pathlib import Path
 
@@ -92,6 +93,36 @@ def test_a_name_that_leads_nowhere_is_a_sentence(
     with pytest.raises(ConfigurationError, match=sentence) as failed:
         discover([open_project(project.root, python=python_of("service"))], Listener())
     assert name in failed.value.what
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        (r"'Shop[\udc80]', local", r"has the key 'Shop\[\\udc80\]', not text"),
+        (r"'Shop[\ud83d]', local", r"has the key 'Shop\[\\ud83d\]', not text"),
+        ("5, local", "has the key 5, not text"),
+        ("None, local", "has the key None, not text"),
+        ("b'Shop', local", "has the key b'Shop', not text"),
+        ("'Shop', 'ELSEWHERE'", "Invalid enum value 'ELSEWHERE'"),
+        ("'Shop', local, 'no'", "Expected `bool`, got `str`"),
+    ],
+)
+def test_a_component_that_describes_itself_wrongly_is_a_sentence(
+    config: str, sentence: str, tmp_path: Path
+) -> None:
+    (tmp_path / "shop.py").write_text(
+        "from bundler.component import DefsStateConfig, StateBackedComponent\n"
+        "local = 'LOCAL_FILESYSTEM'\n"
+        "class Shop(StateBackedComponent):\n"
+        f"    defs_state_config = DefsStateConfig({config})\n"
+        "    def write_state_to_path(self, path): pass\n"
+        "    def build_defs_from_state(self, context, path): pass\n"
+    )
+    (tmp_path / "pyproject.toml").write_text(
+        '[[tool.state-bundler.source]]\ncomponent = "shop:Shop"\npath = "state"\n'
+    )
+    with pytest.raises(ConfigurationError, match=sentence):
+        discover([open_project(tmp_path, python=Path(sys.executable))], Listener())
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -51,6 +52,28 @@ def test_publish_makes_a_directory_that_verifies_itself(directory: StateDir) -> 
     assert (directory.path / "Shop__eu__" / "state").read_text() == "1"
     assert (directory.path / ".gitignore").read_bytes() == b"*\n*/\n.*"
     assert not list((directory.path / "@staging").glob("run"))
+
+
+@pytest.mark.parametrize("what", ["altered", "removed", "a link", "altered where it is published"])
+def test_what_is_not_what_was_checked_is_not_published(directory: StateDir, what: str) -> None:
+    """While one key is checked, the component of another may write anywhere."""
+    publish(directory, OLD)
+    before = snapshot(directory.path)
+    with directory.staging() as staging:
+        kept = [state_of("b", "b", scan(directory.path / "b"))]
+        states = [*fill(staging, {"a": NEW["a"]}), *kept]
+        if what == "altered where it is published":
+            (directory.path / "b" / "state").write_text("another")
+            before["b/state"] = b"another"
+        elif what == "altered":
+            (staging.path / "a" / "state").write_text("another")
+        else:
+            shutil.move(staging.path / "a", staging.path / "other")
+            if what == "a link":
+                (staging.path / "a").symlink_to("other")
+        with pytest.raises(InputOutputError, match=r"is not the state of [ab] that was checked"):
+            staging.publish(states, (), lambda _: RunRecord())
+    assert snapshot(directory.path) == before
 
 
 @pytest.mark.parametrize("mode", [0o000, 0o600, 0o666, 0o777, 0o444])

@@ -1,0 +1,88 @@
+"""Lets a component end as it would if its process ended by itself.
+
+The process of an attempt ends at once (``os._exit``): what Python does before its own end, and what
+a component may rely on, is done here. This runs in the project's interpreter, so it only imports
+the standard library.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from contextlib import suppress
+
+# `typing` takes longer than everything else here: only the names of types need it.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+
+class UnfinishedError(Exception):
+    """A process that was left running was still writing to this file of the state."""
+
+
+def forget_inherited() -> None:
+    """What is registered for the end of the worker must not happen at the end of its fork."""
+    import atexit
+
+    atexit._clear()  # noqa: SLF001  # as `multiprocessing` does in a fork
+
+
+def end_as_python_does() -> None:
+    """Waits for threads, executors and processes, calls what is registered, and closes files."""
+    import atexit
+    import threading
+
+    # Nothing public waits for executors as well.
+    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001  # see above
+    if processes := sys.modules.get("multiprocessing.util"):
+        processes._exit_function()  # noqa: SLF001  # it may have been registered in the worker
+    atexit._run_exitfuncs()  # noqa: SLF001  # as `multiprocessing` does in a fork
+    _close_files()
+
+
+def _close_files() -> None:
+    """Closes what is still open for writing: it may hold text that is not on disk."""
+    import gc
+    import io
+
+    gc.collect()
+    found = [one for one in gc.get_objects() if issubclass(type(one), io.IOBase)]
+    last = (io.BufferedWriter, io.BufferedRandom, io.RawIOBase)
+    # What wraps another file comes first, since it still writes to that: text, then e.g. gzip.
+    found.sort(key=lambda one: (not isinstance(one, io.TextIOBase), isinstance(one, last)))
+    for file in filter(_is_written, found):
+        file.close()
+
+
+def _is_written(file: Any) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(file.fileno()).st_mode) and bool(file.writable())
+    except Exception:  # noqa: BLE001  # closed, or no file of the system, or a class that raises
+        return False
+
+
+def still_written(pids: Iterable[int], directory: str) -> str:
+    """A file below a directory that one of these processes, or one that it has started, has open
+    for writing; empty if there is none."""
+    pending = list(pids)
+    while pending:
+        process = f"/proc/{pending.pop()}"
+        with suppress(OSError):  # it has ended
+            for number in os.listdir(f"{process}/fd"):
+                with suppress(OSError):  # it has closed that
+                    path = os.readlink(f"{process}/fd/{number}")
+                    if path.startswith(f"{directory}/") and _writes(f"{process}/fdinfo/{number}"):
+                        return path[len(directory) + 1 :]
+            for thread in os.listdir(f"{process}/task"):
+                with open(f"{process}/task/{thread}/children") as children:
+                    pending += map(int, children.read().split())
+    return ""
+
+
+def _writes(fdinfo: str) -> bool:
+    with open(fdinfo) as lines:
+        flags = next(int(line.split()[1], 8) for line in lines if line.startswith("flags:"))
+    return flags & os.O_ACCMODE != os.O_RDONLY
