@@ -21,7 +21,7 @@ from bundler.refresh.checks import LEFT_OUT, Baseline, CheckedState, check
 from bundler.refresh.discovery import LoadedSource
 from bundler.refresh.model import Component
 from bundler.refresh.outcome.classify import failure_of, of_command, of_exchange
-from bundler.refresh.outcome.exchanges import Report, read
+from bundler.refresh.outcome.exchanges import Report, read, timestamp_of
 from bundler.refresh.outcome.findings import Failure, Wording
 from bundler.refresh.secrets import Secrets
 from bundler.refresh.validation import validate
@@ -325,14 +325,8 @@ def _copy_previous(job: KeyJob, path: Path) -> None:
 
 def _skew(report: Report) -> float:
     """Seconds by which a server's clock differs from ours, according to its last answer."""
-    if report.last is None or not report.last.date:
-        return 0.0
-    try:
-        from email.utils import parsedate_to_datetime
-
-        return parsedate_to_datetime(report.last.date).timestamp() - time.time()
-    except ValueError:
-        return 0.0
+    theirs = timestamp_of(report.last.date) if report.last else None
+    return 0.0 if theirs is None else theirs - time.time()
 
 
 def _tail(log: Path, secrets: Secrets, most: int | None = _LOG_LINES) -> list[str]:

@@ -362,7 +362,7 @@ class _NewState(msgspec.Struct, frozen=True):
         return []
 
     def _documents(self, before: Path) -> tuple[Any, Any] | None:
-        one, other = read_document(before), read_document(self.file)
+        one, other = (read_document(path, to_count=True) for path in (before, self.file))
         if one is None or other is None:
             return None
         for document in (one[0], other[0]):

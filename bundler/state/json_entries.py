@@ -15,7 +15,7 @@ import msgspec
 
 from bundler.state.jsondiff import SAMPLE, is_collection
 from bundler.state.volatile import NOTHING_VOLATILE, Volatile
-from bundler.system.documents import is_json, read_document
+from bundler.system.documents import as_json, as_utf8, is_json, read_document
 
 # Text up to this size is read. Together with one object of that many members it takes about as much
 # memory as two decoded documents.
@@ -81,7 +81,7 @@ def size_of(path: Path, volatile: Volatile = NOTHING_VOLATILE) -> JsonSize | Non
 def _text(stream: BinaryIO) -> bytes | None:
     text = stream.read(_MOST_BYTES + 1)
     if len(text) <= _MOST_BYTES:
-        return text if is_json(text) else None
+        return as_json(text)
     if is_json(text, cut=True):
         raise TooLargeToCountError
     return None
@@ -180,7 +180,8 @@ def count_values(document: Any) -> int:
 
 
 def is_empty(path: Path, volatile: Volatile = NOTHING_VOLATILE) -> bool:
-    """Whether a JSON document is empty: null, "", [], {}, or containers of empty items only.
+    """Whether a JSON document is empty: null, "", [], {}, or containers of empty items only; or
+    only white space.
 
     Of the largest, only the beginning is read. volatile: members that do not count; in a document
     that is too large to decode, they do.
@@ -191,8 +192,11 @@ def is_empty(path: Path, volatile: Volatile = NOTHING_VOLATILE) -> bool:
         volatile.drop(document[0])
         return _holds_nothing(msgspec.json.encode(document[0]))
     with path.open("rb") as stream:
-        text = stream.read(_MOST_BYTES + 1)
-    return _holds_nothing(text) and (len(text) > _MOST_BYTES or is_json(text))
+        raw = stream.read(_MOST_BYTES + 1)
+    text, is_whole = as_utf8(raw), len(raw) <= _MOST_BYTES
+    if raw and not text.strip():
+        return is_whole
+    return _holds_nothing(text) and (not is_whole or is_json(text))
 
 
 def _holds_nothing(text: bytes) -> bool:

@@ -17,13 +17,20 @@ _OBJECT, _ARRAY, _VALUE = 200, 72, 40
 _HOLDS_OTHERS = re.compile(rb"\s*[\[{]")
 _ENDS = {b"{": b"}", b"[": b"]"}
 _TAIL_BYTES = 4096
+# With which a byte order mark begins.
+_MARKS = (b"\xef", b"\xfe", b"\xff")
 
 
-def read_document(path: Path) -> tuple[Any] | None:
-    """The value of a JSON file, in a tuple with one item; None if not JSON or too large."""
+def read_document(path: Path, *, to_count: bool = False) -> tuple[Any] | None:
+    """The value of a JSON file, in a tuple with one item; None if not JSON or too large.
+
+    to_count: as `as_json` has it; it is then not exactly what the file says.
+    """
     if not path.is_file() or not 0 < path.stat().st_size <= MOST_BYTES:
         return None
     raw = path.read_bytes()
+    if to_count:
+        raw = as_json(raw) or b""
     if _memory(raw) > _MOST_MEMORY:
         return None
     # The garbage collector would traverse all new objects again and again, and find nothing.
@@ -36,6 +43,36 @@ def read_document(path: Path) -> tuple[Any] | None:
     finally:
         if collects:
             gc.enable()
+
+
+def as_json(raw: bytes) -> bytes | None:
+    """A document that Python's `json` reads, as every reader accepts it; None if there is none.
+
+    Python also reads and writes NaN, and half of a character that was cut.
+    """
+    if is_json(raw := as_utf8(raw)):
+        return raw
+    if not _HOLDS_OTHERS.match(raw) or _memory(raw) > _MOST_MEMORY:
+        return None
+    import json
+
+    try:
+        document = json.loads(raw, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return None
+    return json.dumps(document, ensure_ascii=False).encode(errors="replace")
+
+
+def as_utf8(raw: bytes) -> bytes:
+    """The text of a document in another encoding of Unicode, or with a byte order mark."""
+    if raw[:1] not in _MARKS and b"\0" not in raw[:4]:
+        return raw
+    import json
+
+    try:
+        return raw.decode(json.detect_encoding(raw)).encode()
+    except UnicodeError:
+        return raw
 
 
 def is_json(raw: bytes, *, cut: bool = False) -> bool:

@@ -154,7 +154,8 @@ class _Reading(msgspec.Struct):
             self.newest = line["id"]
             self.open[line["id"]] = Exchange(line["id"], line["method"], line["url"], line["same"])
         elif event == "environment":
-            self.environment.add(line["name"])
+            # A run record, which names it, is UTF-8.
+            self.environment.add(line["name"].encode(errors="backslashreplace").decode())
         elif event == "copied":
             copy = msgspec.convert(line, CopiedDirectory)
             self._note(copies=(*self.report.copies, copy))
@@ -189,7 +190,6 @@ class _Reading(msgspec.Struct):
         exchange = self.open.pop(line["id"], None)
         if exchange is None:
             return
-        length = line.get("size") or ""
         exchange = msgspec.structs.replace(
             exchange,
             status=line["status"],
@@ -197,7 +197,7 @@ class _Reading(msgspec.Struct):
             retry_after=_seconds(line["retry_after"], line["date"]),
             date=line["date"] or "",
             tries=line["tries"],
-            size=int(length) if length.isdigit() else None,
+            size=_size(line.get("size")),
         )
         self._note(last=exchange, not_json=False)
         self.recent[exchange.id] = exchange
@@ -347,10 +347,24 @@ def _seconds(retry_after: str | None, date: str | None) -> float | None:
         return max(0.0, float(retry_after))
     except ValueError:
         pass
-    from email.utils import parsedate_to_datetime
+    until, now = timestamp_of(retry_after), timestamp_of(date)
+    return None if until is None or now is None else max(0.0, until - now)
+
+
+def _size(length: str | None) -> int | None:
+    """What a header says; a server may send anything."""
+    try:
+        return int(length or "")
+    except ValueError:
+        return None
+
+
+def timestamp_of(date: str | None) -> float | None:
+    """The date of a header in seconds since 1970; None for what is none."""
+    from email.utils import mktime_tz, parsedate_tz
 
     try:
-        until, now = parsedate_to_datetime(retry_after), parsedate_to_datetime(date or "")
-        return max(0.0, (until - now).total_seconds())
-    except (ValueError, TypeError):
+        parsed = parsedate_tz(date or "")
+        return float(mktime_tz(parsed)) if parsed else None
+    except (ValueError, TypeError, OverflowError):
         return None

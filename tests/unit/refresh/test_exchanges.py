@@ -144,6 +144,9 @@ def test_asking_whether_this_is_a_cloud_never_counts() -> None:
         ("Wed, 21 Oct 2026 07:28:30 GMT", "Wed, 21 Oct 2026 07:28:00 GMT", 30.0),
         ("soon", None, None),
         (None, None, None),
+        ("1 Jan 99999999999999999999 00:00:00 GMT", "Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ("Wed, 21 Oct 2026 07:28:30 GMT", "1 Jan 99999999999999999999 00:00:00 GMT", None),
+        ("Fri, 31 Dec 9999 23:59:59 -0000", "Fri, 31 Dec 9999 23:59:58 -0000", 1.0),
     ],
 )
 def test_retry_after_is_read_in_both_forms(
@@ -151,6 +154,22 @@ def test_retry_after_is_read_in_both_forms(
 ) -> None:
     (exchange,) = report_of([request(1, A), response(1, 429, retry_after=header, date=date)]).failed
     assert exchange.retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    ("header", "size"),
+    [("7", 7), (None, None), ("seven", None), ("\xb2", None), ("9" * 5000, None)],
+)
+def test_a_size_is_read_if_it_is_one(header: str | None, size: int | None) -> None:
+    last = report_of([request(1, A), response(1, 200, size=header)]).last
+    assert last is not None
+    assert last.size == size
+
+
+def test_the_name_of_a_variable_can_be_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "report"
+    path.write_text('{"event": "environment", "name": "A\\udc80"}\n')
+    assert read(path).environment == ("A\\udc80",)
 
 
 def test_a_report_that_breaks_off_is_read_as_far_as_it_goes(tmp_path: Path) -> None:

@@ -221,6 +221,27 @@ def test_what_holds_nothing_is_empty(value: object, run: Refresh) -> None:
     assert run(writes(value), allow_empty=("Vendor*",)).changed == (KEY,)
 
 
+@pytest.mark.parametrize(
+    "raw", [b"\n", b" \t\n ", b"\xef\xbb\xbf", *("[]".encode(it) for it in ("utf-8-sig", "utf-16"))]
+)
+def test_nothing_is_empty_in_every_encoding(raw: bytes, run: Refresh) -> None:
+    with pytest.raises(BadData, match="the state is empty"):
+        run(f"open(path, 'wb').write({raw!r})")
+
+
+@pytest.mark.parametrize("name", ["NaN", r'"\ud83d"'])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32-be"])
+def test_whatever_pythons_json_reads_is_compared(encoding: str, name: str, run: Refresh) -> None:
+    def tables(count: int) -> str:
+        text = json.dumps({"text": "x" * 1000, "tables": items(count)})
+        raw = text.replace('"text"', f'"name": {name}, "text"').encode(encoding)
+        return f"open(path, 'wb').write({raw!r})"
+
+    run(tables(20))
+    with pytest.raises(BadData, match="shrunk from 20 to 2 entries"):
+        run(tables(0))
+
+
 @pytest.mark.parametrize("value", [0, False, [0], {"a": 1}, {"a": [], "b": {"c": [1]}}, "text"])
 def test_what_holds_something_is_not_empty(value: object, run: Refresh) -> None:
     assert run(writes(value)).changed == (KEY,)

@@ -160,7 +160,13 @@ def _is_empty(text: bytes) -> bool:
         return is_empty(Path(file.name))
 
 
-@pytest.mark.parametrize("text", [b"", b" ", b"[1", b"[] []", b"{}\n{}", b"x", b"[1,]", b"[}"])
+@pytest.mark.parametrize("text", [b" ", b"\r\n", b"\xef\xbb\xbf", "\n".encode("utf-16")])
+def test_white_space_is_nothing(text: bytes) -> None:
+    assert entries_in(io.BytesIO(text)) is None
+    assert _is_empty(text)
+
+
+@pytest.mark.parametrize("text", [b"", b"[1", b"[] []", b"{}\n{}", b"x", b"[1,]", b"[}"])
 def test_what_is_not_json_has_no_entries_and_is_not_empty(text: bytes) -> None:
     assert entries_in(io.BytesIO(text)) is None
     assert not _is_empty(text)
