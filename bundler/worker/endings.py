@@ -1,8 +1,8 @@
 """Lets a component end as it would if its process ended by itself.
 
-The process of an attempt ends at once (``os._exit``): what Python does before its own end, and what
-a component may rely on, is done here. This runs in the project's interpreter, so it only imports
-the standard library.
+The process of an attempt ends immediately (``os._exit``): what Python does before its own end, and
+what a component may rely on, is done here. This runs in the project's interpreter, so it only
+imports the standard library.
 """
 
 from __future__ import annotations

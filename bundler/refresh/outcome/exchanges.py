@@ -360,7 +360,7 @@ def _size(length: str | None) -> int | None:
 
 
 def timestamp_of(date: str | None) -> float | None:
-    """The date of a header in seconds since 1970; None for what is none."""
+    """The date of a header in seconds since 1970; None if it is not a date."""
     from email.utils import mktime_tz, parsedate_tz
 
     try:
