@@ -1,3 +1,21 @@
-"""Makes the profile of `make quick` known."""
+"""For `make quick`: its profile, and a collection that takes half of the time."""
 
-from tests.support import examples  # noqa: F401
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import examples  # noqa: F401  # with the profile
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What is collected stays to the end: no garbage collection has to go through it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
