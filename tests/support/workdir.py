@@ -6,12 +6,14 @@ environment that the test suite itself runs in.
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.support import forked
 
@@ -22,6 +24,7 @@ GUARD = Path(sys.executable).with_name("state-guard")
 # With git's own, a dozen samples of hooks take more than the rest of `git init`, and each commit
 # starts another git to see whether it is time to tidy up.
 _TEMPLATE = Path(__file__).with_name("git_template")
+_INIT = ("git", "init", "--quiet", "--initial-branch=main", f"--template={_TEMPLATE}")
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -41,6 +44,18 @@ def environment(home: Path) -> dict[str, str]:
     }
 
 
+@functools.cache
+def _empty_repository() -> dict[str, bytes | None]:
+    """What `git init` makes, by path; None for a directory. To write it is faster."""
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        subprocess.run([*_INIT, folder], env=environment(root), check=True)
+        return {
+            os.fspath(path.relative_to(root)): None if path.is_dir() else path.read_bytes()
+            for path in sorted(root.rglob("*"))
+        }
+
+
 class WorkDir:
     """A directory to run commands in, and the environment that they see."""
 
@@ -55,8 +70,14 @@ class WorkDir:
         path.mkdir(parents=True)
         (home / ".config").mkdir(parents=True)
         wd = cls(path, environment(home))
-        template = f"--template={_TEMPLATE}"
-        wd(["git", "init", "--quiet", "--initial-branch=main", template, *options])
+        if options:
+            wd([*_INIT, *options])
+        else:
+            for name, content in _empty_repository().items():
+                if content is None:
+                    os.mkdir(path / name)
+                else:
+                    (path / name).write_bytes(content)
         return wd
 
     def at(self, *parts: str) -> WorkDir:
@@ -96,11 +117,13 @@ class WorkDir:
         target.write_bytes(os.fsencode(content) if isinstance(content, str) else content)
         return target
 
-    def commit(self, message: str = "change", *, add: bool = True) -> str:
-        """Commits everything; returns the commit."""
+    def commit(self, message: str = "change", *, add: bool = True) -> None:
+        """Commits everything."""
         if add:
             self("git add -A")
         self(["git", "commit", "--quiet", "--allow-empty", "-m", message])
+
+    def head(self) -> str:
         return self("git rev-parse HEAD")
 
     def submodule(self, library: WorkDir, path: str) -> None:

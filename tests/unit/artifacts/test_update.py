@@ -137,7 +137,8 @@ def test_a_record_of_a_directory_whose_path_only_ends_like_a_new_one_stays() -> 
 def test_an_artifact_without_a_record_gets_that_of_the_code(tmp_path: Path) -> None:
     wd = WorkDir.make(tmp_path / "project")
     wd.write("pyproject.toml", SOURCE)
-    commit = wd.commit()
+    wd.commit()
+    commit = wd.head()
     project = open_project(wd.path, python=Path(sys.executable))
     build = renewed(None, Prepared((project,), Refreshed((), (), ()), guarded=True)).build
     assert (build.commit, build.dirty, build.guarded) == (commit, False, True)

@@ -231,7 +231,8 @@ def test_replaced_commit(leaky: WorkDir) -> None:
 def test_grafted_history(leaky: WorkDir) -> None:
     first = leaky("git rev-parse HEAD^")
     leaky("git rm -rq --cached src/defs")
-    cure = leaky.commit("cure", add=False)
+    leaky.commit("cure", add=False)
+    cure = leaky.head()
     leaky.write(".git/info/grafts", f"{cure} {first}\n")
     assert leaky.guard("--history").code == 1
 
