@@ -57,16 +57,22 @@ def prose(source: str) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
             yield node.lineno, node.value
+    if not any("#" in line and _matches(line) for line in source.splitlines()):
+        return  # tokenize takes most of the time
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             yield token.start[0], token.string
+
+
+def _matches(text: str) -> list[re.Match[str]]:
+    return [*_LISTED.finditer(text), *_BARE.finditer(text)]
 
 
 def _found(source: str) -> list[tuple[int, str]]:
     return [
         (line, match.group())
         for line, text in prose(source)
-        for match in (*_LISTED.finditer(text), *_BARE.finditer(text))
+        for match in _matches(text)
         if not _ALLOWED.search(text)
     ]
 
@@ -83,10 +89,7 @@ def test_usual_words() -> None:
 def _unusual(page: str) -> list[tuple[int, str]]:
     """The same in Markdown, outside of code."""
     text = _CODE.sub(lambda found: "\n" * found[0].count("\n"), page)
-    return [
-        (text.count("\n", 0, match.start()) + 1, match.group())
-        for match in (*_LISTED.finditer(text), *_BARE.finditer(text))
-    ]
+    return [(text.count("\n", 0, match.start()) + 1, match.group()) for match in _matches(text)]
 
 
 def test_usual_words_in_pages() -> None:

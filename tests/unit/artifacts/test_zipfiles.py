@@ -327,6 +327,7 @@ def test_a_zip_inside_another_file(tmp_path: Path) -> None:
         os.close(descriptor)
 
 
+@pytest.mark.slow
 def test_a_large_file_is_packed_the_same_on_every_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

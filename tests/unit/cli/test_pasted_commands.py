@@ -18,6 +18,7 @@ from tests.unit.cli.test_printed_commands import BIN, index, paste, printed, sai
 __all__ = ["index", "shop", "store"]  # fixtures
 
 
+@pytest.mark.slow
 def test_a_signature_that_is_missing(shop: WorkDir, tmp_path: Path) -> None:
     said(shop, "refresh", code=0)
     key = tmp_path / "a key"
@@ -30,6 +31,7 @@ def test_a_signature_that_is_missing(shop: WorkDir, tmp_path: Path) -> None:
         said(shop, *words, code=0)
 
 
+@pytest.mark.slow
 def test_a_plan_that_is_none(shop: WorkDir) -> None:
     words = ["build", "oci", "--no-guard", "-o", "layout", "--plan", "plan.bin"]
     shop.write("plan.bin", "no plan")
@@ -92,6 +94,7 @@ def test_an_altered_state_in_doctor(shop: WorkDir) -> None:
     assert b"does not match its manifest" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_publish_that_was_interrupted(shop: WorkDir) -> None:
     said(shop, "refresh", code=0)
     staging = shop.path / STATES / "@staging"
@@ -163,6 +166,7 @@ def test_a_tag_of_a_tree_with_state(wd: WorkDir) -> None:
     assert wd("git tag").split() == []
 
 
+@pytest.mark.slow
 def test_a_load_without_its_state(shop: WorkDir) -> None:
     program = (
         "import sys; from pathlib import Path\n"

@@ -124,18 +124,21 @@ def store(tmp_path: Path) -> str:
     return f"--store=file://{tmp_path}/a%20store"
 
 
+@pytest.mark.slow
 def test_states_that_are_not_there_yet(shop: WorkDir, store: str) -> None:
     never = said(shop, "refresh", "--when", "never", "--key", "it's", code=76)
     paste(shop, printed(never))
     said(shop, "refresh", "--when", "never", "--key", "it's", code=0)
 
 
+@pytest.mark.slow
 def test_a_store_that_is_empty(shop: WorkDir, store: str) -> None:
     paste(shop, printed(said(shop, "store", "push", store, code=78)))
     paste(shop, printed(said(shop, "store", "rollback", store, code=2)))
     said(shop, "store", "pull", "-o", "out", store, code=0)
 
 
+@pytest.mark.slow
 def test_what_a_store_does_not_have(shop: WorkDir, store: str) -> None:
     said(shop, "refresh", code=0)
     said(shop, "store", "push", store, code=0)

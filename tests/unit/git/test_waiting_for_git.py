@@ -80,6 +80,7 @@ def put_fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
+@pytest.mark.slow
 def test_a_fifo_deep_in_the_work_tree_is_named(
     shop: WorkDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,7 +178,13 @@ def test_no_command_waits_for_a_fifo(shop: WorkDir, tmp_path: Path, place: str) 
             assert done.returncode == code, done
 
 
-@pytest.mark.parametrize("name", ["pyproject.toml", "dg.toml", ".pre-commit-config.yaml"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("pyproject.toml", "dg.toml"),
+        pytest.param(".pre-commit-config.yaml", marks=pytest.mark.slow),
+    ],
+)
 def test_no_command_waits_for_a_fifo_among_the_project_s_files(shop: WorkDir, name: str) -> None:
     put_fifo(shop.path / name)
     for command in ("status", "doctor", "init --yes", "refresh"):

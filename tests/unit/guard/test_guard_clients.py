@@ -46,6 +46,7 @@ def run(wd: WorkDir, *arguments: str) -> tuple[int, str]:
     return done.returncode, (done.stdout + done.stderr).decode()
 
 
+@pytest.mark.slow
 def test_repo_local(repository: WorkDir) -> None:
     repository([*PRE_COMMIT, "install"])
     repository.write("more.py")
@@ -62,6 +63,7 @@ def test_all_files(repository: WorkDir) -> None:
     assert run(repository, "run", "--all-files")[0] == 1
 
 
+@pytest.mark.slow
 def test_from_ref_to_ref(repository: WorkDir) -> None:
     """As CI calls it: a leak that a later commit removes is in the range, if not in the index."""
     base = repository("git rev-parse HEAD")

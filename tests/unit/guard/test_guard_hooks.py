@@ -131,7 +131,7 @@ KINDS = ("a repository", "a linked work tree", "a submodule", "a separate git di
 # Of the hooks that a command can run, `make quick` tries those whose environments differ most.
 _SLOW_ACTIONS = (
     *("commit", "commit -a", "amend", "message", "after a commit", "checkout"),
-    *("pre-rebase", "post-rewrite", "after a merge"),
+    *("pre-rebase", "post-rewrite", "after a merge", "commit -- path", "git -c commit"),
 )
 ALSO_SLOW_ACTIONS = [
     pytest.param(action, marks=pytest.mark.slow) if action in _SLOW_ACTIONS else action
@@ -222,7 +222,7 @@ def test_a_hook_that_asks_about_its_own_commit(tmp_path: Path, action: str, kind
     assert said == dict.fromkeys(("top", "by-option", "below"), expected)
 
 
-@pytest.mark.parametrize("bare", [True, False])
+@pytest.mark.parametrize("bare", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_server_s_hook_that_asks_elsewhere(app: WorkDir, tmp_path: Path, *, bare: bool) -> None:
     """Quarantined objects count for the receiving repository, and not for the other one."""
     server = WorkDir.make(tmp_path / "server", options=["--bare"] if bare else [])

@@ -48,7 +48,13 @@ def link(wd: WorkDir, path: str, target: str | Path) -> None:
 )
 @pytest.mark.parametrize(
     "target",
-    ["inside", "outside", "ignored", "dangling", "circle", "file", "another repository", "the top"],
+    [
+        *("inside", "outside", "ignored", "another repository"),
+        *(
+            pytest.param(target, marks=pytest.mark.slow)
+            for target in ("dangling", "circle", "file", "the top")
+        ),
+    ],
 )
 def test_a_package_behind_a_link(
     repository: WorkDir, tmp_path: Path, name: str, target: str, *, ignored: bool

@@ -176,6 +176,7 @@ def test_the_variables_that_are_read_elsewhere_are_known() -> None:
     assert of_pyproject({}, FILE, {f"STATE_BUNDLER_{n}": "x" for n in environment_settings.OTHERS})
 
 
+@pytest.mark.slow
 def test_on_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(
         '[project]\nname = "shop"\nversion = "1"\n[[tool.state-bundler.source]]\n'

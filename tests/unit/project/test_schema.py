@@ -28,6 +28,7 @@ def _validate(text: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_validate_pyproject_knows_our_table(tmp_path: Path) -> None:
     good = '[tool.state-bundler]\njobs = 3\n[tool.state-bundler.keys."A*"]\ntimeout = "5m"\n'
     done = _validate(good, tmp_path)

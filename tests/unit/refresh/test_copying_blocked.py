@@ -54,7 +54,13 @@ BLOCKED = {
 }
 
 
-@pytest.mark.parametrize("what", BLOCKED)
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param(what, marks=[] if what in ("an ignore file", "HEAD") else pytest.mark.slow)
+        for what in BLOCKED
+    ],
+)
 def test_no_state_is_published_without_git_s_word(wd: WorkDir, tmp_path: Path, what: str) -> None:
     other = WorkDir.make(tmp_path / "other")
     other.write("models/a.sql", "select 1")

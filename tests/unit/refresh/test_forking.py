@@ -231,6 +231,7 @@ def test_a_server_whose_start_is_customized_starts_interpreters(
     assert all(f'"{tmp_path}/site", "{_ROOT}"' in str(state) for state in states)
 
 
+@pytest.mark.slow
 def test_a_path_that_depends_on_the_folder_is_that_of_the_project(
     tmp_path: Path, same: Callable[..., tuple[object, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,6 +262,7 @@ def test_only_absolute_paths_are_shared(name: str, value: str, shared: bool) -> 
     assert start.is_shareable == (shared and sys.platform == "linux")
 
 
+@pytest.mark.slow
 def test_nothing_is_shared_where_the_folder_decides_what_is_imported(
     tmp_path: Path, same: Callable[..., tuple[object, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

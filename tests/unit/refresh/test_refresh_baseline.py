@@ -285,6 +285,7 @@ def test_what_is_too_large_to_count_is_an_error_that_says_so(
         run(writes(items(2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "inner", ["[]", "{}", pytest.param('{"n": 1, "rows": []}', marks=pytest.mark.slow)]
 )
@@ -499,6 +500,7 @@ def test_too_many_files_are_refused(run: Refresh, monkeypatch: pytest.MonkeyPatc
         run(script)
 
 
+@pytest.mark.slow
 def test_a_large_state_is_read_with_little_memory(run: Refresh, root: Path) -> None:
     run(writes([1]))
     script = "import sys\nwith open(sys.argv[1], 'wb') as f: f.seek(150_000_000); f.write(b'x')\n"

@@ -88,7 +88,7 @@ def comments(text: str) -> list[str]:
     return [line.strip() for line in text.split("\n") if line.strip().startswith("#")]
 
 
-@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("mark", ["", pytest.param("\ufeff", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 @pytest.mark.parametrize("style", STYLES)
 def test_our_hook_comes_to_the_end_and_the_rest_stays(style: str, newline: str, mark: str) -> None:

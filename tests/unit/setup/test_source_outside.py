@@ -39,7 +39,8 @@ def _said(wd: WorkDir, command: str, code: int = 0) -> str:
     return said
 
 
-@pytest.mark.parametrize("options", ["--project service", pytest.param("", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("options", ["--project service", ""])
 def test_every_command_takes_it(options: str, repository: WorkDir) -> None:
     here = repository.at("." if options else "service")
 

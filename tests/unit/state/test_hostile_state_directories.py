@@ -326,14 +326,14 @@ READING = (
 @pytest.mark.parametrize(
     "kind",
     [
-        "a journal beside a link to home",
-        "staging is a link",
-        "the state directory is a link",
-        "the journal is a fifo",
-        "lock is a fifo",
-        "files of ours are links",
-        "a prepared publish is decided elsewhere",
-        "a set leads elsewhere",
+        *("a journal beside a link to home", "the journal is a fifo", "a set leads elsewhere"),
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in (
+                *("staging is a link", "the state directory is a link", "lock is a fifo"),
+                *("files of ours are links", "a prepared publish is decided elsewhere"),
+            )
+        ),
     ],
 )
 def test_commands_that_read_change_nothing(wd: WorkDir, kind: str) -> None:
@@ -453,6 +453,7 @@ def test_dagsters_own_directory_keeps_what_no_manifest_of_ours_names(published: 
     assert (published.path / "a2/state").read_text() == "new"
 
 
+@pytest.mark.slow
 def test_a_deep_and_locked_tree_of_staging_is_removed(published: StateDir) -> None:
     run = published.path / "@staging/run"
     at = run

@@ -117,6 +117,7 @@ def test_a_document_has_the_same_entries_without_being_decoded(
     assert entries_in(_stream(document, indent)) == count_entries(document)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [

@@ -93,6 +93,7 @@ def _example() -> Manifest:
     return build(Contents(tuple(states), (versioned,)), (File("@verify.py", "4" * 64, 1),))
 
 
+@pytest.mark.slow
 def test_ten_thousand_mutations_are_refused_in_a_sentence() -> None:
     raw, chance = _example().raw, random.Random(1)
     for _ in range(10_000):

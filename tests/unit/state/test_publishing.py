@@ -67,7 +67,7 @@ def quick() -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("kind", "asked"),
     [
-        ("kill", 0),
+        pytest.param("kill", 0, marks=pytest.mark.slow),
         pytest.param("kill", 1, marks=pytest.mark.slow),
         pytest.param("ENOSPC", 1, marks=pytest.mark.slow),
     ],

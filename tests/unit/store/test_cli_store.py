@@ -230,6 +230,7 @@ def test_refresh_pushes_local_and_versioned_keys_as_one_set(
     assert run(cli, ["status", "store:"]) == 0
 
 
+@pytest.mark.slow
 def test_a_shard_that_waits_hears_a_signal(service: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VALUE", "one")
     argv = [sys.executable, "-m", "bundler", "refresh", "--shard", "1/1", "--run", "7"]
@@ -292,6 +293,7 @@ def pushed(service: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return service
 
 
+@pytest.mark.slow
 def test_a_build_pins_versions_which_a_prune_then_keeps(
     pushed: Path, store: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -371,6 +373,7 @@ def test_states_from_the_store_are_embedded_with_their_versions(
     assert "0 versions" in store("prune", "--keep", "1", "--referenced-by", "oci:layout")
 
 
+@pytest.mark.slow
 def test_a_program_uses_what_is_embedded_while_the_store_is_down(
     pushed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

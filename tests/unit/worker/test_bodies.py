@@ -236,6 +236,7 @@ def test_a_coding_that_cannot_be_read_is_left_alone() -> None:
     assert judge([b"[1]"], content_encoding="aws-chunked") == []
 
 
+@pytest.mark.slow
 def test_a_bomb_is_refused_before_it_takes_memory() -> None:
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     bomb = b"".join([packer.compress(b" " * 1_000_000) for _ in range(200)]) + packer.flush()

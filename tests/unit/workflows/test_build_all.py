@@ -166,7 +166,10 @@ def test_forked_builds_make_what_separate_ones_make(wd: WorkDir) -> None:
     assert workers == ["started", "forked", "forked", "started"]
 
 
-@pytest.mark.parametrize("kind", ["bake", "docker", "oci", "pex", "wheel"])
+@pytest.mark.parametrize(
+    "kind",
+    ["docker", *(pytest.param(k, marks=pytest.mark.slow) for k in ("bake", "oci", "pex", "wheel"))],
+)
 def test_what_builds_share_can_be_imported_and_starts_no_thread(kind: str) -> None:
     code = f"""if True:
         from bundler.cli.build_all import _import_shared
@@ -269,6 +272,7 @@ def test_no_more_than_the_workers_run_at_once(tmp_path: Path) -> None:
     assert [outcome.job.name for outcome in outcomes] == [job.name for job in jobs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_no_build_behind(wd: WorkDir, number: int) -> None:
     make_workspace(

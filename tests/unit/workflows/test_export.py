@@ -67,6 +67,7 @@ def test_an_archive_is_read_by_every_command_and_replays(project: Path, tmp_path
     assert not [path for path in (project / "out").iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_the_same_states_make_the_same_archive_whatever_was_there(project: Path) -> None:
     whole = []
     for text, name in (("[1]", "a.tar"), ("[2, 2]", "b.tar"), ("[1]", "b.tar")):
