@@ -72,9 +72,8 @@ def build_bake(ctx: click.Context, given: BakeArguments) -> None:
         baking.preflight(found, targets, projects)
         engine = docker.connect_late()
         for name in targets:
-            arguments = found.arguments(name)
-            wanted = wanted_places(arguments, projects)
-            foresee(arguments, engine, wanted, listener, found.inline(name))
+            wanted = wanted_places(found.arguments(name), projects)
+            foresee(found.given(name), engine, wanted, listener)
 
     prepared = given.building.prepare_and_load(listener, check=check)
     listener.phase("Building the images")

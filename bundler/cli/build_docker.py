@@ -17,6 +17,7 @@ from bundler.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.engine.arguments import Arguments
+    from bundler.artifacts.image.engine.dockerbuild import BuildInput
     from bundler.artifacts.image.engine.foreseen import WantedPlaces
     from bundler.listener import Listener
     from bundler.project.projects import Project
@@ -93,19 +94,20 @@ def build_docker(ctx: click.Context, given: DockerArguments) -> None:
     by_stdin = ctx.with_resource(stdin_context.take(arguments))
     docker = Docker.from_environment()
     detected = dockerbuild.Detecting(docker)
-    engine_build.preflight(arguments, listener, by_stdin, detected)
+    read = dockerbuild.BuildInput(arguments, by_stdin, detected)
+    engine_build.preflight(read, listener)
     docker.refuse_silence()  # before minutes are spent on a refresh
     detected.start()
-    engine_build.require_buildkit(arguments, by_stdin, detected)
+    engine_build.require_buildkit(read, detected)
 
     def check(projects: Sequence[Project]) -> None:
         refuse_relative(given.image_path, projects)
         for project in projects:
-            engine_build.refuse_missing_configuration(arguments, project.root, by_stdin, detected)
+            engine_build.refuse_missing_configuration(read, project.root)
         wanted, engine = wanted_places(arguments, projects, given.image_path), docker.connect_late()
-        engine_build.foresee(arguments, engine, wanted, listener, by_stdin)
+        engine_build.foresee(read, engine, wanted, listener)
 
-    start = _start(arguments, listener)
+    start = _start(read, listener)
     prepared = given.building.prepare_and_load(listener, start=start, check=check)
     listener.phase("Building the image")
     listener.hands_over(silent=quiet)
@@ -115,9 +117,7 @@ def build_docker(ctx: click.Context, given: DockerArguments) -> None:
         hints=_hints(arguments, prepared.projects),
         every_byte=given.every_byte,
     )
-    with engine_build.building(
-        arguments, request, docker=docker, builder=detected(), piped=by_stdin
-    ) as image:
+    with engine_build.building(read, request, docker, detected()) as image:
         before = next(iter(arguments.tags), None)
         verdict = verify_and_load(image.artifact, prepared, listener, before=before)
     if quiet and given.style == "text":
@@ -126,13 +126,12 @@ def build_docker(ctx: click.Context, given: DockerArguments) -> None:
         show_verdict(verdict, image.called, given.style)
 
 
-def _start(arguments: Arguments, listener: Listener) -> Path | None:
+def _start(read: BuildInput, listener: Listener) -> Path | None:
     """Where to look for the project: in the context, if it is a local directory."""
-    from bundler.artifacts.image.engine.dockerbuild import dockerfile_of, is_local
     from bundler.project.projects import start_for_context
 
-    if is_local(arguments):
-        return start_for_context(Path(arguments.context), dockerfile_of(arguments))
+    if read.root is not None:
+        return start_for_context(read.root, read.dockerfile_path)
     listener.note(
         "The context is not a local directory, so --project or the current directory is used."
     )

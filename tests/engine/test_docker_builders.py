@@ -19,6 +19,7 @@ import pytest
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.engine import building
 from bundler.artifacts.image.engine.arguments import parse
+from bundler.artifacts.image.engine.dockerbuild import BuildInput
 from bundler.errors import (
     ChildFailed,
     ConfigurationError,
@@ -316,7 +317,7 @@ def test_a_build_that_needs_what_was_left_out_says_so(project: Project) -> None:
 def test_a_copied_state_directory_is_found_before_anything_runs(project: Project) -> None:
     project.write("Dockerfile", EDITABLE + f"\nCOPY --chown=1:1 \\\n  src/{PLACE} /state\n")
     with pytest.raises(ConfigurationError, match=re.escape(f"Dockerfile:8 copies src/{PLACE}")):
-        building.preflight(parse([str(project.root)]))
+        building.preflight(BuildInput(parse([str(project.root)])))
 
 
 # As their makers recommend them, with what takes a network replaced by what it comes down to.

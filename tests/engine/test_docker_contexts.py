@@ -20,6 +20,7 @@ import pytest
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.engine import building, stdin_context
 from bundler.artifacts.image.engine.arguments import parse
+from bundler.artifacts.image.engine.dockerbuild import BuildInput
 from bundler.errors import ConfigurationError, UsageError
 from tests.support.bundles import PLACE, make_record
 from tests.support.dockerprojects import PLUGIN, Project, verified
@@ -40,7 +41,7 @@ def build(project: Project, words: list[str], stdin: bytes, cli: int, buildkit: 
     arguments = parse(["-t", project.name, *words])
     docker = project.docker(cli, buildkit)
     with stdin_context.take(arguments, io.BytesIO(stdin)) as given:
-        building.preflight(arguments, piped=given)
+        building.preflight(BuildInput(arguments, given))
         request = EmbedRequest((bundle,), make_record(bundle))
         built = build_image(arguments, request, docker, check=verified, piped=given)
     assert built.paths == (f"/app/src/{PLACE}",)
@@ -173,7 +174,7 @@ def test_what_cannot_be_built_is_a_sentence(words: str, stdin: bytes, sentence: 
         pytest.raises(UsageError, match=sentence),
         stdin_context.take(arguments, io.BytesIO(stdin)) as given,
     ):
-        building.preflight(arguments, piped=given)
+        building.preflight(BuildInput(arguments, given))
 
 
 def test_a_dockerfile_by_stdin_that_copies_state_is_refused_first(tmp_path: Path) -> None:
@@ -189,7 +190,7 @@ def test_a_dockerfile_by_stdin_that_copies_state_is_refused_first(tmp_path: Path
             stdin_context.take(arguments, io.BytesIO(stdin)) as given,
             pytest.raises(ConfigurationError, match="Dockerfile:2 copies"),
         ):
-            building.preflight(arguments, piped=given)
+            building.preflight(BuildInput(arguments, given))
 
 
 @pytest.mark.parametrize(("here", "file", "context"), [

@@ -24,6 +24,7 @@ from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.engine import building
 from bundler.artifacts.image.engine.arguments import parse
 from bundler.artifacts.image.engine.connection import Docker
+from bundler.artifacts.image.engine.dockerbuild import BuildInput
 from bundler.artifacts.verify import verify
 from bundler.listener import SILENT, Listener
 from bundler.state.bundle import STATE_DIRECTORY, Bundle
@@ -122,7 +123,7 @@ class Project:
     ) -> Made:
         given = bundle or self.new_state()
         parsed = parse([*(arguments or ("-t", self.name)), str(self.root)])
-        building.preflight(parsed)
+        building.preflight(BuildInput(parsed))
         request = EmbedRequest((given,), make_record(given), listener=listener)
         return build_image(parsed, request, docker or self.docker(), check=verified)
 

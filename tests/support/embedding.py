@@ -11,6 +11,7 @@ from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.engine import building
 from bundler.artifacts.image.engine.arguments import Arguments
 from bundler.artifacts.image.engine.connection import Docker, Engine
+from bundler.artifacts.image.engine.dockerbuild import BuildInput, detect
 from bundler.artifacts.image.engine.embedding import EngineDestination
 from bundler.artifacts.image.engine.stdin_context import Piped
 from bundler.artifacts.image.oci import LayoutDestination, source
@@ -110,6 +111,8 @@ def build_image(
     check: Check,
     piped: Piped | None = None,
 ) -> Made:
-    with building.building(arguments, request, docker=docker, piped=piped) as image:
+    builder = detect(docker)
+    given = BuildInput(arguments, piped, lambda: builder)
+    with building.building(given, request, docker, builder) as image:
         check(image.artifact)
         return Made(image.image_id, paths_of(image.artifact))

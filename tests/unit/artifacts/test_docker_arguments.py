@@ -22,7 +22,7 @@ from bundler.artifacts.image.engine.baking import preflight as bake_preflight
 from bundler.artifacts.image.engine.building import preflight, refuse_missing_configuration
 from bundler.artifacts.image.engine.connection import Docker
 from bundler.artifacts.image.engine.context import ClassicContext, shown, withheld_rules
-from bundler.artifacts.image.engine.dockerbuild import Builder, detect
+from bundler.artifacts.image.engine.dockerbuild import Builder, BuildInput, detect
 from bundler.artifacts.image.engine.dockerfile import (
     instructions,
     needing_buildkit,
@@ -347,7 +347,7 @@ def test_what_only_buildkit_understands(instruction: str, *, needs: bool) -> Non
 def test_a_copied_state_is_refused_by_line(copied: str, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(f"FROM x\nCOPY --from=y /{PLACE} /z\n{copied}\n")
     with pytest.raises(ConfigurationError, match="Dockerfile:3 copies"):
-        preflight(parse([str(tmp_path)]))
+        preflight(BuildInput(parse([str(tmp_path)])))
 
 
 @pytest.mark.parametrize(
@@ -378,9 +378,10 @@ def test_a_context_without_dagster_s_configuration_is_refused(
     baked = {"app": target, "file": {"context": str(tmp_path)}}
     baking = Baking(Docker(), {"target": baked}, ("app", "file"), ())
     project = open_project(tmp_path)
+    by_stdin = BuildInput(parse(["-f-", str(tmp_path)]), piped)
     ways: list[Callable[[], None]] = [
-        lambda: refuse_missing_configuration(parse([str(tmp_path)]), tmp_path),
-        lambda: refuse_missing_configuration(parse(["-f-", str(tmp_path)]), tmp_path, piped),
+        lambda: refuse_missing_configuration(BuildInput(parse([str(tmp_path)])), tmp_path),
+        lambda: refuse_missing_configuration(by_stdin, tmp_path),
         lambda: bake_preflight(baking, ["app"], [project]),
         lambda: bake_preflight(baking, ["file"], [project]),
     ]

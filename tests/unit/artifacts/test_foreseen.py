@@ -14,6 +14,7 @@ from bundler.artifacts.image.engine.baking import Baking
 from bundler.artifacts.image.engine.building import foresee
 from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.artifacts.image.engine.contexts import is_engine_own_builder
+from bundler.artifacts.image.engine.dockerbuild import BuildInput
 from bundler.artifacts.image.engine.foreseen import Foreseer, WantedPlaces
 from bundler.artifacts.image.image import LABEL_STATES
 from bundler.errors import BundlerError, ConfigurationError, ToolFailed, VerificationFailed
@@ -78,13 +79,13 @@ def test_only_what_is_certain_is_refused(
 
     monkeypatch.setattr(Foreseer, "_problems", problems)
     root = write(tmp_path, {"Dockerfile": f"FROM base\n{lines}\n"})
-    arguments = parse([*words.split(), "-t", "shop:1", str(root)])
+    given = BuildInput(parse([*words.split(), "-t", "shop:1", str(root)]))
     engine = cast("Engine", _Engine(config))
     if is_refused:
         with pytest.raises(ConfigurationError):
-            foresee(arguments, engine, _WANTED, SILENT)
+            foresee(given, engine, _WANTED, SILENT)
     else:
-        foresee(arguments, engine, _WANTED, SILENT)
+        foresee(given, engine, _WANTED, SILENT)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +135,7 @@ def test_so_is_what_bake_builds(
     monkeypatch.setattr(Foreseer, "_problems", problems)
     write(tmp_path, {"Dockerfile": "FROM base\nWORKDIR /app\n"})
     target = {"context": str(tmp_path), "tags": ["shop:1"], **more}
-    arguments = Baking(Docker(), {"target": {"app": target}}, ("app",), ()).arguments("app")
+    given = Baking(Docker(), {"target": {"app": target}}, ("app",), ()).given("app")
     engine = cast("Engine", _Engine({}))
     with pytest.raises(ConfigurationError) if is_refused else nullcontext():
-        foresee(arguments, engine, _WANTED, SILENT)
+        foresee(given, engine, _WANTED, SILENT)

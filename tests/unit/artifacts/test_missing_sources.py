@@ -10,7 +10,7 @@ import pytest
 
 from bundler.artifacts.image.engine.arguments import parse
 from bundler.artifacts.image.engine.building import preflight
-from bundler.artifacts.image.engine.dockerbuild import Builder, build_args_of
+from bundler.artifacts.image.engine.dockerbuild import Builder, BuildInput
 from bundler.artifacts.image.engine.ignore import parse as ignore_rules
 from bundler.artifacts.image.engine.missing_sources import missing_sources
 from bundler.artifacts.image.engine.stdin_context import take
@@ -192,9 +192,9 @@ def test_a_build_says_which_folder_has_to_be_the_context(tmp_path: Path) -> None
     with pytest.raises(
         ConfigurationError, match=r"dockerfile:2 uses uv\.lock from .*shop"
     ) as caught:
-        preflight(parse([str(project)]))
+        preflight(BuildInput(parse([str(project)])))
     assert caught.value.hint.startswith(f"It is in {tmp_path}: pass that as the context")
-    preflight(parse(["-f", str(project / "dockerfile"), str(tmp_path)]))
+    preflight(BuildInput(parse(["-f", str(project / "dockerfile"), str(tmp_path)])))
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_what_docker_would_not_find_here_is_refused(
 ) -> None:
     monkeypatch.chdir(write(tmp_path, {"Dockerfile": "FROM base\n"}))
     with pytest.raises(UsageError, match=sentence) if sentence else nullcontext():
-        preflight(parse(words.split()))
+        preflight(BuildInput(parse(words.split())))
 
 
 def test_a_dockerfile_on_stdin_is_held_against_its_context(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_a_dockerfile_on_stdin_is_held_against_its_context(tmp_path: Path) -> No
         take(arguments, BytesIO(b"FROM base\nCOPY uv.lock /x\n")) as piped,
         pytest.raises(ConfigurationError, match=r"Dockerfile:2 uses uv.lock .*\.dockerignore"),
     ):
-        preflight(arguments, piped=piped)
+        preflight(BuildInput(arguments, piped))
 
 
 def test_a_build_argument_without_a_value_is_that_of_the_environment(
@@ -237,9 +237,9 @@ def test_a_build_argument_without_a_value_is_that_of_the_environment(
 ) -> None:
     arguments = parse(["--build-arg", "V", "--build-arg=W=", str(tmp_path)])
     monkeypatch.delenv("V", raising=False)
-    assert build_args_of(arguments) == {"W": ""}
+    assert BuildInput(arguments).build_args == {"W": ""}
     monkeypatch.setenv("V", "given")
-    assert build_args_of(arguments) == {"V": "given", "W": ""}
+    assert BuildInput(arguments).build_args == {"V": "given", "W": ""}
 
 
 @pytest.mark.parametrize(
@@ -259,8 +259,9 @@ def test_only_buildkit_reads_a_dockerfiles_own_ignore_file(
     write(tmp_path, {"uv.lock": "", "Dockerfile": "FROM base\nCOPY uv.lock /x\n"})
     (tmp_path / ignore_file).write_text("*.lock\n")
     detected = None if kind is None else lambda: Builder(kind, "")
+    given = BuildInput(parse([str(tmp_path)]), detected=detected)
     if is_refused:
         with pytest.raises(ConfigurationError, match=f"{ignore_file} excludes it"):
-            preflight(parse([str(tmp_path)]), detected=detected)
+            preflight(given)
     else:
-        preflight(parse([str(tmp_path)]), detected=detected)
+        preflight(given)

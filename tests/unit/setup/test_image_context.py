@@ -8,7 +8,7 @@ import pytest
 
 from bundler.artifacts.image.engine.arguments import parse
 from bundler.artifacts.image.engine.building import preflight, refuse_missing_configuration
-from bundler.artifacts.image.engine.dockerbuild import Builder
+from bundler.artifacts.image.engine.dockerbuild import Builder, BuildInput
 from bundler.errors import ConfigurationError
 from bundler.project.survey import survey
 from bundler.setup.doctor import DoctorContext, Finding, docker
@@ -72,10 +72,9 @@ def test_a_build_names_the_file_with_the_rule(wd: WorkDir, dockerfile: str, *, o
     name = f"{dockerfile}.dockerignore" if own else ".dockerignore"
     write(wd.path, {name: "lib\n"})
     arguments = parse(["-f", str(wd.path / dockerfile), str(wd.path)])
+    given = BuildInput(arguments, detected=lambda: Builder("buildx", ""))
     with pytest.raises(ConfigurationError, match=f"but {wd.path}/{name} excludes it"):
-        preflight(arguments, detected=lambda: Builder("buildx", ""))
+        preflight(given)
     write(wd.path, {name: "**/pyproject.toml\n"})
     with pytest.raises(ConfigurationError, match=f"{wd.path}/{name} excludes projects/shop/pyp"):
-        refuse_missing_configuration(
-            arguments, wd.path / "projects/shop", detected=lambda: Builder("buildx", "")
-        )
+        refuse_missing_configuration(given, wd.path / "projects/shop")

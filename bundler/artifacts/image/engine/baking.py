@@ -27,8 +27,7 @@ from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.artifacts.image.engine.context import shown, withheld_rules
 from bundler.artifacts.image.engine.dockerbuild import (
     Builder,
-    left_out_of,
-    read_dockerfile,
+    BuildInput,
     usual_dockerfile,
     with_rules,
 )
@@ -85,10 +84,11 @@ class Baking:
     def context(self, name: str) -> Path:
         return Path(self.target(name).get("context") or ".")
 
-    def inline(self, name: str) -> Piped | None:
-        """The target's Dockerfile, if bake's file contains it."""
+    def given(self, name: str) -> BuildInput:
+        """What the build of a target reads. bake's file may contain the Dockerfile."""
         text = self.target(name).get("dockerfile-inline")
-        return Piped(io.BytesIO(text.encode()), is_archive=False) if text else None
+        inline = Piped(io.BytesIO(text.encode()), is_archive=False) if text else None
+        return BuildInput(self.arguments(name), inline, _builder)
 
     def arguments(self, name: str) -> Arguments:
         """The target's settings for the result, as docker build's arguments."""
@@ -201,10 +201,10 @@ def _split(words: Sequence[str], *options: str) -> tuple[list[str], list[str]]:
 def preflight(baking: Baking, chosen: Sequence[str], projects: Sequence[Project] = ()) -> None:
     """Raises as `building.preflight` and `building.refuse_missing_configuration` do."""
     for name in chosen:
-        arguments, inline = baking.arguments(name), baking.inline(name)
-        building.preflight(arguments, piped=inline, detected=_builder)
+        given = baking.given(name)
+        building.preflight(given)
         for project in projects:
-            building.refuse_missing_configuration(arguments, project.root, inline, _builder)
+            building.refuse_missing_configuration(given, project.root)
 
 
 def _builder() -> Builder:
@@ -222,9 +222,7 @@ class BakeTarget:
     @cached_property
     def left_out(self) -> LeftOut:
         """What its context leaves out besides the states."""
-        return left_out_of(
-            self.arguments, self.builder, self.bundles, self.baking.inline(self.name)
-        )
+        return self.baking.given(self.name).left_out(self.bundles)
 
     @property
     def builder(self) -> Builder:
@@ -319,7 +317,7 @@ def _bake(baking: Baking, targets: Sequence[BakeTarget], folder: Path, output: s
         target.pop("tags", None)
         target["output"] = [output]
         context = baking.context(one.name)
-        found = read_dockerfile(one.arguments, baking.inline(one.name))
+        found = baking.given(one.name).dockerfile
         if found is not None and context.is_dir():
             target.pop("dockerfile-inline", None)
             own = folder / one.name

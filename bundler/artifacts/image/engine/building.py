@@ -12,17 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bundler.artifacts.embedding import EmbedRequest
-from bundler.artifacts.image.engine import bypasses_image_store, dockerbuild, outputs
+from bundler.artifacts.image.engine import bypasses_image_store, outputs
 from bundler.artifacts.image.engine.arguments import Arguments, fields_of
 from bundler.artifacts.image.engine.connection import Docker, Engine, preload
 from bundler.artifacts.image.engine.context import missing_configuration, shown
 from bundler.artifacts.image.engine.contexts import is_engine_own_builder
 from bundler.artifacts.image.engine.dockerbuild import (
     Builder,
+    BuildInput,
     DockerBuild,
     Dockerfile,
-    detect,
-    read_dockerfile,
 )
 from bundler.artifacts.image.engine.dockerfile import (
     needing_buildkit,
@@ -31,15 +30,10 @@ from bundler.artifacts.image.engine.dockerfile import (
 )
 from bundler.artifacts.image.engine.embedding import EngineDestination, discard, remove_unnamed
 from bundler.artifacts.image.engine.foreseen import Foreseer, WantedPlaces
-from bundler.artifacts.image.engine.ignore import (
-    IGNORE_FILE,
-    ignore_file_of,
-    parse,
-    rules_in,
-)
+from bundler.artifacts.image.engine.ignore import parse, rules_in
 from bundler.artifacts.image.engine.missing_sources import missing_sources
 from bundler.artifacts.image.engine.outputs import ReadyImage
-from bundler.artifacts.image.engine.stdin_context import STDIN, Piped
+from bundler.artifacts.image.engine.stdin_context import STDIN
 from bundler.errors import ConfigurationError, ToolFailed, UsageError
 from bundler.listener import SILENT, Listener
 
@@ -49,34 +43,26 @@ _REMOTE = re.compile(r"[\w+.-]+://|github\.com/|[\w.-]+@[\w.-]+:|(target|service
 _OTHER_BASES = {"--pull", "--build-context", "--builder"}
 
 
-def preflight(
-    arguments: Arguments,
-    listener: Listener = SILENT,
-    piped: Piped | None = None,
-    detected: Callable[[], Builder] | None = None,
-) -> None:
+def preflight(given: BuildInput, listener: Listener = SILENT) -> None:
     """Detects before the refresh what cannot succeed.
 
-    piped: the input on stdin. detected: see `_ignore_file`. Raises `ConfigurationError` for a
-    Dockerfile that copies state, or files that the context lacks, and `UsageError` for what cannot
-    be done with the finished image.
+    Raises `ConfigurationError` for a Dockerfile that copies state, or files that the context lacks,
+    and `UsageError` for what cannot be done with the finished image.
     """
-    outputs.check(arguments)
-    _refuse_missing_folders(arguments)
-    if (found := read_dockerfile(arguments, piped)) is None:
+    outputs.check(given.arguments)
+    _refuse_missing_folders(given.arguments)
+    if (found := given.dockerfile) is None:
         return
     refuse_copied_state(found.text, found.name)
-    if dockerbuild.is_local(arguments):
-        _refuse_missing_sources(arguments, found, detected)
+    if given.root is not None:
+        _refuse_missing_sources(given, given.root, found)
     for sentence in refreshing(found.text, found.name):
         listener.warning(sentence)
 
 
-def require_buildkit(
-    arguments: Arguments, piped: Piped | None, detected: Callable[[], Builder]
-) -> None:
+def require_buildkit(given: BuildInput, detected: Callable[[], Builder]) -> None:
     """Raises `ToolFailed` if the Dockerfile needs BuildKit and the builder does not have it."""
-    found = read_dockerfile(arguments, piped)
+    found = given.dockerfile
     modern = needing_buildkit(found.text) if found else None
     if found and modern and not (builder := detected()).is_buildkit:
         raise ToolFailed(
@@ -85,21 +71,10 @@ def require_buildkit(
         )
 
 
-def refuse_missing_configuration(
-    arguments: Arguments,
-    project: Path,
-    piped: Piped | None = None,
-    detected: Callable[[], Builder] | None = None,
-) -> None:
-    """Raises `ConfigurationError` if no image of this context could load the project.
-
-    detected: see `_ignore_file`.
-    """
-    found = read_dockerfile(arguments, piped)
-    if found is None or not dockerbuild.is_local(arguments):
-        return
-    root = Path(arguments.context)
-    if (file := _ignore_file(root, found.path, detected)) is None:
+def refuse_missing_configuration(given: BuildInput, project: Path) -> None:
+    """Raises `ConfigurationError` if no image of this context could load the project."""
+    found, root = given.dockerfile, given.root
+    if found is None or root is None or (file := given.ignore_file) is None:
         return
     if missing := missing_configuration(root, project, found.text, parse(rules_in(file))):
         raise ConfigurationError(
@@ -107,22 +82,6 @@ def refuse_missing_configuration(
             "to find the project and its state.",
             hint=f"Remove the rule, or add this one at the end: !{missing[0]}",
         )
-
-
-def _ignore_file(
-    root: Path, dockerfile: Path | None, detected: Callable[[], Builder] | None
-) -> Path | None:
-    """The file with the ignore rules of a build.
-
-    detected: returns the builder. It is only called if an ignore file is next to the Dockerfile,
-    which the classic builder does not read. If it is None, so is the result then.
-    """
-    file = ignore_file_of(root, dockerfile)
-    if file == root / IGNORE_FILE:
-        return file
-    if detected is None:
-        return None
-    return file if detected().is_buildkit else root / IGNORE_FILE
 
 
 def _refuse_missing_folders(arguments: Arguments) -> None:
@@ -142,18 +101,14 @@ def _refuse_missing_folders(arguments: Arguments) -> None:
             raise UsageError(f"--secret {secret.get('id', '')} is {file}, which does not exist.")
 
 
-def _refuse_missing_sources(
-    arguments: Arguments, found: Dockerfile, detected: Callable[[], Builder] | None
-) -> None:
+def _refuse_missing_sources(given: BuildInput, root: Path, found: Dockerfile) -> None:
     """Raises `ConfigurationError` if the Dockerfile uses files that the context does not
     contain."""
-    root = Path(arguments.context)
-    build_args = dockerbuild.build_args_of(arguments)
-    ignore_file = _ignore_file(root, found.path, detected)
+    arguments, ignore_file = given.arguments, given.ignore_file
     rules = parse(rules_in(ignore_file)) if ignore_file else []
     contexts = [named.partition("=")[0] for named in arguments.given("--build-context")]
     for missing in missing_sources(
-        root, found.text, build_args, rules, target=arguments.target, contexts=contexts
+        root, found.text, given.build_args, rules, target=arguments.target, contexts=contexts
     ):
         where = f"{found.name}:{missing.line} uses {missing.path} from the context {root.resolve()}"
         if missing.is_excluded:
@@ -176,17 +131,11 @@ def _elsewhere(root: Path, dockerfile: Path | None, path: str) -> str:
     return "Create the file, or pass another context."
 
 
-def foresee(
-    arguments: Arguments,
-    engine: Engine,
-    wanted: WantedPlaces,
-    listener: Listener,
-    piped: Piped | None = None,
-) -> None:
+def foresee(given: BuildInput, engine: Engine, wanted: WantedPlaces, listener: Listener) -> None:
     """Asks before the build where the state would go. Raises as `Foreseer.check` does."""
-    if (found := read_dockerfile(arguments, piped)) is None:
+    arguments, build_args = given.arguments, given.build_args
+    if (found := given.dockerfile) is None:
         return
-    build_args = dockerbuild.build_args_of(arguments)
     tag = next(iter(arguments.tags), None)
     options = {word.partition("=")[0] for word in arguments.forwarded}
     same_bases = not (options & _OTHER_BASES or arguments.platforms)
@@ -197,27 +146,20 @@ def foresee(
 
 @contextmanager
 def building(
-    arguments: Arguments,
-    request: EmbedRequest,
-    *,
-    docker: Docker | None = None,
-    builder: Builder | None = None,
-    piped: Piped | None = None,
+    given: BuildInput, request: EmbedRequest, docker: Docker, builder: Builder
 ) -> Iterator[ReadyImage]:
     """Builds and embeds; the image gets its names, files and pushes when the block succeeds.
 
-    builder: None to detect it. piped: the input on stdin. Raises `ChildFailed` with docker's own
-    exit code if the build fails, and as `EngineDestination.embed` does.
+    Raises `ChildFailed` with docker's own exit code if the build fails, and as
+    `EngineDestination.embed` does.
     """
-    docker = docker or Docker.from_environment()
-    engine = docker.connect_late()
-    builder = builder or detect(docker)
+    arguments, engine = given.arguments, docker.connect_late()
     request.listener.note(f"Building with {builder}.")
     for sentence in shown(arguments, request.bundles):
         request.listener.warning(sentence)
-    left_out = dockerbuild.left_out_of(arguments, builder, request.bundles, piped)
+    left_out = given.left_out(request.bundles)
     left_out.tell(request.listener)
-    build = DockerBuild(docker, builder, arguments, request.bundles, piped, left_out)
+    build = DockerBuild(docker, builder, given, request.bundles, left_out)
     with left_out.explaining():
         if bypasses_image_store.applies_to(build, engine):
             with bypasses_image_store.building(build, engine, request) as image:

@@ -104,18 +104,6 @@ class Detecting:
         return self._answer.result()
 
 
-def is_local(arguments: Arguments) -> bool:
-    """Whether the context is a folder on this machine."""
-    return arguments.context != STDIN and Path(arguments.context).is_dir()
-
-
-def dockerfile_of(arguments: Arguments) -> Path | None:
-    """The Dockerfile, if it is a file on this machine."""
-    if arguments.file == STDIN or not is_local(arguments):
-        return None
-    return Path(arguments.file) if arguments.file else usual_dockerfile(Path(arguments.context))
-
-
 @dataclass(frozen=True)
 class Dockerfile:
     """name: for messages. path: None if it came on stdin."""
@@ -129,31 +117,95 @@ class Dockerfile:
         return self.raw.decode(errors="replace")
 
 
-def read_dockerfile(arguments: Arguments, piped: Piped | None) -> Dockerfile | None:
-    """The Dockerfile; None if only docker knows it. Raises `UsageError` if it is missing."""
-    path = dockerfile_of(arguments)
-    if path is not None:
-        if "://" in str(arguments.file):
-            raise UsageError(
-                f"The Dockerfile {arguments.file} is not a local file.",
-                hint="Download it first, and pass the file with -f.",
-            )
-        if not path.is_file():
-            raise UsageError(
-                f"There is no {path.name} in {path.resolve().parent}.",
-                hint="Pass it with -f, or use another context; Dockerfile.example has a template.",
-            )
-        try:
-            return Dockerfile(path.name, path.read_bytes(), path)
-        except OSError as error:
-            raise unreadable(path, error) from error
-    if piped is None:
-        return None
-    name = arguments.file if piped.is_archive and arguments.file else "Dockerfile"
-    raw = piped.dockerfile(name)
-    if raw is None:
-        raise UsageError(f"The archive on stdin has no {name}.", hint="Pass its name with -f.")
-    return Dockerfile(name, raw)
+@dataclass(frozen=True)
+class BuildInput:
+    """What a build reads: its arguments, and what came on stdin.
+
+    detected: returns the builder. It is only called if its kind matters; None if that is unknown.
+    """
+
+    arguments: Arguments
+    piped: Piped | None = None
+    detected: Callable[[], Builder] | None = None
+
+    @property
+    def root(self) -> Path | None:
+        """The context, if it is a folder on this machine."""
+        context = self.arguments.context
+        return Path(context) if context != STDIN and Path(context).is_dir() else None
+
+    @property
+    def dockerfile_path(self) -> Path | None:
+        """The Dockerfile, if it is a file on this machine."""
+        root, file = self.root, self.arguments.file
+        if file == STDIN or root is None:
+            return None
+        return Path(file) if file else usual_dockerfile(root)
+
+    @property
+    def dockerfile(self) -> Dockerfile | None:
+        """None if only docker knows it. Raises `UsageError` if it is missing."""
+        path, file = self.dockerfile_path, self.arguments.file
+        if path is not None:
+            return _read_dockerfile(path, str(file))
+        if self.piped is None:
+            return None
+        name = file if self.piped.is_archive and file else "Dockerfile"
+        raw = self.piped.dockerfile(name)
+        if raw is None:
+            raise UsageError(f"The archive on stdin has no {name}.", hint="Pass its name with -f.")
+        return Dockerfile(name, raw)
+
+    @property
+    def build_args(self) -> dict[str, str]:
+        """One without a value has that of the environment; docker ignores it if that has none."""
+        given = [word.partition("=") for word in self.arguments.given("--build-arg")]
+        values = {name: value if equals else os.environ.get(name) for name, equals, value in given}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def ignore_file(self) -> Path | None:
+        """The file with the ignore rules of a context on this machine; None if it is unknown.
+
+        The classic builder does not read one next to the Dockerfile.
+        """
+        root = Path(self.arguments.context)
+        file, usual = ignore_file_of(root, self.dockerfile_path), root / IGNORE_FILE
+        if file == usual or self.detected is None:
+            return usual if file == usual else None
+        return file if self.detected().is_buildkit else usual
+
+    def left_out(self, bundles: Sequence[Bundle]) -> LeftOut:
+        """What the context leaves out besides the states."""
+        found, root, piped = self.dockerfile, self.root, self.piped
+        if found is not None and root is not None:
+            file = self.ignore_file or root / IGNORE_FILE
+            ignored = rules_in(file)
+            names = Names.of(found.text, found.name, ignored, self.build_args)
+            states = [bundle.root.resolve() for bundle in bundles]
+            return find(root, ignored, names, states, str(file))
+        if found is None or piped is None or not piped.is_archive:
+            context = self.arguments.context
+            return LeftOut(elsewhere=context if context != STDIN else "")
+        names = Names.of(found.text, found.name, "", self.build_args)
+        return LeftOut(tuple(piped.credentials(names)))
+
+
+def _read_dockerfile(path: Path, given: str) -> Dockerfile:
+    if "://" in given:
+        raise UsageError(
+            f"The Dockerfile {given} is not a local file.",
+            hint="Download it first, and pass the file with -f.",
+        )
+    if not path.is_file():
+        raise UsageError(
+            f"There is no {path.name} in {path.resolve().parent}.",
+            hint="Pass it with -f, or use another context; Dockerfile.example has a template.",
+        )
+    try:
+        return Dockerfile(path.name, path.read_bytes(), path)
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def usual_dockerfile(folder: Path) -> Path:
@@ -166,15 +218,18 @@ def usual_dockerfile(folder: Path) -> Path:
 class DockerBuild:
     """A build request for docker; its context lacks the states of these bundles.
 
-    piped: the user's input on stdin. left_out: what else the context lacks.
+    left_out: what else the context lacks.
     """
 
     docker: Docker
     builder: Builder
-    arguments: Arguments
+    given: BuildInput
     bundles: tuple[Bundle, ...]
-    piped: Piped | None = None
-    left_out: LeftOut | None = None
+    left_out: LeftOut
+
+    @property
+    def arguments(self) -> Arguments:
+        return self.given.arguments
 
     def run(self, folder: Path, result: Sequence[str]) -> None:
         """folder: a temporary one for the build. result: the options that say where the image
@@ -196,49 +251,20 @@ class DockerBuild:
 
     def _context(self, folder: Path) -> tuple[list[str], Callable[[BinaryIO], None] | None]:
         """The arguments for the Dockerfile and the context, and what fills docker's stdin."""
-        arguments, piped = self.arguments, self.piped
-        found = read_dockerfile(arguments, piped)
-        if found is None or not is_local(arguments):
+        arguments, piped = self.arguments, self.given.piped
+        found, root = self.given.dockerfile, self.given.root
+        if found is None or root is None:
             given = ["--file", arguments.file] if arguments.file is not None else []
             places = [bundle.place for bundle in self.bundles]
-            more = self.left_out.credentials if self.left_out else ()
+            more = self.left_out.credentials
             fill = partial(piped.write, places=places, left_out=more) if piped else None
             return [*given, arguments.context], fill
-        root = Path(arguments.context)
         withheld = withheld_rules(root, self.bundles, self.left_out)
         if self.builder.is_buildkit:
             copy = with_rules(root, found, withheld, folder)
             return ["--file", str(copy), str(root)], None
         context = ClassicContext(root, effective(root, None), withheld, found.path, found.raw)
         return ["--file", context.dockerfile, "-"], context.write
-
-
-def build_args_of(arguments: Arguments) -> dict[str, str]:
-    """The build arguments. One without a value has that of the environment; docker ignores it if
-    that has none.
-    """
-    given = [word.partition("=") for word in arguments.given("--build-arg")]
-    values = {name: value if equals else os.environ.get(name) for name, equals, value in given}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def left_out_of(
-    arguments: Arguments, builder: Builder, bundles: Sequence[Bundle], piped: Piped | None
-) -> LeftOut:
-    """What the context leaves out besides the states."""
-    build_args = build_args_of(arguments)
-    found = read_dockerfile(arguments, piped)
-    if found is not None and is_local(arguments):
-        root = Path(arguments.context)
-        file = ignore_file_of(root, found.path if builder.is_buildkit else None)
-        ignored = rules_in(file)
-        names = Names.of(found.text, found.name, ignored, build_args)
-        states = [bundle.root.resolve() for bundle in bundles]
-        return find(root, ignored, names, states, str(file))
-    if found is None or piped is None or not piped.is_archive:
-        return LeftOut(elsewhere=arguments.context if arguments.context != STDIN else "")
-    names = Names.of(found.text, found.name, "", build_args)
-    return LeftOut(tuple(piped.credentials(names)))
 
 
 def plain(*arguments: str) -> int:
