@@ -20,8 +20,7 @@ import msgspec
 from bundler.artifacts.definitions import Request, describe
 from bundler.artifacts.image.engine import running
 from bundler.artifacts.image.engine.opening import EngineImage
-from bundler.artifacts.python.pex import running as pexrun
-from bundler.artifacts.python.wheel import running as wheelrun
+from bundler.artifacts.python.running import in_pex, with_wheel
 from bundler.artifacts.running import NOT_STARTED, Runner
 from bundler.errors import ToolFailed, UsageError, VerificationFailed
 from bundler.listener import Listener
@@ -226,7 +225,7 @@ def runners(
     python: the interpreter for a PEX or a wheel. root: a temporary directory.
     """
     if artifact.kind == "pex":
-        return lambda name: pexrun.runner(Path(str(name)), python, root, listener)
+        return lambda name: in_pex(Path(str(name)), python, root, listener)
     if artifact.kind == "docker":
         if not isinstance(artifact, EngineImage):
             return None
@@ -236,7 +235,7 @@ def runners(
         folder = running.working_directory(runs.program)
         return lambda name: running.runner(str(name), docker, pythons, folder)
     if artifact.kind == "wheel":
-        return lambda name: wheelrun.runner(Path(str(name)), python, root, listener)
+        return lambda name: with_wheel(Path(str(name)), python, root, listener)
     return None
 
 

@@ -22,8 +22,7 @@ from bundler.artifacts.image.engine.connection import Docker
 from bundler.artifacts.image.engine.running import interpreters
 from bundler.artifacts.image.engine.running import runner as image_runner
 from bundler.artifacts.image.image_import_path import RunsAs
-from bundler.artifacts.python.pex.running import runner
-from bundler.artifacts.python.wheel.running import runner as wheel_runner
+from bundler.artifacts.python.running import in_pex, with_wheel
 from bundler.artifacts.running import Runner, bare_environment
 from bundler.cli.commands import cli
 from bundler.cli.run import run
@@ -119,7 +118,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _runner(pex: Path, root: Path) -> Runner:
-    return runner(pex, Path(sys.executable), root, Listener())
+    return in_pex(pex, Path(sys.executable), root, Listener())
 
 
 _TARGET = ("shop.definitions",)
@@ -233,7 +232,7 @@ def test_a_wheel_loads_in_place_of_the_project(location: Path, tmp_path_factory:
         if path.is_file()
     }
     made = wheel(folder, files)
-    run_wheel = wheel_runner(made, Path(python_of(DAGSTER_ALONE)), folder / "unpacked", Listener())
+    run_wheel = with_wheel(made, Path(python_of(DAGSTER_ALONE)), folder / "unpacked", Listener())
     (loaded,) = check(run_wheel, LoadCheck(_TARGET, is_required=False), "shop.whl", Listener())
     assert loaded.definitions["assets"] == 2
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bundler.artifacts.python.pex import open_pex
-from bundler.artifacts.python.pex.running import runner
+from bundler.artifacts.python.running import in_pex
 from bundler.artifacts.verify import verify
 from bundler.listener import Listener
 from bundler.workflows.loadcheck import LoadCheck, check
@@ -86,7 +86,7 @@ def test_the_new_assets_are_served_where_the_older_pex_has_run(
     assert output_of(tmp_path / "app.pex", tmp_path / "root", **ENVIRONMENT) == NEWER
     with open_pex(tmp_path / "app.pex") as artifact:
         assert verify(artifact).all_problems == ()
-    runs = runner(tmp_path / "app.pex", Path(sys.executable), tmp_path / "root", Listener())
+    runs = in_pex(tmp_path / "app.pex", Path(sys.executable), tmp_path / "root", Listener())
     assert loads_where_nothing_can_be_written(tmp_path / "app.pex", tmp_path / "root") == NEWER
     (loaded,) = check(runs, LoadCheck(("shop.__main__",)), "app.pex", Listener())
     assert (loaded.total, loaded.states) == (2, {"Catalog": True})
