@@ -7,7 +7,6 @@ engines write both forms in one; then the layout counts.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import posixpath
@@ -29,6 +28,7 @@ from bundler.artifacts.image.compression import Allowance, is_packed, unpack
 from bundler.artifacts.image.image import Json
 from bundler.artifacts.image.tarstream import TarMember, read_tar
 from bundler.errors import VerificationFailed, unreadable
+from bundler.state.tree import hash_stream
 from bundler.system.readable import Readable
 
 _INDEX_FILE = "index.json"
@@ -189,14 +189,11 @@ class Archive:
 
     def _layer(self, name: str, diff_id: str) -> Json:
         """A layer's entry. The digest of an uncompressed layer is its diff_id."""
+        digest, kind = diff_id, ""
         with self._open(name) as stream:
-            magic = stream.read(4)
-            digest, kind = diff_id, ""
-            if is_packed(magic):
-                seen = hashlib.sha256(magic)
-                while chunk := stream.read(_CHUNK_BYTES):
-                    seen.update(chunk)
-                digest, kind = f"sha256:{seen.hexdigest()}", f"+{is_packed(magic)}"
+            if packed := is_packed(stream.read(4)):
+                with self._open(name) as whole:
+                    digest, kind = f"sha256:{hash_stream(whole)[0]}", f"+{packed}"
         size = self._member(name).size
         self._blobs[digest] = name
         return {"mediaType": f"{image.OCI_LAYER}{kind}", "digest": digest, "size": size}

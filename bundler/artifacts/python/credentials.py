@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -16,9 +17,10 @@ from bundler.listener import Listener
 from bundler.project.layout import import_path
 from bundler.state.bundle import STATE_DIRECTORY
 from bundler.system import credential_files
+from bundler.system.wording import listed
 
 SETTING = "allow-credential-files"
-_SHOWN = 5
+_listed = partial(listed, most=5)
 _ARTIFACT = re.compile(r"\.pex$|(?:^|/)(?:dist|build)/.*\.whl$")
 # What tools leave in any folder of sources.
 _LEFTOVER = re.compile(
@@ -149,8 +151,3 @@ def _odd(path: str, ignored: set[str]) -> Iterator[str]:
     top = next((each for each in prefixes(path) if each in ignored), None)
     if top or _ARTIFACT.search(path):
         yield top or path
-
-
-def _listed(paths: Sequence[str]) -> str:
-    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    return ", ".join(paths[:_SHOWN]) + more

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -30,11 +31,12 @@ from bundler.errors import BundlerError, ToolFailed
 from bundler.listener import Listener
 from bundler.system import git_directory
 from bundler.system.credential_files import has_credentials_name, holds_credentials
+from bundler.system.wording import listed
 
 _BYTECODE = "__pycache__"
 _ARTIFACT = re.compile(r"\.pex$|(?:^|/)(?:dist|build)/.*\.whl$")
 _LEFTOVER = re.compile(r"(?:^|/)(?:__pycache__|node_modules|[^/]+\.egg-info|\.[^/]+)$")
-_SHOWN = 4
+_listed = partial(listed, most=4)
 IGNORE_RULE = "the ignore file"
 _WILDCARDS = re.compile(r"\[[^]]*\]|[*?]")
 
@@ -195,11 +197,6 @@ def named_sentence(path: str, where: str) -> str:
         f"{path} is in the build context because {where} names it. Anyone with the "
         "image can read what is copied from it."
     )
-
-
-def _listed(paths: Sequence[str]) -> str:
-    shown = ", ".join(paths[:_SHOWN])
-    return f"{shown} and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else shown
 
 
 def find(

@@ -21,10 +21,10 @@ from bundler.artifacts.python.pex.info import PexJson, is_bytecode
 from bundler.artifacts.python.trees import NewFile, Tree, TreeChange
 from bundler.artifacts.python.wheel import record as wheelrecord
 from bundler.errors import VerificationFailed
+from bundler.system.parallel import update
 
 _LAYOUT = ".layout.json"
 _WHEEL_INFO = "original-whl-info.json"
-_BUFFER_BYTES = 1024 * 1024
 _DATE = [1980, 1, 1, 0, 0, 0]
 _FILE_MODE = (stat.S_IFREG | 0o644) << 16
 
@@ -71,8 +71,7 @@ def fingerprint_of(files: Mapping[str, Callable[[], BinaryIO]]) -> str:
     digest = hashlib.sha256("".join(names).encode())
     for name in names:
         with files[name]() as stream:
-            while piece := stream.read(_BUFFER_BYTES):
-                digest.update(piece)
+            update(stream, [digest])
     return digest.hexdigest()
 
 
