@@ -7,7 +7,7 @@ import os
 from bundler import git
 from bundler.errors import ToolFailed
 from bundler.guard.state_paths import Places, join, read_project
-from bundler.guard.verdict import GuardVerdict, Moment, Movement, joined
+from bundler.guard.verdict import GuardVerdict, Moment, Movement, Updates, joined
 from bundler.state.source_path import is_allowed
 
 TYPE_CHECKING = False
@@ -61,26 +61,28 @@ def _ask(
         from bundler.guard.commits import check_history
 
         return check_history(repository, directories)
-    updates = movement.updates
-    known = [f"--remotes={movement.remote}"] if movement.remote else []
     staged = _staged(repository, directories, movement) if moment == "staged" else None
-    if staged is not None:
-        if updates is None:
-            return staged
-        known = []
-    elif moment == "receive":
-        known = ["--all"]
-    elif updates is None:
-        updates, known = ((_NOTHING, "HEAD"),), known or ["--remotes"]
-    if updates is None:
-        raise ToolFailed(
-            "The standard input is empty, so nothing was received.",
-            hint="Use --receive only in git's pre-receive hook.",
-        )
+    if staged is not None and movement.updates is None:
+        return staged
+    updates, known = _in_question(moment, movement)
     from bundler.guard.commits import check_commits
 
     verdict = check_commits(repository, moment, updates, known, directories)
     return verdict if staged is None else joined(staged, verdict)
+
+
+def _in_question(moment: Moment, movement: Movement) -> tuple[Updates, Sequence[str]]:
+    """The refs that move, and options for git that name what is known besides their old commits."""
+    updates = movement.updates
+    known = [f"--remotes={movement.remote}"] if movement.remote else []
+    if updates is not None:
+        return updates, {"staged": [], "receive": ["--all"]}.get(moment, known)
+    if moment == "receive":
+        raise ToolFailed(
+            "The standard input is empty, so nothing was received.",
+            hint="Use --receive only in git's pre-receive hook.",
+        )
+    return ((_NOTHING, "HEAD"),), known or ["--remotes"]
 
 
 def _staged(

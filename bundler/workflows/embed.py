@@ -29,7 +29,7 @@ from bundler.errors import UsageError
 from bundler.listener import Listener
 from bundler.state.manifest import RunRecord
 from bundler.workflows.pipeline import Prepared, verify_and_load
-from bundler.workflows.update import tag_for
+from bundler.workflows.update import state_digits
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.registry import RegistryDestination
@@ -142,13 +142,12 @@ def _in_registry(
 
 
 def _filled(text: str, prepared: Prepared) -> str:
-    content = tag_for("", prepared.bundles).removeprefix("-s")
     if "{environment}" in text and not prepared.record.environment:
         raise UsageError(
             f"{text} contains {{environment}}, but no environment is set.",
             hint="Pass one: --environment prod",
         )
-    return text.replace("{content}", content).replace(
+    return text.replace("{content}", state_digits(prepared.bundles)).replace(
         "{environment}", prepared.record.environment or ""
     )
 

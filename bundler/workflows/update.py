@@ -6,6 +6,7 @@ already contains these states, nothing is written, so that nothing is rolled out
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -303,12 +304,16 @@ def _code(artifact: Artifact) -> list[str]:
 
 def tag_for(tag: str, bundles: Sequence[Bundle]) -> str:
     """``{tag}-s{content digest}``: new state gets a new tag, so that a roll-out notices it."""
-    import hashlib
+    return f"{without_state(tag)}-s{state_digits(bundles)}"
 
-    digests = [bundle.manifest.content_digest for bundle in bundles]
-    joined = digests[0] if len(digests) == 1 else "\n".join(sorted(digests))
-    whole = joined if len(digests) == 1 else hashlib.sha256(joined.encode()).hexdigest()
-    return f"{without_state(tag)}-s{whole[:STATE_DIGITS]}"
+
+def state_digits(bundles: Sequence[Bundle]) -> str:
+    """The content digest of all the bundles, as a tag has it."""
+    digests = sorted(bundle.manifest.content_digest for bundle in bundles)
+    whole = (
+        digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    )
+    return whole[:STATE_DIGITS]
 
 
 def is_current(artifact: Artifact, bundles: Sequence[Bundle]) -> bool:
