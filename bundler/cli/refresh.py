@@ -206,17 +206,15 @@ def _print_json(refreshed: Refreshed, more: Mapping[str, Any]) -> None:
     from bundler.cli import documents
     from bundler.state.manifest import KeyRefresh
 
-    known = {(it.path, key.key): key for it in refreshed.record for key in it.keys}
     keys = [
         documents.RefreshedKey.of(
-            known.get((bundle.place, state.key), KeyRefresh(state.key)),
+            made or KeyRefresh(state.key),
             directory=bundle.place,
             changed=state.key in refreshed.changed,
             size=state.size,
             dir_hash=state.digest.dir_hash,
         )
-        for bundle in refreshed.bundles
-        for state in bundle.manifest.states
+        for bundle, state, made in refreshed.states()
     ]
     documents.print_document(
         documents.Refresh,

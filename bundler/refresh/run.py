@@ -33,7 +33,7 @@ from bundler.refresh.removals import refuse_removals
 from bundler.refresh.reporting import conclude, declared_at, nearest_key
 from bundler.state.bundle import Bundle
 from bundler.state.hold import hold
-from bundler.state.manifest import DirectoryRefresh, ManagementType
+from bundler.state.manifest import DirectoryRefresh, KeyRefresh, ManagementType, State
 from bundler.state.statedir import Publication, StateDir, publish_together
 from bundler.system.wording import counted
 
@@ -60,6 +60,13 @@ class Refreshed(msgspec.Struct, frozen=True):
     collected: tuple[Collected, ...] = ()
     options: Mapping[str, RefreshOptions] = {}
     shrunk: tuple[BadData, ...] = ()
+
+    def states(self) -> Iterator[tuple[Bundle, State, KeyRefresh | None]]:
+        """Every published state with its bundle, and how it was made."""
+        known = {(it.path, refresh.key): refresh for it in self.record for refresh in it.keys}
+        for bundle in self.bundles:
+            for state in bundle.manifest.states:
+                yield bundle, state, known.get((bundle.place, state.key))
 
 
 Action = Literal["fetch", "keep", "skip"]

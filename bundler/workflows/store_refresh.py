@@ -111,10 +111,5 @@ def _new(collected: Iterable[Collected]) -> Iterator[NewState]:
 
 
 def _published(refreshed: Refreshed) -> Iterator[NewState]:
-    known = {
-        (directory.path, key.key): key for directory in refreshed.record for key in directory.keys
-    }
-    for bundle in refreshed.bundles:
-        for state in bundle.manifest.states:
-            refresh_of = known.get((bundle.place, state.key))
-            yield NewState(state, bundle.root / state.path, bundle.place, refresh_of)
+    for bundle, state, made in refreshed.states():
+        yield NewState(state, bundle.root / state.path, bundle.place, made)
