@@ -134,7 +134,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise io_failure(error, path) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} is not valid TOML: {error}.") from error
 
 

@@ -26,8 +26,9 @@ def write(argv: list[str], state_path: str, previous_path: str = "") -> None:
     ]
     try:
         os.execvp(argv[0], argv)  # noqa: S606  # an argv list from the configuration, no shell
-    except OSError as error:
-        raise ProgramNotStartedError(f"{argv[0]}: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # a word or a variable may contain a NUL
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ProgramNotStartedError(f"{argv[0]}: {why}") from None
 
 
 def _kind(argv: list[str]) -> str:

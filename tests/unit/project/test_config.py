@@ -99,7 +99,9 @@ def test_a_mistake_is_a_sentence_that_names_file_table_and_key(
     assert hint in caught.value.hint
 
 
-@pytest.mark.parametrize("text", [b"[tool", b"\xff", b"a = 1\na = 2\n"])
+@pytest.mark.parametrize(
+    "text", [b"[tool", b"\xff", b"a = 1\na = 2\n", b"a = " + b"[" * 5000 + b"]" * 5000]
+)
 def test_a_file_that_is_no_toml_is_a_sentence(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "pyproject.toml").write_bytes(text)
     with pytest.raises(ConfigurationError, match="is not valid TOML"):

@@ -101,11 +101,17 @@ def test_a_command_is_judged_by_its_exit_code_its_output_and_what_it_wrote(
     assert "Traceback" not in failed.value.what
 
 
-def test_a_command_that_is_not_there_is_a_sentence(run: Refresh, root: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [('"no-such-program"', "No such file"), (r'"python", "\u0000"', "embedded null byte")],
+)
+def test_a_command_that_cannot_be_started_is_a_sentence(
+    command: str, why: str, run: Refresh, root: Path
+) -> None:
     run(writes([1]))
     file = root / "pyproject.toml"
-    file.write_text(file.read_text().replace('"python"', '"no-such-program"'))
-    with pytest.raises(ToolFailed, match="No such file") as failed:
+    file.write_text(file.read_text().replace('"python"', command))
+    with pytest.raises(ToolFailed, match=f"the program cannot be started: .*{why}") as failed:
         refresh([open_project(root, python=Path(sys.executable))], RefreshOptions(), Listener())
     assert KEY in failed.value.what
 
