@@ -288,6 +288,38 @@ _ASKING = (
 )
 
 
+_ARCHIVES = """
+import os, zipfile
+for name, package in (("app", "shop/defs"), ("lib", "py4j")):
+    with zipfile.ZipFile(f"/{name}.zip", "w") as archive:
+        for folder in (package.split("/")[0], package):
+            archive.writestr(f"{folder}/__init__.py", "")
+os.symlink("/app.zip", "/link.zip")
+"""
+
+
+def test_an_archive_on_the_import_path(project: Project) -> None:
+    """Images of Spark have one with a library. The engine fails for a path below a file."""
+    project.write("archives.py", _ARCHIVES)
+    project.write("Dockerfile", f"FROM {PYTHON_BASE}\nCOPY src /code\nCOPY archives.py /\n"
+                  "RUN python3 /archives.py\n")  # fmt: skip
+    options = ("-q", "-t", project.name)
+    build = (project.engine.clis[0], "build", *options, project.root)
+    subprocess.run(build, env=project.environment(), check=True, capture_output=True)
+    engine, image = project.docker().connect(), project.inspect()["Id"]
+    with reading(engine, image) as container:
+        finder = embedding.PlaceFinder(container, image)
+
+        def found(path: str) -> str:
+            runs = runs_as({"WorkingDir": "/", "Env": [f"PYTHONPATH={path}", "PATH=/usr/bin:/bin"]})
+            return finder.find(runs, PLACE, None, ())
+
+        assert found("/lib.zip:/code") == found("/code:/app.zip") == f"/code/{PLACE}"
+        for path in ("/app.zip", "/link.zip:/code"):
+            with pytest.raises(ConfigurationError, match=r"from /app\.zip/shop/defs, which"):
+                found(path)
+
+
 def test_an_installed_package_is_where_the_interpreter_finds_it(project: Project) -> None:
     names = sorted(_BACKENDS.keys() - {"debian"})
     for name, (backend, requires, more) in _BACKENDS.items():

@@ -34,7 +34,7 @@ class Nowhere(ConfigurationError):
 
 
 class Unlisted(Nowhere):
-    """Only a listing of a site-packages folder could decide."""
+    """Only a listing of a site-packages folder, or of an archive, could decide."""
 
 
 _INTERPRETER = re.compile(r"^python(\d+\.\d+)$")
@@ -192,6 +192,9 @@ def _imported(files: Files, roots: Iterable[str], package: str) -> str | None:
         real = _directory_at(files, posixpath.join(root, package))
         if real is not None and files.resolve(posixpath.join(root, top, INIT)) is not None:
             return real
+        found = None if files.lists else files.resolve(root)
+        if found is not None and not files.is_directory(found):
+            raise Unlisted(f"The packages in the archive {root} are unknown.")
         folder = folder or real
     return folder
 

@@ -224,8 +224,14 @@ class PlaceFinder:
         folder = imported_from(
             self._container.engine.docker, self._image, runs, "".join(first or ()), package
         )
-        if not folder or not self._container.is_directory(folder):
+        if not folder:
             return None
+        if not self._container.is_directory(folder):
+            raise ConfigurationError(
+                f"The image's Python imports {package} from {folder}, which is not a directory.",
+                hint="Install the project as files: state cannot be added to an archive. If its "
+                "program imports another copy, set image_path in [tool.state-bundler].",
+            )
         return posixpath.join(folder, posixpath.basename(wanted))
 
 

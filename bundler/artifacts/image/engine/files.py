@@ -126,9 +126,22 @@ class ContainerFiles:
 
     def _stat(self, path: str) -> Node | None:
         if path not in self._stats:
-            encoded = self.engine.path_stat(self._identity, path)
-            self._stats[path] = _parse_stat(encoded) if encoded is not None else None
+            self._stats[path] = self._ask(path)
         return self._stats[path]
+
+    def _ask(self, path: str) -> Node | None:
+        try:
+            encoded = self.engine.path_stat(self._identity, path)
+        except ToolFailed:
+            # The engine fails for a path below a file, such as an archive on the import path.
+            if path == "/" or self._is_in_directory(path):
+                raise
+            return None
+        return _parse_stat(encoded) if encoded is not None else None
+
+    def _is_in_directory(self, path: str) -> bool:
+        above = self.resolve(posixpath.dirname(path))
+        return above is not None and self.is_directory(above)
 
 
 def _parse_stat(encoded: str) -> Node:

@@ -31,8 +31,10 @@ sys.path[:] = [first] * bool(first) + [path for path in sys.path if path]
 top, _, below = package.partition("/")
 spec = importlib.util.find_spec(top)
 folders = spec.submodule_search_locations if spec else None
-found = [os.path.realpath(os.path.join(folder, below)) for folder in folders or ()]
-sys.stdout.write("\\n" + json.dumps([folder for folder in found if os.path.isdir(folder)]))
+inside = [(folder, os.path.join(folder, below)) for folder in folders or ()]
+# An archive's folders are no directories.
+found = [path for folder, path in inside if os.path.isdir(path) or not os.path.isdir(folder)]
+sys.stdout.write("\\n" + json.dumps([os.path.realpath(path) for path in found]))
 """
 
 
