@@ -38,6 +38,8 @@ _STARTS = (
     *(f"bundler.guard.{name}" for name in ("commits", "index", "worktree")),
     # a command that mostly reads, or that changes nothing if there is nothing new
     *(f"bundler.workflows.{name}" for name in ("status", "update", "verify")),
+    # new state in a PEX
+    "bundler.artifacts.python.pex.writer",
     # components that are known from an earlier load
     *(f"bundler.refresh.sources.{name}" for name in ("component", "dagster")),
     # a CI matrix, which is made from files alone
