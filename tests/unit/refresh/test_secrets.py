@@ -21,7 +21,6 @@ from bundler.refresh.checks import check
 from bundler.refresh.model import Component
 from bundler.refresh.secret_values import collect
 from bundler.refresh.secrets import Secrets, neutralise
-from bundler.system.secret_names import has_a_secret_name
 
 VALUES = st.text(
     st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Z")), min_size=8, max_size=40
@@ -116,71 +115,6 @@ def test_names_tell_what_is_secret_and_the_configuration_decides(tmp_path: Path)
         excluded=["PUBLIC_KEY"],
     )
     assert set(found.values) == {"VENDOR_TOKEN", "PLAIN", "ACCOUNT", "DATABASE_URL"}
-
-
-SECRET_NAMES = (
-    "MYSQL_PWD",
-    "DB_PASS",
-    "DBPASS",
-    "PGPASSWORD",
-    "SSHPASS",
-    "GPG_PASSPHRASE",
-    "GITHUB_PAT",
-    "AZURE_DEVOPS_EXT_PAT",
-    "SERVICE_JWT",
-    "REDISCLI_AUTH",
-    "BASIC_AUTH",
-    "WEBHOOK_SIGNATURE",
-    "BLOB_SAS",
-    "SENTRY_DSN",
-    "SLACK_WEBHOOK_URL",
-    "AZURE_STORAGE_CONNECTION_STRING",
-    "SNOWFLAKE_CONN_STR",
-    "VENDOR_APIKEY",
-    "DB_PASS_2",
-    "clientSecret",
-    "SESSION_COOKIE",
-    "VENDOR_AUTHORIZATION",
-)
-OTHER_NAMES = (
-    "PATH",
-    "PWD",
-    "OLDPWD",
-    "PASSENGER_APP_ENV",
-    "KEYBOARD",
-    "XKB_KEYMAP",
-    "KEYSTONE_REGION",
-    "PATTERN",
-    "COMPASS_HOME",
-    "AUTHOR",
-    "SASL_MECHANISM",
-    "DESIGN_SYSTEM",
-    "TOKEN_URL",
-    "AUTH_TYPE",
-    "SECRET_NAME",
-    "PASSWORD_MIN_LENGTH",
-    "STRIPE_PUBLISHABLE_KEY",
-    "MONKEY_PATCH",
-    "BYPASS_CACHE",
-)
-
-
-@pytest.mark.parametrize(
-    "name",
-    SECRET_NAMES,
-)
-def test_these_names_mean_secrets(name: str) -> None:
-    assert has_a_secret_name(name)
-    assert collect({name: "canary-value-1"}).values == {name: "canary-value-1"}
-
-
-@pytest.mark.parametrize(
-    "name",
-    OTHER_NAMES,
-)
-def test_these_names_do_not(name: str) -> None:
-    assert not has_a_secret_name(name)
-    assert not collect({name: "canary-value-1"}).values
 
 
 def test_short_and_common_values_are_no_secrets() -> None:
