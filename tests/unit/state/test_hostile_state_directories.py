@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,6 +19,7 @@ from bundler.project.projects import open_project
 from bundler.refresh.run import refresh
 from bundler.state.statedir import StateDir
 from tests.support.examples import scaled
+from tests.support.hostile import ATTACKS, hash_of, write_journal
 from tests.support.statedirs import NEW, OLD, PLACE, publish
 from tests.support.untouched import everything
 from tests.support.workdir import WorkDir
@@ -37,221 +35,6 @@ key = "products"
 command = ["sh", "-c", "echo state >$0", "{state_path}"]
 path = "src/shop/state"
 """
-NOBODY = 65534
-Attack = Callable[[Path, Path], None]
-ATTACKS: dict[str, Attack] = {}
-
-
-def attack(function: Attack) -> Attack:
-    ATTACKS[function.__name__.replace("_", " ")] = function
-    return function
-
-
-def _journal(state: Path, name: str = "journal.json", **fields: object) -> Path:
-    staging = state / "@staging"
-    staging.mkdir(parents=True, exist_ok=True)
-    whole = {"states": {}, "removed": [], "files": [], **fields}
-    if name == "set.json":
-        whole = fields
-    (staging / name).write_text(json.dumps(whole))
-    return staging
-
-
-@attack
-def a_journal_beside_a_link_to_home(state: Path, home: Path) -> None:
-    (_journal(state, files=["id_ed25519"]) / "run").symlink_to(home / ".ssh")
-
-
-@attack
-def a_run_that_is_a_link(state: Path, home: Path) -> None:
-    (_journal(state) / "run").symlink_to(home / ".ssh")
-    (state / "@staging/journal.json").unlink()
-
-
-@attack
-def staging_is_a_link(state: Path, home: Path) -> None:
-    state.mkdir(parents=True)
-    _journal(home / "fake", removed=["data"], files=["@manifest.json"])
-    (home / "fake/@staging/run").mkdir()
-    (home / "fake/@staging/run/mine").write_text("mine")
-    (state / "@staging").symlink_to(home / "fake/@staging")
-
-
-@attack
-def the_state_directory_is_a_link(state: Path, home: Path) -> None:
-    state.parent.mkdir(parents=True, exist_ok=True)
-    state.symlink_to(home / ".ssh")
-
-
-@attack
-def a_directory_above_is_a_link(state: Path, home: Path) -> None:
-    state.parent.parent.mkdir(parents=True, exist_ok=True)
-    if state.parent.exists():
-        shutil.rmtree(state.parent)
-    state.parent.symlink_to(home / ".ssh")
-
-
-@attack
-def the_journal_is_a_link(state: Path, home: Path) -> None:
-    staging = _journal(state, removed=["products"])
-    (staging / "journal.json").rename(home / "journal.json")
-    (staging / "journal.json").symlink_to(home / "journal.json")
-
-
-@attack
-def the_journal_is_a_fifo(state: Path, home: Path) -> None:
-    (state / "@staging").mkdir(parents=True)
-    os.mkfifo(state / "@staging/journal.json")
-
-
-@attack
-def the_journal_is_a_directory(state: Path, home: Path) -> None:
-    (state / "@staging/journal.json").mkdir(parents=True)
-
-
-@attack
-def the_journal_has_two_names(state: Path, home: Path) -> None:
-    staging = _journal(state, removed=["products"])
-    os.link(staging / "journal.json", home / "other-name")
-
-
-@attack
-def the_journal_belongs_to_another_user(state: Path, home: Path) -> None:
-    os.chown(_journal(state, removed=["products"]) / "journal.json", NOBODY, NOBODY)
-
-
-@attack
-def the_journal_removes_what_no_manifest_names(state: Path, home: Path) -> None:
-    _journal(state, removed=["raw"])
-    (state / "raw").mkdir()
-    (state / "raw/years-of-work").write_text("x")
-
-
-@attack
-def the_journal_replaces_what_no_manifest_names(state: Path, home: Path) -> None:
-    staging = _journal(state, states={"raw": _hash_of("new")})
-    for folder, text in ((state / "raw", "years of work"), (staging / "run/raw", "new")):
-        folder.mkdir(parents=True)
-        (folder / "state").write_text(text)
-
-
-def _hash_of(text: str) -> str:
-    import hashlib
-
-    line = f"{hashlib.sha256(text.encode()).hexdigest()}  state\n"
-    return hashlib.sha256(line.encode()).hexdigest()
-
-
-@attack
-def the_journal_is_damaged(state: Path, home: Path) -> None:
-    (_journal(state) / "journal.json").write_text("{" * 100_000)
-
-
-@attack
-def holder_is_a_link(state: Path, home: Path) -> None:
-    (_journal(state) / "holder").symlink_to(home / ".ssh/id_ed25519")
-    (state / "@staging/journal.json").unlink()
-
-
-@attack
-def holder_has_two_names(state: Path, home: Path) -> None:
-    staging = _journal(state)
-    (staging / "journal.json").unlink()
-    os.link(home / ".ssh/id_ed25519", staging / "holder")
-
-
-@attack
-def lock_is_a_link(state: Path, home: Path) -> None:
-    (_journal(state) / "lock").symlink_to(home / ".ssh/id_ed25519")
-
-
-@attack
-def lock_is_a_dangling_link(state: Path, home: Path) -> None:
-    (_journal(state) / "lock").symlink_to(home / "new-file")
-
-
-@attack
-def lock_is_a_fifo(state: Path, home: Path) -> None:
-    os.mkfifo(_journal(state) / "lock")
-
-
-@attack
-def files_of_ours_are_links(state: Path, home: Path) -> None:
-    _journal(state)
-    (state / "@staging/journal.json").unlink()
-    for name in (".gitignore", "@manifest.json", "@run.json", "@verify.py"):
-        (state / name).symlink_to(home / ".ssh/id_ed25519")
-
-
-@attack
-def the_ignore_file_is_a_link(state: Path, home: Path) -> None:
-    state.mkdir(parents=True)
-    (state / ".gitignore").symlink_to(home / ".ssh/id_ed25519")
-
-
-@attack
-def the_ignore_file_is_a_dangling_link(state: Path, home: Path) -> None:
-    state.mkdir(parents=True)
-    (state / ".gitignore").symlink_to(home / "new-file")
-
-
-@attack
-def a_key_directory_is_a_link(state: Path, home: Path) -> None:
-    state.mkdir(parents=True)
-    publish(StateDir(state, PLACE), OLD)
-    (state / "products").symlink_to(home / ".ssh")
-
-
-@attack
-def a_published_key_directory_became_a_link(state: Path, home: Path) -> None:
-    publish(StateDir(state, PLACE), {"products": {"state": "old"}, "gone": {"state": "old"}})
-    for name in ("products", "gone"):
-        shutil.rmtree(state / name)
-        (state / name).symlink_to(home / ".ssh")
-
-
-@attack
-def a_set_leads_elsewhere(state: Path, home: Path) -> None:
-    publish(StateDir(home / "elsewhere", PLACE), OLD)
-    _journal(home / "elsewhere", removed=["a"], identity="another")
-    _journal(
-        state, "set.json", identity="x", members=[".", os.path.relpath(home / "elsewhere", state)]
-    )
-
-
-@attack
-def a_set_leads_to_a_folder_without_a_publish(state: Path, home: Path) -> None:
-    members = [os.path.relpath(home / ".ssh", state), str(home), "", "../../../..", "a\0b"]
-    _journal(state, "set.json", identity="x", members=members)
-
-
-@attack
-def a_prepared_publish_is_decided_elsewhere(state: Path, home: Path) -> None:
-    _journal(home / "first", "set.json", identity="x", members=["."])
-    where = os.path.relpath(home / "first", state)
-    staging = _journal(state, "prepared.json", files=["id_ed25519"], decided_in=where, identity="x")
-    (staging / "run").symlink_to(home / ".ssh")
-
-
-@attack
-def a_manifest_that_came_along_names_data(state: Path, home: Path) -> None:
-    publish(StateDir(state, PLACE), {"raw": {"state": "a"}, "products": {"state": "b"}})
-    (state / ".gitignore").unlink()
-    shutil.rmtree(state / "@staging")
-
-
-for _field, _names in {
-    "removed": ("../shop", "a/b", "", ".", "..", "/etc", "a\0b", ".git", ".gitignore", "@staging",
-                "@manifest.json", "pro\u00e4ducts", "x" * 300, "~"),
-    "files": ("id_ed25519", "../fetch.py", "products", ".gitignore", "", "/etc/passwd"),
-}.items():  # fmt: skip
-    for _name in _names:
-
-        def _names_it(state: Path, home: Path, field: str = _field, name: str = _name) -> None:
-            fields: dict[str, Any] = {field: [name]}
-            (_journal(state, **fields) / "run").mkdir()
-
-        ATTACKS[f"{_field} names {_name[:20]!r}"] = _names_it
 
 
 def _project(wd: WorkDir, kind: str, how: str) -> tuple[Path, Path]:
@@ -356,7 +139,7 @@ def test_an_interrupted_publish_is_said_by_those_that_read(wd: WorkDir) -> None:
     project = open_project(wd.path)
     refresh([project], RefreshOptions(), SILENT)
     state = wd.path / "src/shop/state"
-    _journal(state, removed=["products"])
+    write_journal(state, removed=["products"])
     cache = wd.path.parent / "repository-home/.cache"
     before = everything(wd.path.parent, but=[cache])
     for command, code in (
@@ -386,7 +169,7 @@ _NAMES = st.one_of(
 @settings(max_examples=scaled(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     states=st.dictionaries(
-        _NAMES, st.one_of(st.just(_hash_of("x")), st.text(max_size=70)), max_size=3
+        _NAMES, st.one_of(st.just(hash_of("x")), st.text(max_size=70)), max_size=3
     ),
     removed=st.lists(_NAMES, max_size=3),
     files=st.lists(st.one_of(_NAMES, st.just("@manifest.json")), max_size=3),
@@ -404,7 +187,7 @@ def test_no_journal_reaches_out_of_its_directory(
     (root / "outside/data").write_text("x")
     directory = StateDir(root / "in/.local_defs_state", PLACE)
     publish(directory, OLD)
-    staging = _journal(
+    staging = write_journal(
         directory.path, states=states, removed=removed, files=files, decided_in=decided_in
     )
     (staging / "run").mkdir()
@@ -490,7 +273,7 @@ def test_a_reader_waits_for_a_publish_and_says_who_publishes(
     monkeypatch.setattr("bundler.state.statedir._DEFAULT_LOCK_SECONDS", 0.3)
     with published.lock():
         assert published.read() is not None
-        _journal(published.path)
+        write_journal(published.path)
         with pytest.raises(Locked, match=f"process {os.getpid()} since .* is publishing"):
             published.read()
         (published.path / "@staging/journal.json").unlink()
@@ -523,8 +306,8 @@ def test_the_fix_for_a_journal_in_git_works_where_it_is_pasted(
     "journal",
     [
         pytest.param("{", id="_decoded"),
-        pytest.param({"states": {"..": _hash_of("x")}}, id="_not_ours"),
-        pytest.param({"states": {"a": _hash_of("another")}}, id="_is_installed"),
+        pytest.param({"states": {"..": hash_of("x")}}, id="_not_ours"),
+        pytest.param({"states": {"a": hash_of("another")}}, id="_is_installed"),
     ],
 )
 def test_the_fix_for_a_damaged_journal_works_where_it_is_pasted(
@@ -532,7 +315,7 @@ def test_the_fix_for_a_damaged_journal_works_where_it_is_pasted(
 ) -> None:
     directory = StateDir(wd.path / "it's a state", PLACE)
     publish(directory, OLD)
-    staging = _journal(directory.path, **({} if isinstance(journal, str) else journal))
+    staging = write_journal(directory.path, **({} if isinstance(journal, str) else journal))
     if isinstance(journal, str):
         staging.joinpath("journal.json").write_text(journal)
     (staging / "run").mkdir(exist_ok=True)
