@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -18,43 +16,12 @@ from bundler.cli.init import PART_NAMES
 from bundler.errors import ConfigurationError, InputOutputError
 from bundler.project.config import read_toml
 from bundler.project.survey import survey
-from bundler.setup.doctor import DoctorContext, docker, packaging
+from bundler.setup.doctor import DoctorContext, docker
 from bundler.setup.file_edits import FileEdit, apply, diff
 from bundler.setup.init import PARTS, lines, plan, precommit
 from tests.support import forked
+from tests.support.init_project import PYPROJECT, make_project
 from tests.support.workdir import WorkDir
-
-PYPROJECT = """\
-# the shop's project
-[project]
-name = "shop"   # ours
-version = "1"
-
-[build-system]
-requires = ["hatchling"]
-build-backend = "hatchling.build"
-
-[tool.hatch.build.targets.wheel]
-packages = ["src/shop"]
-
-[tool.dg]
-directory_type = "project"
-
-[tool.dg.project]
-root_module = "shop"
-"""
-GITIGNORE = "__pycache__/\n# last line\n"
-
-
-def _project(root: Path, pyproject: str = PYPROJECT) -> Path:
-    (root / ".git").mkdir(parents=True)
-    (root / ".github").mkdir()
-    (root / "src" / "shop" / "defs").mkdir(parents=True)
-    (root / "src" / "shop" / "defs" / "defs.yaml").write_text("type: shop.components.Catalog\n")
-    (root / "pyproject.toml").write_text(pyproject)
-    (root / ".gitignore").write_text(GITIGNORE)
-    (root / "Dockerfile").write_text("FROM scratch\n")
-    return root
 
 
 def _contents(root: Path) -> dict[str, str]:
@@ -70,7 +37,7 @@ def _init(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_what_it_writes(tmp_path: Path) -> None:
-    root = _project(tmp_path)
+    root = make_project(tmp_path)
     apply(plan(survey(root)))
 
     tool = read_toml(root / "pyproject.toml")["tool"]
@@ -86,7 +53,7 @@ def test_what_it_writes(tmp_path: Path) -> None:
 
 
 def test_what_is_this_machines_stays_out_of_the_image(tmp_path: Path) -> None:
-    root = _project(tmp_path)
+    root = make_project(tmp_path)
     (root / ".env.production").write_text("TOKEN=x\n")
     (root / "shop.p12").write_text("x")
     (root / ".dockerignore").write_text("# ours\n.git\n!**/.netrc\n")
@@ -104,7 +71,7 @@ def test_what_is_this_machines_stays_out_of_the_image(tmp_path: Path) -> None:
 
 
 def test_what_a_later_dockerfile_would_copy_is_excluded_before_it_exists(tmp_path: Path) -> None:
-    root = _project(tmp_path)
+    root = make_project(tmp_path)
     (root / "Dockerfile").unlink()
     before = _contents(root)
     apply(plan(survey(root)))
@@ -121,7 +88,7 @@ def test_what_a_later_dockerfile_would_copy_is_excluded_before_it_exists(tmp_pat
 
 
 def test_from_a_folder_the_hook_calls_what_is_installed(tmp_path: Path) -> None:
-    root = _project(tmp_path)  # as in a checkout, where these tests run
+    root = make_project(tmp_path)  # as in a checkout, where these tests run
     done = _init(root, "--yes")
     assert done.returncode == 0
     assert "Run once per clone to enable the hook: pre-commit install" in done.stderr
@@ -197,7 +164,7 @@ def test_a_malformed_source_is_a_configuration_error(source: str, tmp_path: Path
 
 
 def test_a_second_run_changes_nothing_and_remove_takes_everything_back(tmp_path: Path) -> None:
-    root = _project(tmp_path)
+    root = make_project(tmp_path)
     before = _contents(root)
     apply(plan(survey(root)))
     assert plan(survey(root)) == []
@@ -207,7 +174,7 @@ def test_a_second_run_changes_nothing_and_remove_takes_everything_back(tmp_path:
 
 
 def test_the_diff_is_shown_and_nothing_is_written_where_nobody_can_be_asked(tmp_path: Path) -> None:
-    root = _project(tmp_path)
+    root = make_project(tmp_path)
     before = _contents(root)
     done = _init(root)
     assert done.returncode == 1
@@ -217,9 +184,9 @@ def test_the_diff_is_shown_and_nothing_is_written_where_nobody_can_be_asked(tmp_
 
 
 def test_the_diff_is_what_git_apply_takes(tmp_path: Path) -> None:
-    root = _project(tmp_path / "one")
+    root = make_project(tmp_path / "one")
     shown = _init(root, "--yes").stdout
-    other = _project(tmp_path / "other")
+    other = make_project(tmp_path / "other")
     subprocess.run(
         ["git", "apply", "-"], input=shown, text=True, check=True, cwd=other, capture_output=True
     )
@@ -227,7 +194,7 @@ def test_the_diff_is_what_git_apply_takes(tmp_path: Path) -> None:
 
 
 def test_parts_can_be_left_out(tmp_path: Path) -> None:
-    root = _project(tmp_path)
+    root = make_project(tmp_path)
     without = [f"--without={name}" for name in PART_NAMES if name != "ignore"]
     assert _init(root, "--yes", *without).returncode == 0
     changed = {name for name, text in _contents(root).items() if "state-bundler" in text}
@@ -278,7 +245,7 @@ def test_the_backends_that_drop_ignored_files_are_told_to_keep_the_state(
     tmp_path: Path, backend: str, expected: tuple[str, ...]
 ) -> None:
     text = PYPROJECT.replace("hatchling.build", backend)
-    root = _project(tmp_path, text)
+    root = make_project(tmp_path, text)
     apply(plan(survey(root)))
     found = read_toml(root / "pyproject.toml")["tool"]
     for name in expected:
@@ -290,7 +257,7 @@ def test_the_backends_that_drop_ignored_files_are_told_to_keep_the_state(
 
 @pytest.mark.parametrize("backend", ["uv_build", "flit_core.buildapi", "pdm.backend"])
 def test_backends_that_ship_the_state_are_left_alone(tmp_path: Path, backend: str) -> None:
-    root = _project(tmp_path, PYPROJECT.replace("hatchling.build", backend))
+    root = make_project(tmp_path, PYPROJECT.replace("hatchling.build", backend))
     assert [edit for edit in plan(survey(root)) if "backend leaves" in str(edit.why)] == []
 
 
@@ -312,7 +279,7 @@ def test_backends_that_ship_the_state_are_left_alone(tmp_path: Path, backend: st
 def test_a_list_that_is_there_gets_one_more_item(tmp_path: Path, build: str) -> None:
     head = '[project]\nname = "shop"\n[build-system]\nbuild-backend = "hatchling.build"\n'
     text = f'{head}{build}\n[tool.dg.project]\nroot_module = "shop"\n'
-    root = _project(tmp_path, text)
+    root = make_project(tmp_path, text)
     before = read_toml(root / "pyproject.toml")
     theirs = before["tool"].get("hatch", {}).get("build", {}).get("artifacts", [])
     apply(plan(survey(root)))
@@ -328,7 +295,7 @@ def test_a_comment_stays_with_the_table_that_follows_it(tmp_path: Path) -> None:
     theirs = "[tool.setuptools.package-data]\nother = ['*.sql']\n\n# About dg.\n"
     text = PYPROJECT.replace("hatchling.build", "setuptools.build_meta")
     text = text.replace("[tool.dg.project]", f"{theirs}[tool.dg.project]")
-    root = _project(tmp_path, text)
+    root = make_project(tmp_path, text)
     apply(plan(survey(root)))
     said = (root / "pyproject.toml").read_text()
     assert "shop = [" in said[: said.index("# About dg.")]
@@ -343,7 +310,7 @@ def test_a_comment_stays_with_what_follows_a_table_in_parts(tmp_path: Path) -> N
         "[tool.hatch.build]\nskip-excluded-dirs = true\n# About dg.\n"
     )
     text = PYPROJECT.replace('[tool.hatch.build.targets.wheel]\npackages = ["src/shop"]\n\n', parts)
-    root = _project(tmp_path, text)
+    root = make_project(tmp_path, text)
     apply(plan(survey(root)))
     said = (root / "pyproject.toml").read_text()
     assert "artifacts = [" in said[: said.index("# About dg.")]
@@ -372,7 +339,7 @@ def test_a_comment_stays_with_what_follows_a_table_in_parts(tmp_path: Path) -> N
 def test_what_cannot_be_added_safely_is_an_error(tmp_path: Path, table: str, way_out: str) -> None:
     head = "" if table.startswith("[") else table
     text = f'{head}[build-system]\nbuild-backend = "hatchling.build"\n{"" if head else table}'
-    root = _project(tmp_path, text)
+    root = make_project(tmp_path, text)
     with pytest.raises(
         ConfigurationError, match=r"pyproject\.toml cannot be changed safely"
     ) as found:
@@ -382,7 +349,7 @@ def test_what_cannot_be_added_safely_is_an_error(tmp_path: Path, table: str, way
 
 
 def test_what_was_added_to_our_table_since_stays(tmp_path: Path) -> None:
-    root = _project(tmp_path)
+    root = make_project(tmp_path)
     apply(plan(survey(root)))
     file = root / "pyproject.toml"
     file.write_text(
@@ -396,7 +363,7 @@ def test_what_was_added_to_our_table_since_stays(tmp_path: Path) -> None:
 
 
 def test_a_workflow_that_was_changed_since_stays(tmp_path: Path) -> None:
-    root = _project(tmp_path)
+    root = make_project(tmp_path)
     apply(plan(survey(root)))
     workflow = root / ".github/workflows/state-bundler.yml"
     workflow.write_text(workflow.read_text() + "# mine\n")
@@ -490,89 +457,3 @@ def test_git_hooks_come_and_go_and_a_hook_that_was_here_stays(tmp_path: Path) ->
     assert _init(root, "--git-hooks", "--remove").returncode == 0
     assert {path.name: path.read_text() for path in hooks.iterdir()} == before
     assert "Nothing to undo" in _init(root, "--git-hooks", "--remove").stderr
-
-
-# --- the build backends, for real -------------------------------------------------------------
-
-_STATE = "shop/defs/.local_defs_state/Foo__x__/state"
-
-
-_BACKENDS = [
-    ("hatchling.build", "hatchling"),
-    ("setuptools.build_meta", "setuptools"),
-    ("poetry.core.masonry.api", "poetry-core"),
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("backend", "requires"), _BACKENDS)
-def test_after_init_a_wheel_by_way_of_the_sdist_holds_the_state(
-    tmp_path: Path, backend: str, requires: str
-) -> None:
-    root = _with_backend(tmp_path / "shop", PYPROJECT, backend, requires)
-    (root / ".gitignore").write_text(".local_defs_state\n")
-    state = root / "src" / _STATE
-    state.parent.mkdir(parents=True)
-    state.write_text("{}")
-    (state.parent.parent / ".gitignore").write_text("*\n*/\n.*")
-    for module in ("shop", "shop/defs"):
-        (root / "src" / module / "__init__.py").write_text("")
-
-    assert _STATE not in _wheel(root, tmp_path / "before")
-    apply(plan(survey(root)))
-    assert _STATE in _wheel(root, tmp_path / "after")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("backend", "requires"), _BACKENDS)
-def test_after_init_a_wheel_holds_the_states_of_a_program_without_dagster(
-    tmp_path: Path, backend: str, requires: str
-) -> None:
-    places = ("src/shop/state", "src/shop/more/state")
-    sources = "".join(
-        f'[[tool.state-bundler.source]]\nkey = "{key}"\ncommand = ["true"]\npath = "{place}"\n'
-        for key, place in zip("AB", places, strict=True)
-    )
-    head = PYPROJECT.partition("[tool.dg]")[0]
-    root = _with_backend(tmp_path / "shop", head + sources, backend, requires)
-    (root / "src/shop/__init__.py").write_text("")
-    (root / "src/shop/more").mkdir()
-    (root / "src/shop/more/__init__.py").write_text("")
-    before = (root / "pyproject.toml").read_text()
-    apply(plan(survey(root)))
-    for key, place in zip("AB", places, strict=True):
-        (root / place / key).mkdir(parents=True)
-        (root / place / key / "state").write_text("{}")
-    ignored = (root / ".dockerignore").read_text()
-    assert all(f"**/{place}" in ignored for place in places)
-
-    assert next(packaging.backend(DoctorContext(survey(root)))).grade == "ok"
-    expected = {
-        f"{place.removeprefix('src/')}/{key}/state" for place, key in zip(places, "AB", strict=True)
-    }
-    assert expected <= set(_wheel(root, tmp_path / "after"))
-
-    apply(plan(survey(root), remove=True))
-    assert (root / "pyproject.toml").read_text() == before
-    finding = next(packaging.backend(DoctorContext(survey(root))))
-    assert finding.part == "backend"
-    assert "shop/state" in finding.fix or '"state/**"' in finding.fix
-
-
-def _with_backend(root: Path, text: str, backend: str, requires: str) -> Path:
-    text = text.replace("hatchling.build", backend).replace('"hatchling"', f'"{requires}"')
-    if requires != "hatchling":
-        text = text.replace("[tool.hatch.build.targets.wheel]", "[tool.x]")
-    _project(root, text)
-    subprocess.run(["git", "init", "--quiet", root], check=True)
-    return root
-
-
-def _wheel(root: Path, folder: Path) -> list[str]:
-    """The names in the wheel that is built from the project's sdist."""
-    subprocess.run(
-        [sys.executable, "-m", "uv", "build", "--quiet", "--out-dir", folder, root], check=True
-    )
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        return archive.namelist()
