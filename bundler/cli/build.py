@@ -11,7 +11,7 @@ import click
 from bundler.cli.build_bake import build_bake
 from bundler.cli.build_docker import build_docker, places_of, refuse_relative
 from bundler.cli.build_options import BuildArguments, EmbedArguments
-from bundler.cli.build_wheel import allowed_files, build_wheel
+from bundler.cli.build_wheel import build_wheel
 from bundler.cli.help import Grouped
 from bundler.cli.options import (
     File,
@@ -101,27 +101,21 @@ def build_pex(arguments: tuple[str, ...], given: BuildPexArguments) -> None:
     Example:
       state-bundler build pex -o app.pex -- -D src -r requirements.txt --venv
     """
-    from bundler.artifacts.python.blocking import refuse_fifos, refuse_fifos_of_project
-    from bundler.artifacts.python.credentials import refuse_below
+    from bundler.artifacts.python.credentials import AllowedFiles
     from bundler.artifacts.python.pex.arguments import parse
     from bundler.artifacts.python.pex.building import building as building_pex
-    from bundler.artifacts.python.pex.building import find_pex, refuse_old
+    from bundler.artifacts.python.pex.building import find_pex, refuse_unbuildable
     from bundler.workflows.pipeline import verify_and_load
 
     listener = narrator(quiet=given.building.quiet)
     parsed = parse([*arguments, "-o", str(given.output)])
 
     def check(projects: Sequence[Project]) -> None:
-        for folder in parsed.sources:
-            refuse_fifos(folder, "pex")
-        for root in parsed.projects:
-            refuse_fifos_of_project(root, "pex", listener)
-        refuse_below(parsed.sources, allowed_files(projects))
-        refuse_old(find_pex(projects[0].interpreter.path, given.pex_command))
+        refuse_unbuildable(parsed, projects, given.pex_command, listener)
 
     prepared = given.building.prepare_and_load(listener, check=check)
     command = find_pex(prepared.projects[0].interpreter.path, given.pex_command)
-    allowed = allowed_files(prepared.projects)
+    allowed = AllowedFiles.of(prepared.projects)
     with building_pex(command, parsed, prepared.request(listener), allowed) as built:
         verdict = verify_and_load(built.artifact, prepared, listener, before=str(built.destination))
     show_verdict(verdict, str(built.destination), given.style)

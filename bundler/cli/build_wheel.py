@@ -14,7 +14,6 @@ from bundler.cli.options import NewDirectory, Options, formats, narrator, nested
 from bundler.cli.outcome import show_verdict
 
 if TYPE_CHECKING:
-    from bundler.artifacts.python.credentials import AllowedFiles
     from bundler.project.projects import Project
 
 
@@ -41,6 +40,7 @@ def build_wheel(given: WheelArguments) -> None:
       state-bundler build wheel -o dist
     """
     from bundler.artifacts.python.blocking import refuse_fifos_of_project
+    from bundler.artifacts.python.credentials import AllowedFiles
     from bundler.artifacts.python.wheel.building import building as building_wheel
     from bundler.artifacts.python.wheel.building import command
     from bundler.workflows.pipeline import verify_and_load
@@ -55,15 +55,7 @@ def build_wheel(given: WheelArguments) -> None:
     prepared = given.building.prepare_and_load(listener, check=check)
     project = prepared.projects[0]
     python, request = project.interpreter.path, prepared.request(listener)
-    allowed = allowed_files([project])
+    allowed = AllowedFiles.of([project])
     with building_wheel(project.root, python, given.output.resolve(), request, allowed) as built:
         verdict = verify_and_load(built.artifact, prepared, listener)
     show_verdict(verdict, str(built.destination), given.style)
-
-
-def allowed_files(projects: Sequence[Project]) -> AllowedFiles:
-    """The files with credentials that the projects' settings allow in a PEX or a wheel."""
-    from bundler.artifacts.python.credentials import AllowedFiles
-
-    patterns = [pattern for project in projects for pattern in project.config.credential_files]
-    return AllowedFiles(patterns, projects[0].root)

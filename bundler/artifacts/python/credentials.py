@@ -15,6 +15,7 @@ from bundler.artifacts.python.trees import Leaf, Tree, prefixes
 from bundler.errors import ConfigurationError, ToolFailed
 from bundler.listener import Listener
 from bundler.project.layout import import_path
+from bundler.project.projects import Project
 from bundler.state.bundle import STATE_DIRECTORY
 from bundler.system import credential_files
 from bundler.system.wording import listed
@@ -34,6 +35,12 @@ class AllowedFiles(msgspec.Struct, frozen=True):
 
     patterns: Sequence[str] = ()
     root: Path | None = None
+
+    @classmethod
+    def of(cls, projects: Sequence[Project]) -> AllowedFiles:
+        """What the projects' settings allow in a PEX or a wheel."""
+        patterns = [pattern for project in projects for pattern in project.config.credential_files]
+        return cls(patterns, projects[0].root)
 
     def names(self, path: str) -> bool:
         above = [path, *map(str, Path(path).parents)]

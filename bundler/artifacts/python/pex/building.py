@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.python import credentials
+from bundler.artifacts.python.blocking import refuse_fifos, refuse_fifos_of_project
 from bundler.artifacts.python.credentials import AllowedFiles
 from bundler.artifacts.python.pex import PexDestination, open_pex
 from bundler.artifacts.python.pex.arguments import PexArguments
@@ -25,6 +26,7 @@ from bundler.artifacts.python.pex.info import LOWEST_PEX, LOWEST_PEX_VERSION, is
 from bundler.artifacts.python.replacing import publish, refuse_foreign
 from bundler.errors import ChildFailed, Locked, ToolFailed, UsageError
 from bundler.listener import Listener
+from bundler.project.projects import Project
 from bundler.state.bundle import STAGING_NAME, Bundle
 from bundler.system import process
 from bundler.system.atomic import io_errors, make_directories, temporary_folder
@@ -57,6 +59,21 @@ def find_pex(interpreter: Path | None, named: str | None = None) -> str:
             hint="Install pex in the project's environment, or pass its path with --pex.",
         )
     return command
+
+
+def refuse_unbuildable(
+    arguments: PexArguments, projects: Sequence[Project], named: str | None, listener: Listener
+) -> None:
+    """Raises for what would make the build block or fail, before anything is refreshed.
+
+    named: the pex command, if the user names one.
+    """
+    for folder in arguments.sources:
+        refuse_fifos(folder, "pex")
+    for root in arguments.projects:
+        refuse_fifos_of_project(root, "pex", listener)
+    credentials.refuse_below(arguments.sources, AllowedFiles.of(projects))
+    refuse_old(find_pex(projects[0].interpreter.path, named))
 
 
 def installed_version(pex: str) -> str | None:
