@@ -47,6 +47,8 @@ _CURSORS = (
 )
 _MOST_CURSORS = 1000
 _REDIRECTS = (301, 302, 303, 307, 308)
+# More are no number of bytes, and Python refuses thousands.
+_MOST_DIGITS = 18
 _NOT_MODIFIED, _PARTIAL = 304, 206
 _WITHOUT_BODY = (204, 205)
 _CODINGS = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress")
@@ -149,7 +151,7 @@ class Recorder:
         self._judge_status(request, status, headers.get("location"))
         if not 200 <= status < 300 or status in _WITHOUT_BODY or request.method == "HEAD":  # noqa: PLR2004
             return None
-        whole = not headers.get("transfer-encoding") and length and length.isdigit()
+        whole = not headers.get("transfer-encoding") and length and _is_number(length)
         body: Body = self._bodies.Body(
             self,
             request.number,
@@ -249,6 +251,11 @@ def _cursor(value: dict[str, Any]) -> str:
                 if isinstance(holder.get(name), str) and holder[name]:
                     return str(holder[name])
     return ""
+
+
+def _is_number(length: str) -> bool:
+    """Whether a header is a number of bytes; there are more digits than those of ASCII."""
+    return length.isascii() and length.isdigit() and len(length) <= _MOST_DIGITS
 
 
 def _coding(header: str) -> str:

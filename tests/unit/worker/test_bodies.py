@@ -195,6 +195,12 @@ def test_an_empty_answer_to_a_question_for_data_is_refused() -> None:
     assert judge([], method="HEAD") == []
 
 
+@pytest.mark.parametrize("length", ["\xb2", "9" * 5000, "-1", "five", ""])
+def test_a_length_that_is_not_a_number_is_not_one(length: str) -> None:
+    assert judge([b"[1]"], content_length=length) == []
+    assert judge([b"[1"], content_length=length) == ["not-json"]
+
+
 def test_what_a_server_says_to_a_command_need_not_be_json() -> None:
     assert judge([b"OK"], method="POST") == []
     assert judge([b"OK"]) == ["not-json"]
