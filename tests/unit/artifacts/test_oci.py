@@ -203,6 +203,15 @@ def test_the_full_name_follows_the_tag(bundle: Bundle, tmp_path: Path, *, is_ind
     ]
 
 
+def test_a_layout_behind_a_link(base: Path, bundle: Bundle, tmp_path: Path) -> None:
+    """The tag was moved, and then the embedding failed."""
+    link = tmp_path / "link"
+    link.symlink_to(base)
+    embed_here(link, bundle, link, tag="made")
+    assert link.is_symlink()
+    assert_verifies(base, "made")
+
+
 def test_an_image_with_several_tags_is_one_image(base: Path, bundle: Bundle) -> None:
     embed_here(base, bundle, base)
     file = base / "index.json"
