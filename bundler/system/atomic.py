@@ -244,12 +244,12 @@ def _restrict(path: str, needed: int) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Syncs the names in a directory."""
-    _sync(path)
+    """Syncs the names in a directory, which the user may have named by a link."""
+    _sync(path, os.O_DIRECTORY)
 
 
-def _sync(path: str | Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+def _sync(path: str | Path, kind: int = os.O_NOFOLLOW) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | kind)
     try:
         os.fsync(descriptor)
     finally:

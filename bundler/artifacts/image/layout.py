@@ -195,13 +195,12 @@ class LayoutFolder:
         """Replaces the index: from now on the layout contains the new image."""
         with io_errors(self.path):
             sync_directory(_make_blobs(self.path))
-            # What is synced is never reached by a link, and this may be one.
-            write_synced(self.path.resolve() / _INDEX_FILE, dump(index), _FILE_MODE)
+            write_synced(self.path / _INDEX_FILE, dump(index), _FILE_MODE)
 
 
 def _make_blobs(layout: Path) -> Path:
     """Creates the folder of the blobs, if needed."""
-    folder = layout.resolve() / "blobs" / "sha256"
+    folder = layout / "blobs" / "sha256"
     for directory in (folder.parent, folder):
         if directory.is_symlink():
             raise InputOutputError(

@@ -151,3 +151,12 @@ def test_without_an_atomic_exchange_the_old_folder_comes_back(
     atomic.remove_leftovers(tmp_path, "app")
     assert (path / "old").is_dir()
     assert os.listdir(tmp_path) == ["app"]
+
+
+def test_a_file_in_a_directory_behind_a_link(tmp_path: Path) -> None:
+    """It was written, and then reported as a failure."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for write in (write_synced, save):
+        write(tmp_path / "link/file", write.__name__.encode())
+        assert (tmp_path / "real/file").read_bytes() == write.__name__.encode()
