@@ -15,7 +15,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from bundler import listener
 from bundler.setup.demo.vendor import VendorApi
-from tests.support import forked, stores
+from tests.support import forked, stores, warm
 from tests.support import sample as sample_module
 from tests.support.dockerprojects import plugged, project, tcp, transcript  # noqa: F401  # likewise fixtures
 from tests.support.engine import engine, engines, is_given, is_offline  # noqa: F401  # with fixtures
@@ -43,6 +43,15 @@ def _nothing_must_last() -> Iterator[None]:
     faults` has these, in processes of their own. What is no descriptor fails here, too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", os.fstat)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _warm_workers() -> Iterator[None]:
+    """In this process, and in the forks of our programs."""
+    with warm.warm_folder() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forked, "warm_folder", folder)
+        warm.use(folder)
         yield
 
 

@@ -29,6 +29,8 @@ _PROGRAMS = {os.fspath(BIN / name) for name in NAMES}
 # What an interpreter reads when it starts, and GitPython when it is imported.
 _AT_START = ("PYTHON", "LC_", "LANG", "LD_", "TZ", "GIT_PYTHON_")
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+# Where the forks have Dagster's workers forked, see `warm`.
+warm_folder: Path | None = None
 # The exit code of a fork in which the program did not run, which no program of ours has.
 DID_NOT_RUN = 99
 
@@ -61,6 +63,7 @@ def run(
         "folder": os.fspath(folder),
         "umask": _umask(),
         "settings": settings or {},
+        "warm_folder": warm_folder and os.fspath(warm_folder),
     }
     try:
         code, out, err = _server().run(json.dumps(request).encode(), stdin, timeout)

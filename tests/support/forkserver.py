@@ -18,12 +18,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import bundler
 from bundler import cli
 from bundler.cli import state_guard
 from bundler.hooks import docker_bundle, pex_bundle
+from tests.support import warm
 from tests.support.forked import DID_NOT_RUN
 
 PROGRAMS: dict[str, Callable[[], object]] = {
@@ -81,6 +83,8 @@ def _run(line: socket.socket, streams: list[int], asked: dict[str, Any]) -> None
         for name, value in asked["settings"].items():
             module, _, constant = name.rpartition(".")
             setattr(importlib.import_module(module), constant, value)
+        if asked["warm_folder"]:
+            warm.use(Path(asked["warm_folder"]))
         sys.argv = asked["argv"]
         sys.modules["__main__"].__package__ = None  # click looks there for the program's name
         code = _code_of(PROGRAMS[os.path.basename(sys.argv[0])])

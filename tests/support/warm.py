@@ -1,0 +1,104 @@
+"""Workers of Dagster projects, forked from interpreters that have imported Dagster.
+
+The import takes a second, which is most of what a small project's worker does. As in a refresh of
+several projects (`bundler.worker.fork_server`), but the interpreters last as long as the tests, and
+each worker gets its own environment after the fork. What depends on Python's own variables is
+started by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from bundler.refresh import forking
+from bundler.refresh.forking import START, ForkedWorker, ForkServers, Start
+from tests.support.environments import ROOT
+
+# What the start of an interpreter depends on, and what is the same for most of the tests.
+_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "TZ")
+_COMMON = {*os.environ.items(), ("LC_ALL", "C.UTF-8"), ("PYTHONDONTWRITEBYTECODE", "1")}
+# Those that this process has started.
+_SERVERS: list[subprocess.Popen[bytes]] = []
+
+
+class WarmForks(ForkServers):
+    """Interpreters that any process of the tests may fork from. folder: their sockets."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def expect(self, starts: Sequence[Start]) -> None:
+        """They are there for a single worker, too."""
+
+    def fork(
+        self, start: Start, folder: Path, descriptors: tuple[int, int, int]
+    ) -> ForkedWorker | None:
+        environment = dict(start.environment)
+        own = [name for name, _ in environment.items() - _COMMON if name.startswith(_AT_START)]
+        is_warm = str(ROOT / "build" / "environments") in start.python
+        if own or not is_warm or not start.is_shareable or start.kind != "dagster":
+            return None
+        request = b"\0".join([os.fsencode(folder), json.dumps(environment).encode()])
+        ours, theirs = socket.socketpair()
+        with theirs, self._connected(start.python) as server:
+            socket.send_fds(server, [request], [*descriptors, theirs.fileno()])
+        return ForkedWorker(ours)
+
+    def _connected(self, python: str) -> socket.socket:
+        path = self._folder / hashlib.sha256(python.encode()).hexdigest()[:8]
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                self._serve(python, path)
+        line = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        line.connect(os.fspath(path))
+        return line
+
+    def _serve(self, python: str, path: Path) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as requests:
+            requests.bind(os.fspath(path))
+            owner = self._folder.name.rpartition("-")[2]
+            server = subprocess.Popen(
+                [python, "-B", Path(__file__).with_name("warmserver.py"), START,
+                 str(requests.fileno()), owner],
+                cwd="/dev",
+                env={"PATH": os.environ["PATH"], "HOME": os.devnull, "LC_ALL": "C.UTF-8"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(requests.fileno(),),
+                start_new_session=True,
+            )  # fmt: skip
+        _SERVERS.append(server)
+
+    def close(self) -> None:
+        """They are kept for the next command."""
+
+
+@contextmanager
+def warm_folder() -> Iterator[Path]:
+    """The sockets of the interpreters that end with this block, or with this process."""
+    with tempfile.TemporaryDirectory(prefix="warm-", suffix=f"-{os.getpid()}") as name:
+        yield Path(name)
+        for path in Path(name).iterdir():
+            if path.suffix != ".lock":
+                with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+                    line.connect(os.fspath(path))
+                    line.send(b"")
+    for server in _SERVERS:
+        server.wait()
+
+
+def use(folder: Path) -> None:
+    """From now on, this process has workers forked there."""
+    forking._parent.set(WarmForks(folder))  # type: ignore[arg-type]

@@ -1,0 +1,64 @@
+"""An interpreter with Dagster, to fork workers from: ``warmserver.py START REQUESTS OWNER``.
+
+START: the file that starts a worker. REQUESTS: a socket's descriptor. OWNER: this ends with that
+process. A request is that of `bundler.worker.fork_server`, with the environment after the folder.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+_SECONDS_BETWEEN_LOOKS = 5.0
+
+
+def main() -> None:
+    _, start, requests, owner = sys.argv
+    del sys.path[0]
+    sys.argv = [start, "dagster", requests]
+    worker = _load("_state_bundler_worker", Path(start).with_name("worker.py"))
+    program = worker.Worker("dagster")
+    server = _server_of(worker)(int(requests), [sys.executable, start, "dagster"], worker._kill_all)
+    signal.signal(signal.SIGALRM, lambda *_: os.path.exists(f"/proc/{owner}") or server._end())
+    signal.setitimer(signal.ITIMER_REAL, _SECONDS_BETWEEN_LOOKS, _SECONDS_BETWEEN_LOOKS)
+    has_dbt = importlib.util.find_spec("dagster_dbt") is not None
+    server.import_shared("dagster_dbt" if has_dbt else "dagster")
+    program.serve(*server.next_worker())
+
+
+def _server_of(worker: ModuleType) -> Any:
+    module = worker._sibling("_state_bundler_fork_server", "fork_server.py")
+
+    class WarmServer(module.ForkServer):  # type: ignore[misc, name-defined]
+        """Gives each worker its own environment."""
+
+        def _become_worker(self, packet: bytes, *descriptors: int) -> tuple[int, int]:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            folder, _, environment = packet.partition(b"\0")
+            self._environment = json.loads(environment)
+            os.environ.clear()
+            os.environ.update(self._environment)
+            commands, events = super()._become_worker(folder, *descriptors)
+            del sys.modules[module.__name__]
+            return commands, events
+
+    return WarmServer
+
+
+def _load(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+if __name__ == "__main__":
+    main()
