@@ -55,6 +55,13 @@ def _warm_workers() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def own_workers() -> Iterator[None]:
+    """For a test of how workers are started: they are, as for a user."""
+    with warm.off():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _silent_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that ran in this process must not report to the stream that it had."""

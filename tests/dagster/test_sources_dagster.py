@@ -73,6 +73,7 @@ def test_what_a_project_prints_and_its_environment_file_do_no_harm(
     assert "Numbers[from the file]" in {component.key for component in found.components}
 
 
+@pytest.mark.usefixtures("own_workers")
 def test_projects_that_share_an_import_of_dagster_find_what_each_finds_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

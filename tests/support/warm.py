@@ -102,3 +102,11 @@ def warm_folder() -> Iterator[Path]:
 def use(folder: Path) -> None:
     """From now on, this process has workers forked there."""
     forking._parent.set(WarmForks(folder))  # type: ignore[arg-type]
+
+
+@contextmanager
+def off() -> Iterator[None]:
+    """This process starts workers as if there were no such interpreters."""
+    token = forking._parent.set(None)
+    yield
+    forking._parent.reset(token)

@@ -45,6 +45,11 @@ TRIED: tuple[tuple[str, str, str], ...] = (
         "docker pull {}",
         f"{_DOCKER}::test_an_image_that_the_engine_does_not_have",
     ),
+    (
+        "artifacts/image/engine/outputs.py check",
+        "state-bundler embed NAME@DIGEST --tag NAME",
+        "tests/registry/test_ci_components.py::test_the_action_embeds_updates_and_verifies",
+    ),
     ("artifacts/image/engine/stdin_context.py take", "docker bundle build -f -", _NO_CONTEXT),
     (
         "artifacts/image/registry/credentials.py _from_entry",
@@ -106,14 +111,14 @@ TRIED: tuple[tuple[str, str, str], ...] = (
     ),
     ("git/words.py quoted", "printf '{}')\"", f"{_GUARD}::test_state_in_the_index"),
     (
+        "guard/commits.py ",
+        "git tag --delete NAME",
+        f"{_MORE}::test_a_tag_of_a_tree_with_state",
+    ),
+    (
         "guard/commits.py _border",
         "git fetch --unshallow",
         f"{_REPOSITORIES}::test_shallow_that_shows_a_leak",
-    ),
-    (
-        "guard/commits.py _in_tree",
-        "git tag --delete NAME",
-        f"{_MORE}::test_a_tag_of_a_tree_with_state",
     ),
     (
         "guard/commits.py check_history",

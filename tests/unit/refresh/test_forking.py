@@ -25,6 +25,8 @@ from bundler.refresh.forking import ForkedWorker, ForkServers, Start
 from bundler.refresh.run import refresh
 from bundler.worker.fork_server import ForkServer
 
+# Its workers are forked by the product alone.
+pytestmark = pytest.mark.usefixtures("own_workers")
 _ROOT = Path(__file__).parents[3]
 _PROJECT = """\
 [project]
