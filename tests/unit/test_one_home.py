@@ -43,6 +43,7 @@ def _prefixed(source: str) -> list[int]:
     ]
 
 
+@pytest.mark.slow
 def test_the_key_in_a_message_is_added_in_one_place() -> None:
     assert not [f"{name}:{line}" for name, text in _SOURCES.items() for line in _prefixed(text)]
     assert _prefixed('raise BadData(f"{self.key}: empty.", key=self.key)') == [1]

@@ -149,6 +149,7 @@ def _project(root: Path, path: str) -> Project:
     return open_project(root, python=Path(sys.executable))
 
 
+@pytest.mark.slow
 def test_projects_with_states_at_one_place_do_not_go_into_one_artifact(tmp_path: Path) -> None:
     one, two = (_project(tmp_path / name, "state") for name in ("one", "two"))
     with ExitStack() as held, pytest.raises(ConfigurationError, match="would both be state in"):

@@ -43,6 +43,7 @@ def cut(data: bytes, size: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_bytes_are_the_same_whatever_the_processors_and_the_pieces(
     kind: str, monkeypatch: pytest.MonkeyPatch
@@ -92,6 +93,7 @@ def test_whatever_goes_in_comes_out(pieces: list[bytes]) -> None:
     assert gzip.decompress(blob) == b"".join(pieces)
 
 
+@pytest.mark.slow
 def test_one_that_is_abandoned_leaves_no_thread_behind() -> None:
     import gc
     import threading

@@ -148,6 +148,7 @@ def test_a_file_that_changed_after_hashing_is_refused(content: bytes, tmp_path: 
         written(Layer((item,)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
 def test_memory_stays_flat(compression: Compression, tmp_path: Path) -> None:
     size = 64 * 1024 * 1024

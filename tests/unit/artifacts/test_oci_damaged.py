@@ -30,6 +30,7 @@ def test_a_state_that_changed_leaves_the_destination_as_it_was(
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_of_the_layer_is_found(bundle: Bundle, tmp_path: Path) -> None:
     small = make_bundle(tmp_path / "small", {"K": {"state": b"value"}})
     maker = LayoutMaker(tmp_path / "base")

@@ -296,6 +296,7 @@ def test_a_sparse_file_of_5_gb_is_refused_at_once(tmp_path: Path) -> None:
         read_all(path)
 
 
+@pytest.mark.slow
 def test_a_bomb_is_inflated_piece_by_piece(tmp_path: Path) -> None:
     path = file_of(made({"zeros": bytes(64 * 2**20)}), tmp_path)
     with zipfiles.opened(path) as file, file.open(file.entries[0]) as stream:

@@ -232,6 +232,7 @@ def _many_folders(root: Path) -> None:
         (root / "data" / str(number)).mkdir(parents=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unreadable",
     [

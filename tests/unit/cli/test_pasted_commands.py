@@ -141,6 +141,7 @@ def test_a_pre_commit_configuration_of_old(wd: WorkDir) -> None:
     assert "no-committed-state" in (wd.path / ".pre-commit-config.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_a_directory_without_a_project(wd: WorkDir) -> None:
     assert "init" not in said(wd, "doctor", code=1)
     wd.write("pyproject.toml", '[project]\nname = "shop"\nversion = "1"\n')
@@ -193,6 +194,7 @@ def test_a_key_without_a_component(shop: WorkDir, tmp_path: Path) -> None:
     assert "state-bundler refresh" not in said(shop, "doctor", code=0)
 
 
+@pytest.mark.slow
 def test_a_wheel_of_an_altered_state(shop: WorkDir) -> None:
     said(shop, "refresh", code=0)
     (shop.path / STATES / "a/state").write_text("altered")

@@ -92,6 +92,7 @@ def test_a_package_that_pip_adds(wd: WorkDir, index: str) -> None:
     assert "with dagster 1.12.0" in doctor(wd)
 
 
+@pytest.mark.slow
 def test_a_manifest_of_dbt_that_a_program_loads(wd: WorkDir) -> None:
     shutil.copytree(SHAPES / "classic_dbt", wd.path, dirs_exist_ok=True)
     wd = wd.at("dagster_project")
@@ -130,6 +131,7 @@ def test_the_scie_of_a_finished_pex(wd: WorkDir) -> None:
     paste(wd, f"{command} --help")
 
 
+@pytest.mark.slow
 def test_a_folder_for_the_demonstration(wd: WorkDir) -> None:
     wd.write("mine/file")
     (command,) = re.findall(r"state-bundler demo FOLDER", said(wd, "demo", "mine", code=2))

@@ -172,6 +172,7 @@ hatch = {}
 """,
     ],
 )
+@pytest.mark.slow
 def test_a_pyproject_that_cannot_be_changed(wd: WorkDir, tables: str) -> None:
     (wd.path / "pyproject.toml").write_text(tables)
     paste(wd, f"{printed(said(wd, 'init', '--yes', code=78))} --yes")

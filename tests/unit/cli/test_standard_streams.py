@@ -10,6 +10,8 @@ import pytest
 
 from tests.campaigns.fault_campaign import STATES, configure, write_inputs
 
+pytestmark = pytest.mark.slow
+
 BIN = Path(sys.executable).parent
 VERIFIER = Path(f"{STATES}/@verify.py")
 # Each prints to stdout, or to stderr where it has something against the state.

@@ -20,6 +20,7 @@ from tests.campaigns.fault_campaign import STATES, configure, write_inputs
 from tests.support import forked
 from tests.support.workdir import WorkDir
 
+pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
 # Below git's own timeout, above what a busy machine needs.
 SECONDS = 100
@@ -30,6 +31,7 @@ import sys
 from bundler.cli.commands import cli
 from bundler.cli.run import run
 from bundler.system import fast_process
+
 fast_process.PATIENCE_SECONDS = 0.3
 sys.exit(run(cli, sys.argv[1:]))
 """

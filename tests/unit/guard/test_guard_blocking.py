@@ -183,6 +183,7 @@ def test_what_does_not_block(repository: WorkDir, name: str) -> None:
     assert repository.guard().code == 0
 
 
+@pytest.mark.slow
 def test_a_word_before_ten_seconds_are_over(repository: WorkDir, tmp_path: Path) -> None:
     """Whatever git waits for: a git that never answers stands for it here."""
     (tmp_path / "bin").mkdir()

@@ -57,6 +57,7 @@ def test_repo_local(repository: WorkDir) -> None:
     assert b"The state file" in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_all_files(repository: WorkDir) -> None:
     assert run(repository, "run", "--all-files")[0] == 0
     leak(repository)

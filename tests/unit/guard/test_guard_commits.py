@@ -218,6 +218,7 @@ def server(local: WorkDir, tmp_path: Path) -> WorkDir:
     return WorkDir(tmp_path / "remote.git", local.env)
 
 
+@pytest.mark.slow
 def test_receive(local: WorkDir, server: WorkDir) -> None:
     local.write("more.py")
     local.commit()
@@ -232,6 +233,7 @@ def test_receive(local: WorkDir, server: WorkDir) -> None:
     assert not refused(local, "git push origin main")
 
 
+@pytest.mark.slow
 def test_receive_of_a_new_branch_and_a_deletion(local: WorkDir, server: WorkDir) -> None:
     assert not refused(local, "git push origin main:other")
     leak(local)
@@ -240,6 +242,7 @@ def test_receive_of_a_new_branch_and_a_deletion(local: WorkDir, server: WorkDir)
     assert "third" not in server("git branch")
 
 
+@pytest.mark.slow
 def test_receive_from_a_shallow_clone(local: WorkDir, server: WorkDir, tmp_path: Path) -> None:
     remote = f"file://{tmp_path}/remote.git"
     local(["git", "clone", "-q", "--depth=1", remote, str(tmp_path / "shallow")])
@@ -251,6 +254,7 @@ def test_receive_from_a_shallow_clone(local: WorkDir, server: WorkDir, tmp_path:
     assert refused(shallow, "git push origin main")
 
 
+@pytest.mark.slow
 def test_what_the_server_allows(local: WorkDir, server: WorkDir) -> None:
     """The allowed fixtures are those of the project file in the commit that is pushed."""
     local.write("pyproject.toml", '[tool.state-bundler.guard]\nallow = ["tests/*"]\n')

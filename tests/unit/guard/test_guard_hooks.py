@@ -15,6 +15,8 @@ from bundler.git.identity import code_identity
 from tests.support import asking
 from tests.support.workdir import GUARD, STATE, WorkDir
 
+pytestmark = pytest.mark.slow
+
 FILE = f"defs/{STATE}/Orders/state"
 MOMENTS = ("--staged", "", "--history", "--push")
 

@@ -229,6 +229,7 @@ def test_commit_from_a_subdirectory(repository: WorkDir) -> None:
     assert refused(repository.at("sub"), "git commit -m x")
 
 
+@pytest.mark.slow
 def test_commit_in_a_submodule(repository: WorkDir, tmp_path: Path) -> None:
     library = WorkDir.make(tmp_path / "library")
     library.write("code.py")

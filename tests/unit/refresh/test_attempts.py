@@ -69,6 +69,7 @@ def test_some_failures_are_retried_once_or_never() -> None:
     assert None not in _waits(1, "once") | _waits(1999, "yes")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", ["\n" + "é log\n" * 9000, "\n" + "x" * 60000, "é" * 60000])
 @pytest.mark.parametrize(
     ("value", "printed"),

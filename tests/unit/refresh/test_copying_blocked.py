@@ -54,6 +54,7 @@ BLOCKED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "what",
     [

@@ -26,7 +26,7 @@ from bundler.refresh.run import refresh
 from bundler.worker.fork_server import ForkServer
 
 # Its workers are forked by the product alone.
-pytestmark = pytest.mark.usefixtures("own_workers")
+pytestmark = [pytest.mark.usefixtures("own_workers"), pytest.mark.slow]
 _ROOT = Path(__file__).parents[3]
 _PROJECT = """\
 [project]

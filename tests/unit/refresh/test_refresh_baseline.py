@@ -134,6 +134,7 @@ def _days(state: Path) -> int:
     return int(count)
 
 
+@pytest.mark.slow
 def test_a_snapshot_starts_from_the_last_one_and_cannot_spoil_it(run: Refresh, root: Path) -> None:
     state = root / "state/Vendor__catalogue__/state"
     for count in (1, 2, 3):
@@ -188,6 +189,7 @@ def test_a_state_that_has_shrunk_is_refused_unless_that_is_right(run: Refresh) -
     assert run(writes(items(1)), table="shrink = 0.0").changed == (KEY,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("log", [[], items(10), None, "none"])
 def test_a_volatile_member_may_shrink(log: object, run: Refresh) -> None:
     volatile = 'volatile = ["log"]'
@@ -201,6 +203,7 @@ def test_a_volatile_member_may_shrink(log: object, run: Refresh) -> None:
     assert run(writes({"log": log, "items": items(9)}), table=volatile).changed == (KEY,)
 
 
+@pytest.mark.slow
 def test_a_state_that_has_shrunk_a_little_less_is_published_loudly(run: Refresh) -> None:
     for now, warned in ((30, False), (15, True), (13, False), (14, False)):
         told = Told()
@@ -330,6 +333,7 @@ def test_volatile_members_are_no_content(
             run(writes(document), table=table)
 
 
+@pytest.mark.slow
 def test_another_baseline_is_compared_with_and_its_bytes_are_kept(
     run: Refresh, root: Path, tmp_path: Path
 ) -> None:
@@ -366,6 +370,7 @@ def test_what_means_the_same_keeps_its_bytes_and_its_time(
     assert third.record[0].keys[0].fetched == "1970-01-01T00:33:20Z"
 
 
+@pytest.mark.slow
 def test_an_older_state_stands_in_only_if_allowed_young_and_for_what_is_unavailable(
     run: Refresh, root: Path
 ) -> None:
@@ -443,11 +448,13 @@ def test_the_configuration_of_a_key_decides_unless_the_command_line_does(run: Re
         run("sys.exit(1)", table=table, mode="always")
 
 
+@pytest.mark.slow
 def test_the_whole_refresh_ends_in_time(run: Refresh) -> None:
     with pytest.raises(Unavailable, match="the refresh did not finish within 1 s"):
         run("time.sleep(3600)", total_timeout=1.0)
 
 
+@pytest.mark.slow
 def test_a_key_ends_in_time(run: Refresh) -> None:
     with pytest.raises(Unavailable, match="did not finish within 1 s"):
         run("time.sleep(60)", over_all=KeyOptions(timeout=1.0))
@@ -480,6 +487,7 @@ def _second_project(root: Path, script: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_of_several_projects_all_are_published_or_none(
     run: Refresh, root: Path, tmp_path: Path
 ) -> None:

@@ -60,6 +60,7 @@ def _refresh(root: Path, *keys: str) -> Told:
     return told
 
 
+@pytest.mark.slow
 def test_a_key_without_a_component_is_removed(project: Path) -> None:
     _refresh(project, "a", "b")
     told = _refresh(project, "a")
@@ -85,6 +86,7 @@ def test_a_failed_discovery_keeps_all_states(project: Path) -> None:
     assert everything(project / "state") == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("are_known", [True, False])
 def test_the_states_of_an_artifact_are_embedded_and_the_published_ones_stay(
     project: Path, tmp_path: Path, *, are_known: bool

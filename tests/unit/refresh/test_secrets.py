@@ -183,6 +183,7 @@ def _rewrapped(pem: str, width: int, newline: str) -> str:
     return newline.join([first, *lines, last, ""])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rsa", "ec", "ed25519"])
 def test_a_private_key_is_found_however_it_is_wrapped(tmp_path: Path, kind: str) -> None:
     pem = _private_key(kind)
@@ -379,6 +380,7 @@ def test_tokens_of_known_shapes_are_refused_by_file_and_line(tmp_path: Path, nam
     assert judged(directory, {}, KeyOptions(allow_key_material=("other.txt",))) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rsa", "ec", "ed25519"])
 def test_private_keys_are_refused_in_every_wrapping(tmp_path: Path, kind: str) -> None:
     pem = _private_key(kind)

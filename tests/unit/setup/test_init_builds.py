@@ -184,6 +184,7 @@ def test_what_git_ignores_and_secrets_stay_out_of_the_workflow(wd: WorkDir) -> N
     assert entry["build"] == "--build-arg CHANNEL=stable 'one two'"
 
 
+@pytest.mark.slow
 def test_logins_that_differ_are_not_copied(wd: WorkDir) -> None:
     for name in ("one", "two"):
         _project(wd, name, build=".")

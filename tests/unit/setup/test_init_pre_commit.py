@@ -177,6 +177,7 @@ def test_what_cannot_be_changed_is_refused_with_a_reason(case: str, tmp_path: Pa
     assert reason in finding.what or "does not list" in finding.what
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["an empty list", "JSON", "a quoted key", "no repos"])
 def test_pre_commit_takes_it(style: str, tmp_path: Path) -> None:
     """The framework itself, and `doctor`, which then has nothing more to ask for."""

@@ -22,6 +22,8 @@ from bundler.setup.init.workflow import default_registry
 from tests.support.shapes import ALL, ON_DEFAULT_BRANCH, SHAPES
 from tests.support.workdir import WorkDir
 
+pytestmark = pytest.mark.slow
+
 # Of each shape: what the matrix has for a project; None where nothing is configured.
 _SHA = "${{ github.sha }}"
 _GHCR = "ghcr.io/acme"

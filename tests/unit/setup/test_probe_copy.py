@@ -43,6 +43,7 @@ def _paths(copy: ProjectCopy) -> set[str]:
     return {path.relative_to(copy.root).as_posix() for path in copy.root.rglob("*")}
 
 
+@pytest.mark.slow
 def test_a_project_is_copied_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

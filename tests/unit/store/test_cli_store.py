@@ -209,6 +209,7 @@ def service(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return project
 
 
+@pytest.mark.slow
 def test_refresh_pushes_local_and_versioned_keys_as_one_set(
     service: Path, store: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,6 +261,7 @@ def test_a_store_that_is_not_spelled_out_is_shown_with_its_url(
     assert (holder["name"], holder["since"]["baseline"]) == (url, f"{url}@1")
 
 
+@pytest.mark.slow
 def test_a_shard_waits_for_who_refreshes_one_of_its_keys(
     service: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,6 +347,7 @@ def test_a_build_embeds_versioned_states_for_when_the_store_is_down(
     build("--pin-versioned", code=2)
 
 
+@pytest.mark.slow
 def test_states_from_the_store_are_embedded_with_their_versions(
     pushed: Path, store: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -166,6 +166,7 @@ def test_json_that_no_parser_reads_is_refused_in_time(depth: int) -> None:
     assert judge([b"[" * 800 + b"]" * 800]) == []
 
 
+@pytest.mark.slow
 def test_what_nests_deeply_all_along_takes_no_longer_than_what_does_not() -> None:
     rows = b"[" + b",".join([b"[" * 700 + b"{}" + b"]" * 700] * 300) + b"]"
     assert judge(in_parts(rows, 65536)) == []

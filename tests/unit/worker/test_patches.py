@@ -91,6 +91,7 @@ def test_a_class_that_is_gone_is_a_hook_that_is_gone(tmp_path: Path, run: Refres
         run("urllib3.response")
 
 
+@pytest.mark.slow
 def test_every_hook_is_there_in_the_libraries_of_today(run: Refresh) -> None:
     run("aiohttp, http.client, httpx, json, requests, urllib.request, urllib3")
 
@@ -149,6 +150,7 @@ def peek():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "what",
     [

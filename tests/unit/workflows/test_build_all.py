@@ -166,6 +166,7 @@ def test_forked_builds_make_what_separate_ones_make(wd: WorkDir) -> None:
     assert workers == ["started", "forked", "forked", "started"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     ["docker", *(pytest.param(k, marks=pytest.mark.slow) for k in ("bake", "oci", "pex", "wheel"))],
@@ -254,6 +255,7 @@ def test_names_and_paths_are_filled_in(tmp_path: Path) -> None:
     assert [job.log.name for job in jobs] == ["a__shop.log", "b__shop.log"]
 
 
+@pytest.mark.slow
 def test_no_more_than_the_workers_run_at_once(tmp_path: Path) -> None:
     running = tmp_path / "running"
     running.mkdir()
