@@ -26,6 +26,7 @@ _LOGS = Path("build") / "state-bundler"
 _SHARED = (
     "ahocorasick_rs",
     "rfc8785",
+    "stamina",
     "bundler.cli.store_options",
     "bundler.guard.content",
     "bundler.guard.wheel",

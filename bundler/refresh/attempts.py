@@ -7,8 +7,9 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from random import random
 from typing import Protocol
 
 import msgspec
@@ -29,12 +30,12 @@ from bundler.refresh.watching import watched
 from bundler.refresh.workers import Write
 from bundler.state.manifest import KeyRefresh
 from bundler.system.atomic import io_errors
+from bundler.system.retries import attempts
 from bundler.system.times import reproducible_now
 
 # Waits between attempts: from the first to the longest, doubled each time, plus jitter.
 _FIRST_WAIT_SECONDS = 0.2
 _LONGEST_WAIT_SECONDS = 5.0
-_MOST_DOUBLINGS = 10  # far beyond the longest
 _JITTER_SECONDS = 0.3
 _LOG_LINES = 20
 _LOG_BYTES = 16 * 1024
@@ -120,52 +121,67 @@ class KeyOwner(Protocol):
 
 
 class _AttemptFailedError(Exception):
-    """One failed attempt, which may be retried."""
+    """One failed attempt; the retry decides what follows."""
 
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: Failure, attempt: _Attempt) -> None:
         super().__init__(failure.error.what)
         self.failure = failure
+        self.attempt = attempt
 
 
 async def fetch(job: KeyJob, scratch: Path, listener: Listener) -> Fetched:
     """Refreshes one key into the staging area. Raises `KeyFailedError`."""
     began = time.monotonic()
-    key, number, earlier = job.component.key, 1, None
-    while True:
-        listener.key(KeyProgress(key, "fetching", number))
-        attempt = _Attempt.of(job, scratch, number)
-        try:
-            return await attempt.run(began, listener)
-        except _AttemptFailedError as failed:
-            failure = failed.failure
-            wait = _wait(job, began + job.timeout, failure, number)
-            if wait is None:
-                error = _telling(failure, earlier)
-                raise attempt.failed(error, seen=failure.seen) from failed
-        listener.key(KeyProgress(key, "retrying", number, detail=failure.error.problem))
-        await asyncio.sleep(wait)
-        number, earlier = number + 1, failure
+    earlier: list[Failure] = []
+    retrying = attempts(
+        on=partial(_next, job, began + job.timeout, listener, earlier),
+        attempts=job.attempts,
+        timeout=None,  # the deadline limits the attempts themselves, too
+        wait_initial=_FIRST_WAIT_SECONDS,
+        wait_max=_LONGEST_WAIT_SECONDS,
+        wait_jitter=_JITTER_SECONDS,
+    )
+    try:
+        async for attempt in retrying:
+            with attempt:
+                number = attempt.num
+                listener.key(KeyProgress(job.component.key, "fetching", number))
+                return await _Attempt.of(job, scratch, number).run(began, listener)
+    except _AttemptFailedError as failed:
+        error = _telling(failed.failure, earlier)
+        raise failed.attempt.failed(error, seen=failed.failure.seen) from failed
+    raise AssertionError  # stamina ends with a result or the last exception
 
 
-def _telling(failure: Failure, earlier: Failure | None) -> BundlerError:
-    """The failure to report: if the deadline ended a later attempt, the previous one says more."""
+def _telling(failure: Failure, earlier: Sequence[Failure]) -> BundlerError:
+    """The failure to report: if the deadline ended a later attempt, the first one says more."""
     error = failure.error
-    if not failure.late or earlier is None:
+    if not failure.late or not earlier:
         return error
-    problem = f"{error.problem.rstrip('.')}; the previous attempt: {earlier.error.problem}"
+    problem = f"{error.problem.rstrip('.')}; the previous attempt: {earlier[-1].error.problem}"
     return type(error).of_key(error.key or "", problem, hint=error.hint)
 
 
-def _wait(job: KeyJob, deadline: float, failure: Failure, number: int) -> float | None:
-    """The seconds until the attempt after this one; None if there is none."""
+def _next(
+    job: KeyJob,
+    deadline: float,
+    listener: Listener,
+    earlier: list[Failure],
+    error: Exception,
+) -> bool | float:
+    """Whether there is another attempt; a number is how many seconds to wait for it."""
+    if not isinstance(error, _AttemptFailedError):
+        return False
+    failure, number = error.failure, error.attempt.number
     most = {"no": 1, "once": 2, "yes": job.attempts}[failure.retry]
     if number >= min(most, job.attempts):
-        return None
+        return False
     if time.monotonic() + max(failure.wait or 0.0, _FIRST_WAIT_SECONDS) >= deadline:
-        return None
-    jitter = _JITTER_SECONDS * random()  # noqa: S311  # no secret
-    doubled = _FIRST_WAIT_SECONDS * 2 ** min(number - 1, _MOST_DOUBLINGS)
-    return failure.wait or min(doubled + jitter, _LONGEST_WAIT_SECONDS)
+        return False
+    earlier.append(failure)
+    key = job.component.key
+    listener.key(KeyProgress(key, "retrying", number, detail=failure.error.problem))
+    return failure.wait or True
 
 
 class _Attempt(msgspec.Struct, frozen=True):
@@ -208,7 +224,7 @@ class _Attempt(msgspec.Struct, frozen=True):
         async with watched(job.component.key, self.number, write.state_path.parent, listener):
             failure = await self._call(began + job.timeout)
         if failure is not None:
-            raise _AttemptFailedError(failure)
+            raise _AttemptFailedError(failure, self)
         report = self._report()
         checked = await self._check(report)
         normal = vendors.kind_of(job.component).expected

@@ -243,7 +243,8 @@ def import_everything() -> None:
         *("workflows.embed", "workflows.update"),
     ):
         __import__(f"bundler.{name}")
-    __import__("rfc8785")
+    for name in ("rfc8785", "stamina"):
+        __import__(name)
 
 
 def _wait_for_tracer(pid: int) -> None:

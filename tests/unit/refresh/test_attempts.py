@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import base64
-import time
 from pathlib import Path
-from typing import Literal, cast
 
 import pytest
 
 from bundler.errors import Unavailable
-from bundler.project.options import KeyOptions
-from bundler.refresh.attempts import _LOG_BYTES, KeyJob, KeyOwner, _tail, _telling, _wait
-from bundler.refresh.discovery import LoadedSource
-from bundler.refresh.model import Component
+from bundler.refresh.attempts import _LOG_BYTES, _tail, _telling
 from bundler.refresh.outcome.findings import Failure
 from bundler.refresh.secrets import Secrets
 
@@ -27,7 +22,7 @@ def _failure(says: str, *, late: bool = False) -> Failure:
 
 def test_a_deadline_in_a_second_attempt_tells_what_ended_the_first() -> None:
     late = _failure("it did not finish within 15 s", late=True)
-    told = _telling(late, _failure("host:443 answered 500"))
+    told = _telling(late, [_failure("host:443 answered 500")])
     assert told.what == (
         "Key[x]: it did not finish within 15 s; the previous attempt: host:443 answered 500."
     )
@@ -36,37 +31,8 @@ def test_a_deadline_in_a_second_attempt_tells_what_ended_the_first() -> None:
 
 def test_every_other_failure_stands_for_itself() -> None:
     late, other = _failure("late", late=True), _failure("host:443 answered 503")
-    assert _telling(late, None) is late.error
-    assert _telling(other, late) is other.error
-
-
-def _waits(
-    number: int, retry: Literal["no", "once", "yes"], wait: float | None = None
-) -> set[float | None]:
-    options = KeyOptions(attempts=2000)
-    job = KeyJob(
-        cast("KeyOwner", None), cast("Component", None), cast("LoadedSource", None), options, None
-    )
-    failure = Failure(Unavailable.of_key("K", "down.", hint="Wait."), retry=retry, wait=wait)
-    return {_wait(job, time.monotonic() + 60, failure, number) for _ in range(50)}
-
-
-@pytest.mark.parametrize(
-    ("number", "shortest", "longest"),
-    [(1, 0.2, 0.5), (2, 0.4, 0.7), (4, 1.6, 1.9), (6, 5, 5), (1999, 5, 5)],
-)
-def test_waits_double_up_to_the_longest(number: int, shortest: float, longest: float) -> None:
-    assert all(shortest <= (wait or 0) <= longest for wait in _waits(number, "yes"))
-
-
-def test_the_external_system_says_how_long_to_wait_within_the_deadline() -> None:
-    assert _waits(1, "yes", wait=7.5) == {7.5}
-    assert _waits(1, "yes", wait=61) == {None}
-
-
-def test_some_failures_are_retried_once_or_never() -> None:
-    assert _waits(1, "no") == _waits(2, "once") == _waits(2000, "yes") == {None}
-    assert None not in _waits(1, "once") | _waits(1999, "yes")
+    assert _telling(late, []) is late.error
+    assert _telling(other, [late]) is other.error
 
 
 @pytest.mark.slow
