@@ -15,7 +15,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from bundler import listener
 from bundler.setup.demo.vendor import VendorApi
-from tests.support import forked, stores, warm
+from tests.support import examples, forked, stores, warm
 from tests.support import sample as sample_module
 from tests.support.dockerprojects import plugged, project, tcp, transcript  # noqa: F401  # likewise fixtures
 from tests.support.engine import engine, engines, is_given, is_offline  # noqa: F401  # with fixtures
@@ -32,9 +32,7 @@ from tests.support.sample import Sample
 from tests.support.storefixtures import faulty, new_url, states, store, url  # noqa: F401  # likewise
 from tests.support.workdir import WorkDir
 
-# A busy machine is no failure.
-settings.register_profile("any-machine", deadline=None)
-settings.load_profile("any-machine")
+settings.load_profile(examples.PROFILE)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -117,6 +117,8 @@ def _decorator(name: str, declared: _Option, annotation: str) -> Callable[[Any],
     long, _, metavar = last.partition(" ")
     is_many = annotation.startswith("tuple[")
     taken = annotation.removeprefix("tuple[").split(",")[0].removesuffix(" | None")
+    if taken not in {*_TYPES, "str", "bool"} and "type" not in declared.settings:
+        raise TypeError(f"{name}: no option takes {annotation}")
     settings = {"multiple": is_many, "metavar": metavar or None, "type": _TYPES.get(taken)}
     return click.option(*others, long, name, **{**settings, **declared.settings})
 

@@ -13,7 +13,7 @@ from bundler import git
 from bundler.errors import ToolFailed
 from bundler.guard.fixes import amend
 from bundler.guard.index import find_in_index, key_directory
-from bundler.guard.state_paths import GuardedProject, Places, project_of
+from bundler.guard.state_paths import GuardedProject, Places, project_of, walk
 from bundler.guard.verdict import GuardFinding, GuardVerdict, Moment, Updates
 from bundler.system.fast_tuple import NamedTuple
 
@@ -110,6 +110,9 @@ def check_history(
     is below its border is unknown.
     """
     places = _places(repository, directories, ("HEAD",) if repository.head else ())
+    if repository.top is not None:  # there is time to look for states that nothing names
+        on_disk = walk(repository.top).states
+        places = places._replace(directories=(*places.directories, *on_disk))
     everything = Range(("--all", *git.stashes(repository)))
     tags = [f"{name}^{{}}" for name in git.tag_refs(repository)]
     found = [_or_refuse(name, each) for name, each in git.objects(repository, tags).items()]

@@ -42,7 +42,7 @@ from bundler.state.manifest import (
     build,
 )
 from bundler.state.statedir import Publication, Ready, Staging, StateDir, check_keys, sanitize_key
-from bundler.state.tree import holds
+from bundler.state.tree import has_dir_hash
 from bundler.system.atomic import io_errors
 from bundler.system.wording import counted
 
@@ -182,7 +182,7 @@ class Directory(msgspec.Struct):
         return {
             it.state.key: it
             for it in found
-            if await asyncio.to_thread(holds, it.directory, it.state.digest.dir_hash)
+            if await asyncio.to_thread(has_dir_hash, it.directory, it.state.digest.dir_hash)
         }
 
     # --- deciding -----------------------------------------------------------------------------
@@ -314,12 +314,18 @@ class Directory(msgspec.Struct):
 
     # --- publishing ---------------------------------------------------------------------------
 
+    def refuse_altered(self) -> None:
+        """Raises `InputOutputError` for a state that is no longer what was checked."""
+        self.staging.refuse_altered(tuple(self.states.values()))
+
     def ready(self) -> Ready:
         """Writes what was decided to disk, next to what is published."""
         states = tuple(self.states.values())
         return self.staging.ready(states, self._non_local(), self._refresh())
 
-    async def unchanged(self, stack: AsyncExitStack, listener: Listener) -> Publication | None:
+    async def stage_unless_unchanged(
+        self, stack: AsyncExitStack, listener: Listener
+    ) -> Publication | None:
         """The published set, if nothing has to be written because exactly that is to be published.
 
         None if there is something to publish; the state directory is locked then. Raises `Locked`

@@ -141,7 +141,12 @@ def refresh(
             await fetch_all(jobs, directories, scratch, listener)
             if into is None:
                 await refuse_removals(directories, listener)
-            unchanged = [await directory.unchanged(stack, listener) for directory in directories]
+            unchanged = [
+                await directory.stage_unless_unchanged(stack, listener) for directory in directories
+            ]
+            for directory, same in zip(directories, unchanged, strict=True):
+                if same is None:
+                    await asyncio.to_thread(directory.refuse_altered)
             decided.set()
             refreshed = _publish(directories, unchanged, loaded, listener)
             if into is None:

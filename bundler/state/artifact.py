@@ -105,7 +105,7 @@ class Artifact(ABC):
         """A digest of its code, which is everything but the state. None if that is not known."""
         return None
 
-    def publication(self) -> object:
+    def published_mark(self) -> object:
         """Differs from what it was before if other state has been published in it since."""
         return None
 
@@ -124,13 +124,13 @@ def read_settled(artifact: Artifact, read: Callable[[], _Read]) -> _Read:
 
     Nobody locks a state directory to read it, so a manifest may be older than the states.
     """
-    before = artifact.publication()
-    try:
-        result = read()
-    except BundlerError:
-        if artifact.publication() == before:
-            raise
-    else:
-        if artifact.publication() == before:
-            return result
-    return read_settled(artifact, read)
+    while True:
+        before = artifact.published_mark()
+        try:
+            result = read()
+        except BundlerError:
+            if artifact.published_mark() == before:
+                raise
+        else:
+            if artifact.published_mark() == before:
+                return result

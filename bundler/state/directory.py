@@ -46,7 +46,7 @@ class StateDirectoryOnDisk:
     def read_run_record(self) -> bytes | None:
         return _read(self._root / RUN_RECORD_NAME)
 
-    def publication(self) -> tuple[int, int] | None:
+    def published_mark(self) -> tuple[int, int] | None:
         """A publish replaces the manifest last, by a new file."""
         refuse_interrupted(self._root)
         with _reading(self._root), suppress(FileNotFoundError):
@@ -112,9 +112,9 @@ class DirectoryArtifact(Artifact):
     def state_directories(self) -> Sequence[StateDirectoryOnDisk]:
         return self._directories
 
-    def publication(self) -> object:
+    def published_mark(self) -> object:
         """Waits for a publish that is going on. Raises as `refuse_interrupted` does."""
-        return [directory.publication() for directory in self._directories]
+        return [directory.published_mark() for directory in self._directories]
 
 
 class PublishedDirectories(DirectoryArtifact):

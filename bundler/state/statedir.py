@@ -59,7 +59,7 @@ from bundler.state.manifest import (
 from bundler.state.publishing import FILES, Decision, Journal, Publisher, is_pending
 from bundler.state.run_record import TOOL
 from bundler.state.source_path import ADVICE, is_allowed
-from bundler.state.tree import fold, hash_stream, holds
+from bundler.state.tree import fold, has_dir_hash, hash_stream
 from bundler.system.atomic import io_errors, make_directories, restrict_modes, sync_tree
 from bundler.system.folder import OpenDirectory
 from bundler.system.times import now
@@ -387,9 +387,8 @@ class Staging(msgspec.Struct, frozen=True):
         """Writes these states to disk, next to what is published.
 
         A state that was not staged stays as it is. refresh: how the states were made. Other states
-        that were published before are removed. Raises `InputOutputError`, also if one is no longer
-        what was checked, and `ConfigurationError` if a key has the name of something that we did
-        not publish.
+        that were published before are removed. Raises `InputOutputError`, and `ConfigurationError`
+        if a key has the name of something that we did not publish.
         """
         live = self.directory.path
         owned = self.publisher.owned()
@@ -409,8 +408,6 @@ class Staging(msgspec.Struct, frozen=True):
                 restrict_modes(self.path / name)
                 sync_tree(self.path / name)
             run.sync()
-        for state in states:
-            self._refuse_altered((self.path if state.path in changed else live) / state.path, state)
         journal = Journal(
             {state.path: state.digest.dir_hash for state in states if state.path in changed},
             removed,
@@ -420,17 +417,22 @@ class Staging(msgspec.Struct, frozen=True):
         publication = Publication(bundle, bound, changed, removed, tuple(sorted(others)))
         return Ready(self.publisher, journal, publication)
 
-    @staticmethod
-    def _refuse_altered(directory: Path, state: State) -> None:
-        """What a component wrote was checked while others still ran, and the same user runs all."""
-        if not holds(directory, state.digest.dir_hash):
-            raise InputOutputError(
-                f"{directory} is not the state of {state.key} that was checked: something has "
-                "changed or removed it meanwhile.",
-                hint="A component may only write to the path that it is given. Stop whatever else "
-                "writes to the state directory, then try again.",
-                key=state.key,
-            )
+    def refuse_altered(self, states: Sequence[State]) -> None:
+        """Raises `InputOutputError` for a state that is no longer what was checked.
+
+        Other components still ran then, and the same user runs all.
+        """
+        for state in states:
+            staged = self.path / state.path
+            directory = staged if staged.is_dir() else self.directory.path / state.path
+            if not has_dir_hash(directory, state.digest.dir_hash):
+                raise InputOutputError(
+                    f"{directory} is not the state of {state.key} that was checked: something has "
+                    "changed or removed it meanwhile.",
+                    hint="A component may only write to the path that it is given. Stop whatever "
+                    "else writes to the state directory, then try again.",
+                    key=state.key,
+                )
 
     def _support(self, run: OpenDirectory) -> tuple[File, ...]:
         """Our files next to the states; the verifier is staged, the ignore file stays."""

@@ -123,7 +123,7 @@ def _refuse_special(path: Path, mode: int) -> None:
         )
 
 
-def holds(root: Path, expected: str) -> bool:
+def has_dir_hash(root: Path, expected: str) -> bool:
     """Whether the tree below a key directory has that ``dirHash``."""
     try:
         return scan(root).dir_hash == expected

@@ -30,12 +30,13 @@ def reproducible_now() -> str:
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     if not epoch:
         return now()
-    if not epoch.isdecimal() or int(epoch[:_MOST_DIGITS]) > _LAST_SECOND:
+    digits = epoch.lstrip("0") or "0"
+    if not digits.isdecimal() or len(digits) > _MOST_DIGITS or int(digits) > _LAST_SECOND:
         raise ConfigurationError(
             f"SOURCE_DATE_EPOCH={epoch} is not a time.",
             hint="Set it to seconds since 1970, as git log -1 --format=%ct prints, or unset it.",
         )
-    return rfc3339(int(epoch))
+    return rfc3339(int(digits))
 
 
 def refuse_impossible(moment: str) -> None:

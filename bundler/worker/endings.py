@@ -19,26 +19,31 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class UnfinishedError(Exception):
-    """A process that was left running was still writing to this file of the state."""
-
-
 def forget_inherited() -> None:
-    """What is registered for the end of the worker must not happen at the end of its fork."""
-    import atexit
+    """What the worker has started or registered must not end with its fork.
 
-    atexit._clear()  # noqa: SLF001  # as `multiprocessing` does in a fork
+    As `multiprocessing` does in its own forks.
+    """
+    import atexit
+    import weakref
+
+    atexit._clear()  # noqa: SLF001
+    weakref.finalize._registry.clear()  # type: ignore[attr-defined]  # noqa: SLF001
+    weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]  # noqa: SLF001
+    if processes := sys.modules.get("multiprocessing.process"):
+        processes._children.clear()  # noqa: SLF001
+    if util := sys.modules.get("multiprocessing.util"):
+        util._finalizer_registry.clear()  # noqa: SLF001
+        atexit.register(util._exit_function)  # noqa: SLF001
 
 
 def end_as_python_does() -> None:
-    """Waits for threads, executors and processes, calls what is registered, and closes files."""
+    """Waits for threads and executors, calls what is registered, and closes files."""
     import atexit
     import threading
 
     # Nothing public waits for executors as well.
     threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001  # see above
-    if processes := sys.modules.get("multiprocessing.util"):
-        processes._exit_function()  # noqa: SLF001  # it may have been registered in the worker
     atexit._run_exitfuncs()  # noqa: SLF001  # as `multiprocessing` does in a fork
     _close_files()
 
@@ -67,14 +72,17 @@ def _is_written(file: Any) -> bool:
 def still_written(pids: Iterable[int], directory: str) -> str:
     """A file below a directory that one of these processes, or one that it has started, has open
     for writing; empty if there is none."""
-    pending = list(pids)
+    pending, directory = list(pids), os.path.realpath(directory)
     while pending:
         process = f"/proc/{pending.pop()}"
         with suppress(OSError):  # it has ended
             for number in os.listdir(f"{process}/fd"):
                 with suppress(OSError):  # it has closed that
-                    path = os.readlink(f"{process}/fd/{number}")
-                    if path.startswith(f"{directory}/") and _writes(f"{process}/fdinfo/{number}"):
+                    opened = f"{process}/fd/{number}"
+                    path = os.readlink(opened)
+                    if not path.startswith(f"{directory}/") or not os.stat(opened).st_nlink:
+                        continue
+                    if _writes(f"{process}/fdinfo/{number}"):
                         return path[len(directory) + 1 :]
             for thread in os.listdir(f"{process}/task"):
                 with open(f"{process}/task/{thread}/children") as children:

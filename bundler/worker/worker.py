@@ -184,7 +184,6 @@ class Worker:
                 _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
                 os.close(self._commands)
                 os.close(self._events)
-                self._endings.forget_inherited()
                 self._attempt(command)
             finally:
                 os._exit(70)
@@ -231,6 +230,8 @@ class Worker:
         try:
             if load is not None:
                 _, self._components = self._source.load(load)
+            else:
+                self._endings.forget_inherited()
             if self._recorder is not None:
                 tell = _until_answered(report) if command["rehearsal"] else report
                 self._recorder.record(tell, self._watching.describe)
@@ -294,8 +295,7 @@ class Worker:
 
     def _refuse_unfinished(self, command: dict[str, Any], orphans: set[int]) -> None:
         if path := self._endings.still_written(orphans, os.path.dirname(command["state_path"])):
-            error = self._endings.UnfinishedError(path)
-            _report_of(command)("raised", chain=self._watching.describe(error))
+            _report_of(command)("unfinished", file=path)
 
     def _orphans(self) -> set[int]:
         """What attempts that have ended have left running."""

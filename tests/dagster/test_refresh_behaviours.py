@@ -136,16 +136,19 @@ COMPLETED = (
     "leaves_a_pool",
     "leaves_a_process_of_python",
     "leaves_it_to_the_end",
+    "leaves_it_to_a_finalizer",
+    "leaves_it_to_the_end_of_a_manager",
     "leaves_compressed_text_open",
 )
 
 
-@pytest.mark.parametrize("thread", [False, True])
+@pytest.mark.parametrize("has", ["", "THREAD", "PROCESS"])
 def test_what_a_component_leaves_to_the_end_of_its_process_is_done(
-    prepare: Prepare, monkeypatch: pytest.MonkeyPatch, *, thread: bool
+    prepare: Prepare, monkeypatch: pytest.MonkeyPatch, has: str
 ) -> None:
-    if thread:
-        monkeypatch.setenv("THREAD", "1")
+    """has: what the project's code has started while it was loaded."""
+    if has:
+        monkeypatch.setenv(has, "1")
     (bundle,) = succeed(prepare(*COMPLETED)).bundles
     for name in COMPLETED:
         raw = (bundle.root / f"Odd__{name}__" / "state").read_bytes()
@@ -288,6 +291,7 @@ EXPECTED = {
     "writes_a_secret": (77, "state contains the value of VENDOR_TOKEN"),
     "writes_its_path": (65, "contains the path of the staging directory"),
     "leaves_a_program_writing": (65, "it left running was still writing state"),
+    "fails_while_a_program_writes": (71, "RuntimeError: not now"),
     "becomes_a_link": (65, "a symbolic link"),
     "fails_in_async": (69, "refused the connection"),
 }

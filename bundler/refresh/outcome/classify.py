@@ -93,7 +93,6 @@ _BODIES = {
 # Of `bundler.worker.command_worker`.
 _NOT_STARTED = "ProgramNotStartedError"
 # Of `bundler.worker.endings`.
-_UNFINISHED = "UnfinishedError"
 _WHERE_PROGRAMS_ARE = "Install it next to the project's interpreter, or put it on PATH."
 # The names of JSON decoders' exceptions.
 _NOT_JSON = frozenset({"JSONDecodeError", "DecodeError", "ContentTypeError", "ExpatError"})
@@ -166,6 +165,10 @@ def failure_of(
         if exchange is not None:
             return wording.failure(of_exchange(exchange), exchange)
         return wording.failure(_of_chain(report, secrets), report.last)
+    if report.unfinished and signal is None:
+        says = f"a process that it left running was still writing {report.unfinished}"
+        hint = "Make it wait for every process that it starts."
+        return wording.failure(Cause(BadData, says, hint=hint))
     if not report.returned:
         return wording.failure(_vanished(signal))
     seen = (*report.unfollowed, *report.failed)
@@ -383,7 +386,7 @@ def _of_chain(report: Report, secrets: Secrets) -> Cause:
         return _BODIES["too-deep"].at(host)
     if any(link.errno in _LOCAL_ERRNO for link in chain):
         return Cause(InputOutputError, f"it could not write: {quoted(chain[0], secrets)}")
-    if cause := _missing(chain) or _unfinished(chain):
+    if cause := _missing(chain):
         return cause
     if last and (report.not_json or not _NOT_JSON.isdisjoint(names)):
         return _no_data(last, host)
@@ -422,15 +425,6 @@ def _missing(chain: Sequence[Link]) -> Cause | None:
     if program := next(programs, None):
         says = f"the program cannot be started: {program}"
         return Cause(ToolFailed, says, hint=_WHERE_PROGRAMS_ARE)
-    return None
-
-
-def _unfinished(chain: Sequence[Link]) -> Cause | None:
-    """A state that nobody wrote to its end."""
-    for link in chain:
-        if link.type.endswith(_UNFINISHED):
-            says = f"a process that it left running was still writing {link.text}"
-            return Cause(BadData, says, hint="Make it wait for every process that it starts.")
     return None
 
 

@@ -19,6 +19,7 @@ import msgspec
 _CANCELLED = frozenset({"CancelledError", "Cancelled"})
 _CLIENTS = ("requests", "urllib3", "httpx", "httpcore", "aiohttp", "http", "botocore", "google")
 _FIRST_FAILED_STATUS = 400
+_MOST_DIGITS = 18
 # Problems of a body, and the types of content that they apply to: clients try one format after
 # another. HTML instead of JSON is a login page.
 _OF_TYPES = {"not-json": ("json", "html"), "graphql-errors": ("json",)}
@@ -112,7 +113,7 @@ class Report(msgspec.Struct, frozen=True):
     something after the last answer was no JSON, whatever happened to that exception. environment:
     the variables that the project's own code has read. copies: directories that were copied into
     the state. uncopied: why one was not. blind: a client library that could not be watched, and
-    why.
+    why. unfinished: a file of the state that a process that was left running was still writing.
     """
 
     failed: tuple[Exchange, ...] = ()
@@ -128,6 +129,7 @@ class Report(msgspec.Struct, frozen=True):
     copies: tuple[CopiedDirectory, ...] = ()
     uncopied: str = ""
     blind: str = ""
+    unfinished: str = ""
 
 
 class _Reading(msgspec.Struct):
@@ -165,6 +167,8 @@ class _Reading(msgspec.Struct):
             self._note(blind=f"{line['library']} {line['version']}: it has no {line['hook']}")
         elif event == "raised":
             self._note(raised=links(line["chain"]))
+        elif event == "unfinished":
+            self._note(unfinished=line["file"])
         elif event == "returned":
             self._note(returned=True)
         else:
@@ -353,10 +357,8 @@ def _seconds(retry_after: str | None, date: str | None) -> float | None:
 
 def _size(length: str | None) -> int | None:
     """What a header says; a server may send anything."""
-    try:
-        return int(length or "")
-    except ValueError:
-        return None
+    is_number = length and length.isascii() and length.isdigit() and len(length) <= _MOST_DIGITS
+    return int(length) if length and is_number else None
 
 
 def timestamp_of(date: str | None) -> float | None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from bundler.component import DefsStateConfig, StateBackedComponent
 
 if "THREAD" in os.environ:  # as some clients' modules do: the worker may not fork any more
     threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+
+if "PROCESS" in os.environ:  # the worker's own, which its forks must leave alone
+    multiprocessing.Process(target=time.sleep, args=(600,), daemon=True).start()
+    weakref.finalize(threading.Thread, len, "")
 
 # Where a behaviour leaves word of the processes that it has started.
 PIDS = Path(os.environ.get("PIDS", os.devnull))
@@ -107,6 +112,24 @@ def leaves_a_process_of_python(path):
 def leaves_it_to_the_end(path):
     path.write_text("[1]")
     atexit.register(path.write_text, json.dumps(ROWS))
+
+
+def leaves_it_to_a_finalizer(path):
+    path.write_text("[1]")
+    weakref.finalize(Odd, path.write_text, json.dumps(ROWS))
+
+
+def leaves_it_to_the_end_of_a_manager(path):
+    global manager
+    manager = multiprocessing.Manager()
+    path.write_text("[1]")
+    shared = manager.list(ROWS)
+    atexit.register(lambda: path.write_text(json.dumps(list(shared))))
+
+
+def fails_while_a_program_writes(path):
+    leaves_a_program_writing(path)
+    raise RuntimeError("not now")
 
 
 def leaves_a_program_writing(path):

@@ -106,12 +106,24 @@ def test_a_command_line_that_docker_would_refuse(line: str) -> None:
 @pytest.mark.parametrize(
     "line",
     ["--push .", "-o type=cacheonly .", "-o type=tar .", "-o type=oci .", "-o type=registry .",
-     "-t a -o type=image,push-by-digest=true,push=true .",
+     "-t a -o type=image,push-by-digest=true,push=true .", "-t a -o type=image,push-by-digest=T .",
+     "-t a -o type=image,push=yes .", "-o type=image,push=1 .",
      "-t Shop .", "-t shop:1:2 .", "-t shop/ .", "-t shop:-1 ."],
 )  # fmt: skip
 def test_what_cannot_be_done_with_a_finished_image_is_said(line: str) -> None:
     with pytest.raises(UsageError):
         check(parse(line.split()))
+
+
+@pytest.mark.parametrize(
+    ("output", "pushes"),
+    [
+        ("type=registry", True), ("type=image,push=true", True), ("type=image,push=1", True),
+        ("type=image,push=T", True), ("type=image,push=0", False), ("type=image", False),
+    ],
+)  # fmt: skip
+def test_an_output_that_pushes(output: str, *, pushes: bool) -> None:
+    assert parse(["-t", "a", "-o", output, "."]).pushes == pushes
 
 
 _WORDS = st.sampled_from(
@@ -398,12 +410,16 @@ def test_an_alias_decides_what_builds_and_one_that_starts_us_again_is_refused(
     tmp_path: Path,
 ) -> None:
     program = tmp_path / "docker"
-    program.write_text("#!/bin/sh\necho Docker version 28.2.2, build e6534b4\n")
-    program.chmod(0o755)
-    docker = Docker(str(program), (), {"DOCKER_CONFIG": str(tmp_path), "DOCKER_BUILDKIT": "0"})
-    for alias, kind in (("", "classic"), ("buildx", "buildx")):
+    environment = {"DOCKER_CONFIG": str(tmp_path), "DOCKER_BUILDKIT": "0"}
+    for version, alias, kind in (
+        *(("20.10.24", "", "classic"), ("20.10.24", "buildx", "buildx")),
+        *(("28.2.2", "", "classic"), ("28.2.2", "buildx", "classic")),
+    ):
+        program.write_text(f"#!/bin/sh\necho Docker version {version}, build e6534b4\n")
+        program.chmod(0o755)
         (tmp_path / "config.json").write_text(f'{{"aliases": {{"builder": "{alias}"}}}}')
-        assert detect(docker) == Builder(kind, "28.2.2")
+        docker = Docker(str(program), (), environment)
+        assert detect(docker) == Builder(kind, version)
     (tmp_path / "config.json").write_text('{"aliases": {"builder": "bundle"}}')
     with pytest.raises(ConfigurationError, match="an alias of `docker bundle build`"):
         detect(docker)

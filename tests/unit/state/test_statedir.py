@@ -72,7 +72,7 @@ def test_what_is_not_what_was_checked_is_not_published(directory: StateDir, what
             if what == "a link":
                 (staging.path / "a").symlink_to("other")
         with pytest.raises(InputOutputError, match=r"is not the state of [ab] that was checked"):
-            staging.publish(states, (), NOTHING_FETCHED)
+            staging.refuse_altered(states)
     assert snapshot(directory.path) == before
 
 

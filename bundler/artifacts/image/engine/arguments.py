@@ -32,6 +32,8 @@ _SHORT = {"-t": "--tag", "-o": "--output", "-f": "--file", "-q": "--quiet"}
 _WITHHELD = {
     *("--tag", "--push", "--load", "--output", "--iidfile", "--metadata-file", "--quiet"),
 }
+# The outputs whose images have names.
+_NAMED = {"docker", "image", "oci", "registry"}
 # As Go reads a switch's value, in lower case.
 _TRUE, _FALSE = {"1", "t", "true"}, {"0", "f", "false"}
 _GLOBAL_WITH_VALUE = {
@@ -79,7 +81,7 @@ class Arguments:
     @property
     def pushes(self) -> bool:
         return self.push or any(
-            fields.get("type") == "registry" or fields.get("push") == "true"
+            fields.get("type") == "registry" or is_on("push", fields.get("push"))
             for fields in self.results
         )
 
@@ -108,9 +110,22 @@ def fields_of(output: str) -> dict[str, str]:
     return {name.strip(): value for name, _, value in pairs}
 
 
+def is_on(name: str, value: str | None) -> bool:
+    """What the value of a switch means; None for one that is not given.
+
+    Raises `UsageError` for a value that docker would refuse, if it saw the option.
+    """
+    if value is None or value.lower() in _FALSE:
+        return False
+    if value.lower() not in _TRUE:
+        raise UsageError(f"{name}={value}: the value of a switch is true or false.")
+    return True
+
+
 def names_in(outputs: Iterable[str]) -> tuple[str, ...]:
     """The names that outputs give to an image; ``--tag`` replaces them."""
-    names = (fields_of(output).get("name", "").split(",") for output in outputs)
+    found = map(fields_of, outputs)
+    names = (it.get("name", "").split(",") for it in found if it.get("type") in _NAMED)
     return tuple(dict.fromkeys(name for each in names for name in each if name))
 
 
@@ -135,13 +150,8 @@ class FoundWords:
         return next(iter(self.all(name)[-1:]), None)
 
     def on(self, name: str) -> bool:
-        """Raises `UsageError` for a value that docker would refuse, if it saw the option."""
-        value = self.last(name)
-        if value is None or value.lower() in _FALSE:
-            return False
-        if value.lower() not in _TRUE:
-            raise UsageError(f"{name}={value}: the value of a switch is true or false.")
-        return True
+        """Raises as `is_on` does."""
+        return is_on(name, self.last(name))
 
     def asks(self) -> bool:
         """Whether docker would describe the build instead of running it."""

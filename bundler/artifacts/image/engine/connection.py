@@ -141,7 +141,8 @@ class Engine:
     def headers(self) -> Mapping[str, str]:
         """The headers with which the engine describes itself; names in lower case."""
         with self._errors():
-            response = self._first_client.get(f"{self._first_client.base_url}/_ping")
+            client = self._first_client
+            response = client.get(f"{client.base_url}/_ping", timeout=client.timeout)
         return {name.lower(): value for name, value in response.headers.items()}
 
     @cached_property
@@ -254,7 +255,7 @@ class Engine:
         try:
             with self._asking() as client:
                 url = f"{client.base_url}/v{client.api_version}/containers/{container}/archive"
-                response = client.head(url, params={"path": path})
+                response = client.head(url, params={"path": path}, timeout=client.timeout)
         except NotInEngine:
             return None
         return response.headers.get("X-Docker-Container-Path-Stat", "")
@@ -264,7 +265,7 @@ class Engine:
 
         def ask(client: APIClient) -> object:
             url = f"{client.base_url}/v{client.api_version}/images/get"
-            return client.get(url, params={"names": names}, stream=True)
+            return client.get(url, params={"names": names}, stream=True, timeout=client.timeout)
 
         return self._answer(ask)
 

@@ -64,11 +64,13 @@ def detect(docker: Docker) -> Builder:
     """
     version, wanted = docker.version(), docker.environment.get("DOCKER_BUILDKIT", "").lower()
     major = version.partition(".")[0]
-    if _alias(docker) == "buildx":  # whatever DOCKER_BUILDKIT says
+    is_old = major.isdecimal() and int(major) < _BUILDX_SINCE
+    is_disabled = bool(wanted) and wanted not in _TRUE
+    if _alias(docker) == "buildx" and (is_old or not is_disabled):
         return Builder("buildx", version)
-    if wanted and wanted not in _TRUE:
+    if is_disabled:
         return Builder("classic", version)
-    if major.isdecimal() and int(major) < _BUILDX_SINCE:
+    if is_old:
         is_buildkit = wanted or docker.connect_late().headers.get("builder-version") == "2"
         return Builder("buildkit" if is_buildkit else "classic", version)
     if docker.succeeds("buildx", "version"):

@@ -14,7 +14,7 @@ import msgspec
 
 from bundler.artifacts import reference
 from bundler.artifacts.image.blobs import copy
-from bundler.artifacts.image.engine.arguments import Arguments
+from bundler.artifacts.image.engine.arguments import Arguments, is_on
 from bundler.artifacts.image.engine.connection import Engine
 from bundler.artifacts.image.engine.full_image_transfer import publish_only, saved
 from bundler.artifacts.image.layout import LayoutFolder, add_to_folder, write_archive
@@ -67,7 +67,7 @@ def check(arguments: Arguments) -> None:
             )
         if kind in ("tar", "local", "oci") and not fields.get("dest"):
             raise UsageError(f"--output {output} requires dest=PATH.")
-        if fields.get("push-by-digest") == "true":
+        if is_on("push-by-digest", fields.get("push-by-digest")):
             raise UsageError(
                 f"--output {output} pushes an image without a tag.",
                 hint="Push it with docker itself, then: state-bundler embed NAME@DIGEST --tag NAME",
@@ -131,10 +131,10 @@ def write_layout(layout: Path, fields: Mapping[str, str]) -> None:
     """Writes a complete layout as ``--output type=oci`` requests."""
     destination = Path(fields["dest"])
     with io_errors(destination):
-        if fields.get("tar", "true").lower() in ("false", "0"):
-            add_to_folder(LayoutFolder(layout), destination)
-        else:
+        if is_on("tar", fields.get("tar", "true")):
             write_archive(layout, destination)
+        else:
+            add_to_folder(LayoutFolder(layout), destination)
 
 
 def _save(archive: BinaryIO, destination: str) -> None:
