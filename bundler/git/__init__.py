@@ -24,8 +24,8 @@ from bundler.git.history import (
     commits,
     is_shallow,
     objects,
+    refs_to_no_commit,
     stashes,
-    tag_refs,
 )
 from bundler.git.identity import CodeIdentity, code_identity, commit_of
 from bundler.git.ignored import ignored_below

@@ -24,7 +24,7 @@ def is_shallow(repository: Repository) -> bool:
     return os.path.exists(path) and os.path.getsize(path) > 0
 
 
-def tag_refs(repository: Repository) -> list[str]:
+def refs_to_no_commit(repository: Repository) -> list[str]:
     """The refs that do not point to a commit: annotated tags, and those of a tree or a blob."""
     question = Question(["for-each-ref", "--format=%(objecttype) %(refname)"])
     (answer,) = repository.ask(question)

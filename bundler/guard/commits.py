@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _GONE = b"000000"
 _PUBLISHED = "Everyone who has the commit has the state, even if a later commit removes it."
-_DELETE_TAG = "Delete the tag that points to it: git tag --delete NAME."
+_DELETE_REF = "Delete the ref to it, also where it was pushed: git update-ref -d REF."
 _REWRITE = (
     "Rewrite the commits that hold it, and push the result: docs/explanation/guard.md, "
     '"State in a commit", has the steps.'
@@ -114,7 +114,7 @@ def check_history(
         on_disk = walk(repository.top).states
         places = places._replace(directories=(*places.directories, *on_disk))
     everything = Range(("--all", *git.stashes(repository)))
-    tags = [f"{name}^{{}}" for name in git.tag_refs(repository)]
+    tags = [f"{name}^{{}}" for name in git.refs_to_no_commit(repository)]
     found = [_or_refuse(name, each) for name, each in git.objects(repository, tags).items()]
     findings = _brought(repository, everything, places) + _tagged(repository, found, places)
     if git.is_shallow(repository):
@@ -220,17 +220,17 @@ def _tagged(
     return [
         *(_in_tree(tree, entry.path) for tree, entry in entries if places.hold(entry.path)),
         *(
-            finding(entry.path, known[entry.oid], f"is in the {tree}", _DELETE_TAG)
+            finding(entry.path, known[entry.oid], f"is in the {tree}", _DELETE_REF)
             for tree, entry in entries
             if entry.oid in known and not places.hold(entry.path)
         ),
-        *(finding(oid, known[oid], "is tagged", _DELETE_TAG) for oid in sorted(blobs & {*known})),
+        *(finding(oid, known[oid], "has a ref", _DELETE_REF) for oid in sorted(blobs & {*known})),
     ]
 
 
 def _in_tree(tree: str, path: bytes) -> GuardFinding:
     what = f"The {tree} contains the state file {git.printable(path)}."
-    return GuardFinding("fail", "state-in-commit", os.fsdecode(path), what, _PUBLISHED, _DELETE_TAG)
+    return GuardFinding("fail", "state-in-commit", os.fsdecode(path), what, _PUBLISHED, _DELETE_REF)
 
 
 def _stored_copies(repository: git.Repository, places: Places) -> dict[bytes, CopiedState]:

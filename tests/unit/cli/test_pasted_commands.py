@@ -162,8 +162,8 @@ def test_a_tag_of_a_tree_with_state(wd: WorkDir) -> None:
     line = f"refs/tags/wrong {tree} refs/tags/wrong {zeros}\n"
     done = wd.run([BIN / "state-guard", "--push"], stdin=line.encode())
     assert done.returncode == 1, done
-    (command,) = re.findall(r"git tag --delete NAME", done.stderr.decode())
-    paste(wd, command.replace("NAME", "wrong"))
+    (command,) = re.findall(r"git update-ref -d REF", done.stderr.decode())
+    paste(wd, command.replace("REF", "refs/tags/wrong"))
     assert wd("git tag").split() == []
 
 

@@ -112,7 +112,7 @@ TRIED: tuple[tuple[str, str, str], ...] = (
     ("git/words.py quoted", "printf '{}')\"", f"{_GUARD}::test_state_in_the_index"),
     (
         "guard/commits.py ",
-        "git tag --delete NAME",
+        "git update-ref -d REF",
         f"{_MORE}::test_a_tag_of_a_tree_with_state",
     ),
     (
