@@ -99,9 +99,9 @@ def index(width: int, depth: int = 1) -> Case:
 
 def tags(folder: Path) -> str:
     maker = LayoutMaker(folder / "layout")
-    entry = maker.manifest([code_layer()], {})
+    entries = [maker.manifest([code_layer()], {"User": user}) for user in ("a", "b")]
     for number in range(500):
-        maker.tag(entry, f"t{number}")
+        maker.tag(entries[number % 2], f"t{number}")
     index = json.loads((maker.path / "index.json").read_text())
     index["manifests"] *= MANY // 500
     (maker.path / "index.json").write_text(json.dumps(index))
