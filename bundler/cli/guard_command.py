@@ -50,7 +50,7 @@ OPTIONS = {
     "--fix": ("", "fix", "remove state from the index, add the ignore rule, then check again"),
     "--format": ("FORMAT", "format", "text, json, github or sarif"),
     "--remote": ("NAME", "remote", "the remote being pushed to (pre-push's first argument)"),
-    "-C": ("DIR", "root", "run as if started in DIR"),
+    "-C": ("FOLDER", "root", "run as if started in FOLDER"),
 }
 _PATIENCE_SECONDS = 5.0
 
