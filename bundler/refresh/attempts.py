@@ -245,14 +245,13 @@ class _Attempt(msgspec.Struct, frozen=True):
         late = job.timeout if status is None else None
         status = status or 0
         by_exit = job.source.source.judged_by == "exit" and late is None and os.WIFEXITED(status)
-        told = read(write.report)
-        if by_exit and status and not told.raised:  # else the program could not be started
+        report = self._report()
+        if by_exit and status and not report.raised:  # else the program could not be started
             output = "\n".join(_tail(write.log, self.secrets))
             code = os.WEXITSTATUS(status)
             return of_command(job.component, code, output, secrets=self.secrets)
-        if by_exit and not (told.raised or told.unfinished):
+        if by_exit and not (report.raised or report.unfinished):
             return None
-        report = self._report()
         return failure_of(
             job.component,
             report,

@@ -27,7 +27,7 @@ BIN = Path(sys.executable).parent
 NAMES = ("state-bundler", "state-guard", "docker-bundle", "pex-bundle")
 _PROGRAMS = {os.fspath(BIN / name) for name in NAMES}
 # What an interpreter reads when it starts, and GitPython when it is imported.
-_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "TZ", "GIT_PYTHON_")
+AT_START = ("PYTHON", "LC_", "LANG", "LD_", "TZ", "GIT_PYTHON_")
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
 # Where the forks have Dagster's workers forked, see `warm`.
 warm_folder: Path | None = None
@@ -104,7 +104,7 @@ def _can_fork(argv: Sequence[Word], env: Mapping[str, str]) -> bool:
 
 
 def _at_start(env: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in env.items() if name.startswith(_AT_START)}
+    return {name: value for name, value in env.items() if name.startswith(AT_START)}
 
 
 def close() -> None:

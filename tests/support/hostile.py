@@ -38,7 +38,7 @@ def write_journal(state: Path, name: str = "journal.json", **fields: object) -> 
 
 
 @attack
-def a_journal_beside_a_link_to_home(state: Path, home: Path) -> None:
+def a_journal_next_to_a_link_to_home(state: Path, home: Path) -> None:
     (write_journal(state, files=["id_ed25519"]) / "run").symlink_to(home / ".ssh")
 
 

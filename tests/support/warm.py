@@ -23,9 +23,9 @@ from filelock import FileLock
 from bundler.refresh import forking
 from bundler.refresh.forking import START, ForkedWorker, ForkServers, Start
 from tests.support.environments import ROOT
+from tests.support.forked import AT_START
 
-# What the start of an interpreter depends on, and what is the same for most of the tests.
-_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "TZ")
+# What is the same for most of the tests.
 _COMMON = {*os.environ.items(), ("LC_ALL", "C.UTF-8"), ("PYTHONDONTWRITEBYTECODE", "1")}
 # Those that this process has started.
 _SERVERS: list[subprocess.Popen[bytes]] = []
@@ -45,7 +45,7 @@ class WarmForks(ForkServers):
         self, start: Start, folder: Path, descriptors: tuple[int, int, int]
     ) -> ForkedWorker | None:
         environment = dict(start.environment)
-        own = [name for name, _ in environment.items() - _COMMON if name.startswith(_AT_START)]
+        own = [name for name, _ in environment.items() - _COMMON if name.startswith(AT_START)]
         is_warm = str(ROOT / "build" / "environments") in start.python
         if own or not is_warm or not start.is_shareable or start.kind != "dagster":
             return None

@@ -109,7 +109,7 @@ READING = (
 @pytest.mark.parametrize(
     "kind",
     [
-        *("a journal beside a link to home", "the journal is a fifo", "a set leads elsewhere"),
+        *("a journal next to a link to home", "the journal is a fifo", "a set leads elsewhere"),
         *(
             pytest.param(kind, marks=pytest.mark.slow)
             for kind in (

@@ -35,7 +35,7 @@ _WITHHELD = {
 # The outputs whose images have names.
 _NAMED = {"docker", "image", "oci", "registry"}
 # As Go reads a switch's value, in lower case.
-_TRUE, _FALSE = {"1", "t", "true"}, {"0", "f", "false"}
+TRUE, _FALSE = {"1", "t", "true"}, {"0", "f", "false"}
 _GLOBAL_WITH_VALUE = {
     *("--config", "-c", "--context", "-H", "--host", "-l", "--log-level"),
     *("--tlscacert", "--tlscert", "--tlskey"),
@@ -117,7 +117,7 @@ def is_on(name: str, value: str | None) -> bool:
     """
     if value is None or value.lower() in _FALSE:
         return False
-    if value.lower() not in _TRUE:
+    if value.lower() not in TRUE:
         raise UsageError(f"{name}={value}: the value of a switch is true or false.")
     return True
 

@@ -15,7 +15,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from bundler.artifacts.image.engine.arguments import Arguments
+from bundler.artifacts.image.engine.arguments import TRUE, Arguments
 from bundler.artifacts.image.engine.connection import Docker
 from bundler.artifacts.image.engine.context import ClassicContext, withheld_rules
 from bundler.artifacts.image.engine.contexts import builder_alias
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 # The first docker whose own builder is buildx, a plugin; in older ones, BuildKit is built in.
 _BUILDX_SINCE = 23
 _OURS = "bundle"  # as docker knows this program
-_TRUE = {"1", "t", "true"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def detect(docker: Docker) -> Builder:
     version, wanted = docker.version(), docker.environment.get("DOCKER_BUILDKIT", "").lower()
     major = version.partition(".")[0]
     is_old = major.isdecimal() and int(major) < _BUILDX_SINCE
-    is_disabled = bool(wanted) and wanted not in _TRUE
+    is_disabled = bool(wanted) and wanted not in TRUE
     if _alias(docker) == "buildx" and (is_old or not is_disabled):
         return Builder("buildx", version)
     if is_disabled:
