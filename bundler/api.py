@@ -98,24 +98,17 @@ def embed(
     Raises `errors.VerificationFailed` if the result does not contain them, and as `refresh` and
     `guard` do.
     """
-    from contextlib import ExitStack
-
     from bundler.artifacts.names import ArtifactName
     from bundler.listener import SILENT
     from bundler.project.options import RefreshOptions
-    from bundler.workflows.pipeline import prepare
+    from bundler.workflows.pipeline import StateRequest, prepare
     from bundler.workflows.update import update
 
     listener, name = listener or SILENT, ArtifactName.parse(artifact)
-    with ExitStack() as held:
-        prepared = prepare(
-            _found(projects, python),
-            options or RefreshOptions(mode="never"),
-            guarded=guarded,
-            state_from=state_from,
-            held=held,
-            listener=listener,
-        )
+    request = StateRequest(
+        refresh=options or RefreshOptions(mode="never"), guarded=guarded, state_from=state_from
+    )
+    with prepare(_found(projects, python), request, listener) as prepared:
         return update(name, tag, in_place=in_place, prepared=prepared, listener=listener)
 
 

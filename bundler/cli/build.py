@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from bundler.cli.build_bake import build_bake
-from bundler.cli.build_docker import build_docker, places_of, refuse_relative
+from bundler.cli.build_docker import build_docker
 from bundler.cli.build_options import BuildArguments, EmbedArguments
 from bundler.cli.build_wheel import build_wheel
 from bundler.cli.help import Grouped
@@ -25,9 +24,6 @@ from bundler.cli.options import (
     takes,
 )
 from bundler.cli.outcome import show_verdict
-
-if TYPE_CHECKING:
-    from bundler.project.projects import Project
 
 _REST = "bundler.build.rest"
 
@@ -101,24 +97,13 @@ def build_pex(arguments: tuple[str, ...], given: BuildPexArguments) -> None:
     Example:
       state-bundler build pex -o app.pex -- -D src -r requirements.txt --venv
     """
-    from bundler.artifacts.python.credentials import AllowedFiles
     from bundler.artifacts.python.pex.arguments import parse
-    from bundler.artifacts.python.pex.building import building as building_pex
-    from bundler.artifacts.python.pex.building import find_pex, refuse_unbuildable
-    from bundler.workflows.pipeline import verify_and_load
+    from bundler.workflows.build import pex
 
-    listener = narrator(quiet=given.building.quiet)
     parsed = parse([*arguments, "-o", str(given.output)])
-
-    def check(projects: Sequence[Project]) -> None:
-        refuse_unbuildable(parsed, projects, given.pex_command, listener)
-
-    prepared = given.building.prepare_and_load(listener, check=check)
-    command = find_pex(prepared.projects[0].interpreter.path, given.pex_command)
-    allowed = AllowedFiles.of(prepared.projects)
-    with building_pex(command, parsed, prepared.request(listener), allowed) as built:
-        verdict = verify_and_load(built.artifact, prepared, listener, before=str(built.destination))
-    show_verdict(verdict, str(built.destination), given.style)
+    request = pex.PexRequest(parsed, given.building.request(), given.pex_command)
+    made = pex.build(request, narrator(quiet=given.building.quiet))
+    show_verdict(made.verdict, made.name, given.style)
 
 
 class OciArguments(Options):
@@ -145,22 +130,17 @@ def build_oci(given: OciArguments) -> None:
       state-bundler build oci --base build/app -o build/app-with-state
       state-bundler build oci -o build/state
     """
-    from bundler.artifacts.names import LATEST, ArtifactName
-    from bundler.workflows.build_all import BuildResult, is_one_of_all, report_result
-    from bundler.workflows.embed import embed
+    from bundler.workflows.build import oci
+    from bundler.workflows.build_all import BuildResult, report_result
 
-    target = ArtifactName.layout(given.output)
-    sources = [str(ArtifactName.layout(given.base))] if given.base else []
-    listener = narrator(quiet=given.building.quiet)
-    prepared = given.building.prepare(
-        listener, check=lambda it: refuse_relative(given.image_path, it)
+    request = oci.OciRequest(
+        given.building.request(), given.output, base=given.base, image_path=given.image_path
     )
-    if not (sources or prepared.bundles) and is_one_of_all():
+    made = oci.build(request, narrator(quiet=given.building.quiet))
+    if made is None:
         report_result(BuildResult("none (no state)"))
-        return
-    tags = [str(target.tagged(target.tag or LATEST))]
-    places = places_of(prepared, given.image_path)
-    show_verdict(embed(sources, tags, prepared, listener, places=places).verdict, style=given.style)
+    else:
+        show_verdict(made.verdict, style=given.style)
 
 
 build.add_command(build_docker)

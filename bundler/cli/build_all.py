@@ -35,14 +35,13 @@ _SHARED = (
     "bundler.refresh.scanning",
     "bundler.refresh.sources.component",
     "bundler.refresh.sources.dagster",
-    "bundler.workflows.pipeline",
 )
-_ENGINE = ("docker", "bundler.workflows.loadcheck")
 _SHARED_BY_KIND = {
-    "bake": _ENGINE,
-    "docker": _ENGINE,
-    "oci": ("bundler.artifacts.image.oci", "bundler.workflows.embed"),
-    "pex": ("bundler.artifacts.python.pex.building", "bundler.workflows.loadcheck"),
+    "bake": ("docker", "bundler.workflows.build.bake", "bundler.workflows.loadcheck"),
+    "docker": ("docker", "bundler.workflows.build.docker", "bundler.workflows.loadcheck"),
+    "oci": ("bundler.workflows.build.oci",),
+    "pex": ("bundler.workflows.build.pex", "bundler.workflows.loadcheck"),
+    "wheel": ("bundler.workflows.build.wheel", "bundler.workflows.loadcheck"),
 }
 _PROGRAM = (sys.executable, "-m", "bundler", "build")
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,9 +19,7 @@ from bundler.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from bundler.listener import Listener
-    from bundler.project.projects import Project
-    from bundler.workflows.pipeline import LoadRequest, Prepared
+    from bundler.workflows.pipeline import LoadRequest, StateRequest
 
 
 class LoadArguments(Options):
@@ -91,44 +86,31 @@ class EmbedArguments(Options):
     )
     quiet: bool = flag("-q, --quiet", QUIET)
 
-    def prepare(
-        self,
-        listener: Listener,
-        start: Path | None = None,
-        replaces: Sequence[str] = (),
-        check: Callable[[Sequence[Project]], None] = lambda _: None,
-    ) -> Prepared:
-        """Checks git and refreshes, or uses the states of `state_from` or `plan`.
+    def request(self, load: LoadRequest | None = None) -> StateRequest:
+        """Checks what excludes each other. load: None if the command has no options for it."""
+        from bundler.workflows.pipeline import LoadRequest, StateRequest
 
-        replaces: the artifacts that get the new states. check: raises if no build of these projects
-        can succeed, before anything is refreshed.
-        """
-        from bundler.workflows.pipeline import prepare
-
-        projects, options = self.projects.find(listener, start), self.refreshing.options()
-        check(projects)
+        refresh = self.refreshing.options()
         if self.state_from is not None and self.plan is not None:
             raise click.UsageError("--state-from and --plan exclude each other.")
         reuses = self.state_from is not None or self.plan is not None
-        if reuses and (options.mode or options.keys or self.embed_versioned):
+        if reuses and (refresh.mode or refresh.keys or self.embed_versioned):
             given = "--state-from" if self.plan is None else "--plan"
             raise click.UsageError(
                 f"{given} takes all states and refreshes none: drop --refresh, --key, "
                 "--embed-versioned."
             )
-        return prepare(
-            projects,
-            options,
+        return StateRequest(
+            self.projects.selection(),
+            refresh,
             guarded=not self.no_guard,
             environment=self.environment,
             state_from=self.state_from,
             plan=self.plan,
-            replaces=replaces,
+            defer_from=self.defer_from,
             pins=self.pin_versioned,
             embeds=self.embed_versioned,
-            defer_from=self.defer_from,
-            held=click.get_current_context().with_resource(ExitStack()),
-            listener=listener,
+            load=load or LoadRequest(),
         )
 
 
@@ -137,16 +119,5 @@ class BuildArguments(EmbedArguments):
 
     loading: LoadArguments = nested(LoadArguments)
 
-    def prepare_and_load(self, listener: Listener, **more: Any) -> Prepared:
-        """Like `prepare`; a load is added unless the options say otherwise."""
-        from bundler.workflows.pipeline import with_load
-
-        request, prepared = self.loading.request(), self.prepare(listener, **more)
-        return with_load(prepared, request, by_default=True)
-
-    def prepare_to_replace(self, listener: Listener, replaces: Sequence[str] = ()) -> Prepared:
-        """Like `prepare`; a load is only added if the options or a plan ask for it."""
-        from bundler.workflows.pipeline import with_load
-
-        request, prepared = self.loading.request(), self.prepare(listener, replaces=replaces)
-        return with_load(prepared, request, by_default=bool(prepared.expected))
+    def request(self, load: LoadRequest | None = None) -> StateRequest:
+        return super().request(load or self.loading.request())

@@ -14,7 +14,6 @@ from bundler.cli.console import Console, safe, size
 from bundler.cli.options import (
     Directory,
     Options,
-    ProjectArguments,
     flag,
     formats,
     narrator,
@@ -110,11 +109,11 @@ def _definitions(one: Artifact, other: Artifact, given: DiffArguments) -> Defini
 
 def _project(given: DiffArguments, listener: Listener) -> Project | None:
     """The project that is named, or the one here if there is one."""
+    from bundler.project.selection import Selection
+
     named = () if given.project is None else (given.project,)
     try:
-        return ProjectArguments(directories=named, everything=None, python=given.python).find(
-            listener
-        )[0]
+        return Selection(named, python=given.python).find(listener)[0]
     except ConfigurationError:
         if given.project is not None:
             raise

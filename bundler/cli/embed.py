@@ -49,19 +49,14 @@ def embed(sources: tuple[str, ...], given: EmbedCommand) -> None:
       state-bundler embed oci:build/image --tag ghcr.io/acme/shop:1.4-{environment} \\
         --environment prod
     """
-    from bundler.artifacts.names import ArtifactName
-    from bundler.cli.build_docker import places_of
-    from bundler.workflows.embed import embed as embed_images
-    from bundler.workflows.update import require_engine
+    from bundler.workflows.embed import EmbedImagesRequest, refresh_and_embed
 
-    for source in sources:
-        require_engine(ArtifactName.parse(source).without_asking())
-    listener = narrator(quiet=given.building.quiet or given.style == "json")
-    prepared = given.building.prepare_to_replace(listener)
-    if not prepared.bundles:
-        raise click.UsageError("There is no state to embed. Select its project with --project.")
-    places = places_of(prepared, given.image_path)
-    made = embed_images(
-        sources, given.tags, prepared, listener, places=places, every_byte=given.every_byte
+    request = EmbedImagesRequest(
+        sources,
+        given.tags,
+        given.building.request(),
+        image_path=given.image_path,
+        every_byte=given.every_byte,
     )
-    show_outcome(made, given.style)
+    listener = narrator(quiet=given.building.quiet or given.style == "json")
+    show_outcome(refresh_and_embed(request, listener), given.style)

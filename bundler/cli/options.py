@@ -18,9 +18,8 @@ from bundler.cli.progress import ConsoleListener
 from bundler.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from bundler.listener import Listener
     from bundler.project.options import Inside, RefreshMode, RefreshOptions
-    from bundler.project.projects import Project
+    from bundler.project.selection import Selection
     from bundler.state.manifest import ManagementType
 
 # The values of `RefreshMode` and `ManagementType`, copied to keep their import out of --help.
@@ -204,32 +203,10 @@ class ProjectArguments(Options):
         envvar="STATE_BUNDLER_PYTHON",
     )
 
-    def find(self, listener: Listener, start: Path | None = None) -> tuple[Project, ...]:
-        """Finds the projects and reports the interpreter of each."""
-        from bundler.project.projects import find
+    def selection(self) -> Selection:
+        from bundler.project.selection import Selection
 
-        projects = find(
-            self.directories, start=start, everything=self.everything, python=self.python
-        )
-        if self.everything and len(projects) > 1:
-            projects = _with_state(projects, listener)
-        for project in projects:
-            interpreter = project.interpreter
-            listener.note(f"{project.name}: {interpreter.path} (by {interpreter.found_by})")
-            if project.config.given:
-                listener.note(f"{project.name}: settings: {', '.join(project.config.given)}")
-        return projects
-
-
-def _with_state(projects: tuple[Project, ...], listener: Listener) -> tuple[Project, ...]:
-    """Without the projects that have none: they need no environment here."""
-    from bundler.project.stateful import with_state
-
-    found = with_state(projects)
-    others = [project.name for project in projects if project not in found]
-    if others:
-        listener.note(f"no state-backed components: {', '.join(others)}")
-    return found
+        return Selection(self.directories, self.everything, self.python)
 
 
 class RefreshArguments(Options):

@@ -60,8 +60,8 @@ def plan(ctx: click.Context, baselines: tuple[str, ...], given: PlanArguments) -
     from bundler.workflows.plan_file import make_and_save
 
     listener = narrator()
-    projects, options = given.projects.find(listener), given.refreshing.options()
-    made = make_and_save(projects, options, baselines, given.out, listener)
+    selection, options = given.projects.selection(), given.refreshing.options()
+    made = make_and_save(selection, options, baselines, given.out, listener)
     listener.working("")
     tell_github({"changed": made.differs})
     _show(made, given.style, sys.maxsize if given.every_change else MOST_LINES)

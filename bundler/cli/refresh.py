@@ -87,7 +87,7 @@ def refresh(given: RefreshCommand) -> None:
         raise click.UsageError("--dry-run cannot be combined with --push, --shard or -o.")
     destination = _destination(given.output)
     listener = narrator(quiet=given.quiet, verbose=given.verbose)
-    found, options = given.projects.find(listener), given.refreshing.options()
+    found, options = given.projects.selection().find(listener), given.refreshing.options()
     if given.dry_run:
         _preview(found, options, listener, given.style)
     elif given.shard is not None:

@@ -81,7 +81,7 @@ def status(artifacts: tuple[str, ...], given: StatusArguments) -> None:
     asked = _demands(given)
     if asked.of_bytes and not names:
         raise click.UsageError("A policy needs an ARTIFACT to check.")
-    look = _at_artifacts(names, given.baseline, asked) if names else _at_projects(given)
+    look = _look(names, given, asked)
     if given.watch:
         _watch(look)
         return
@@ -115,36 +115,27 @@ def _demands(given: StatusArguments) -> Demands:
     return Demands(asked, given.signed_by, history=given.html is not None)
 
 
-def _at_artifacts(names: Sequence[str], baseline: str | None, demands: Demands) -> Look:
-    from bundler.workflows.status import of_names
+def _look(names: Sequence[str], given: StatusArguments, demands: Demands) -> Look:
+    """What to do for an output, again and again with ``--watch``."""
+    from bundler.workflows.status import of_names, of_projects
+
+    listener = narrator()
+    if not names:
+        return of_projects(
+            given.directories,
+            listener,
+            python=given.python,
+            baseline=given.baseline,
+            is_cached=not given.no_cache,
+        )
 
     def look() -> list[Holder]:
         listener.working(f"Reading {counted(len(names), 'artifact')}")
-        found = list(of_names(names, baseline, demands))
+        found = list(of_names(names, given.baseline, demands))
         listener.working("")
         return found
 
-    listener = narrator()
     return look
-
-
-def _at_projects(given: StatusArguments) -> Look:
-    """Discovers components once: only the published states change while watching."""
-    from bundler.project.projects import find
-    from bundler.project.stateful import with_state
-    from bundler.refresh.known_components import discover
-    from bundler.workflows.status import of_sources
-
-    listener = narrator()
-    projects = find(given.directories, everything=True, python=given.python)
-    if not given.directories and len(projects) > 1:
-        projects = with_state(projects)
-    is_cached = not given.no_cache
-    found = [(project, discover([project], listener, is_cached=is_cached)) for project in projects]
-    return lambda: [
-        of_sources(str(project.root), sources, given.baseline or project.config.refresh.baseline)
-        for project, sources in found
-    ]
 
 
 def _watch(look: Look) -> None:

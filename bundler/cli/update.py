@@ -39,7 +39,7 @@ def update(artifacts: tuple[str, ...], given: UpdateArguments) -> None:
       state-bundler update docker://ghcr.io/acme/shop:1.4 --format json
       state-bundler update ghcr.io/acme/shop:1.4 ghcr.io/acme/shop-eu:2.0
     """
-    from bundler.workflows.update import update_all
+    from bundler.workflows.update import UpdateRequest, update_all
 
     artifacts = tuple(dict.fromkeys(artifacts))
     if given.new_tag and given.in_place:
@@ -47,12 +47,11 @@ def update(artifacts: tuple[str, ...], given: UpdateArguments) -> None:
     if given.new_tag and len(artifacts) > 1:
         raise click.UsageError("--tag requires exactly one ARTIFACT.")
     listener = narrator(quiet=given.building.quiet or given.style == "json")
-    updated = update_all(
+    request = UpdateRequest(
         artifacts,
-        given.new_tag,
+        given.building.request(),
+        new_tag=given.new_tag,
         in_place=given.in_place,
         every_byte=given.every_byte,
-        prepare=lambda: given.building.prepare_to_replace(listener, replaces=artifacts),
-        listener=listener,
     )
-    show_updates(updated, len(artifacts), given.style)
+    show_updates(update_all(request, listener), len(artifacts), given.style)

@@ -9,7 +9,7 @@ image goes by mounting its blobs. Nothing that was there before is touched until
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
@@ -28,8 +28,9 @@ from bundler.artifacts.names import LATEST, ArtifactName
 from bundler.errors import UsageError
 from bundler.listener import Listener
 from bundler.state.manifest import RunRecord
-from bundler.workflows.pipeline import Prepared, verify_and_load
-from bundler.workflows.update import state_digits
+from bundler.workflows.image_places import places_of
+from bundler.workflows.pipeline import Prepared, StateRequest, prepare, verify_and_load
+from bundler.workflows.update import require_engine, state_digits
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.registry import RegistryDestination
@@ -58,13 +59,43 @@ def _image(text: str) -> ArtifactName:
     return msgspec.structs.replace(name, kind="layout") if name.kind == "path" else name
 
 
+class EmbedImagesRequest(msgspec.Struct, frozen=True):
+    """sources, tags, image_path, every_byte: as `embed` takes them."""
+
+    sources: Sequence[str]
+    tags: Sequence[str]
+    states: StateRequest
+    image_path: str | None = None
+    every_byte: bool = False
+
+
+def refresh_and_embed(request: EmbedImagesRequest, listener: Listener) -> EmbedResult:
+    """Raises `UsageError` if there is no state, and as `prepare` and `embed` do."""
+    for source in request.sources:
+        require_engine(ArtifactName.parse(source).without_asking())
+    projects = request.states.selection.find(listener)
+    with prepare(projects, request.states, listener) as prepared:
+        if not prepared.bundles:
+            raise UsageError(
+                "There is no state to embed.", hint="Select its project with --project."
+            )
+        return embed(
+            request.sources,
+            request.tags,
+            prepared,
+            listener,
+            image_path=request.image_path,
+            every_byte=request.every_byte,
+        )
+
+
 def embed(
     sources: Sequence[str],
     tags: Sequence[str],
     prepared: Prepared,
     listener: Listener,
     *,
-    places: Mapping[str, str] | None = None,
+    image_path: str | None = None,
     every_byte: bool = False,
 ) -> EmbedResult:
     """Makes one image of the sources with the states in it, and gives it every tag.
@@ -78,7 +109,8 @@ def embed(
     names = [_image(text).without_asking() for text in sources]
     first = names[0] if names else None
     targets = [target_name(_filled(text, prepared), first) for text in tags]
-    request = prepared.request(listener, places=places or {}, every_byte=every_byte)
+    places = places_of(prepared, image_path)
+    request = prepared.request(listener, places=places, every_byte=every_byte)
     results = []
     with ExitStack() as stack:
         destinations = _destinations(names, targets, prepared.record, listener, stack)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import shlex
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from bundler.listener import SILENT, Listener
 from bundler.project.layout import repository_of
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project
+from bundler.project.selection import Selection
 from bundler.project.source_paths import refuse_shared
 from bundler.refresh.run import refresh
 from bundler.refresh.surroundings import surroundings_of
@@ -96,60 +97,87 @@ class Prepared(msgspec.Struct, frozen=True, dict=True):
         )
 
 
+class LoadRequest(msgspec.Struct, frozen=True):
+    """How the user asks for a load of the finished artifact.
+
+    wanted: None if not at all. modules: what to load, instead of what a code server would. least:
+    definitions; None for as many as are there now.
+    """
+
+    wanted: bool | None = None
+    modules: tuple[str, ...] = ()
+    least: int | None = None
+
+
+class StateRequest(msgspec.Struct, frozen=True):
+    """Which states to embed, and what is checked before and afterwards.
+
+    guarded: False skips git, which the record then says. environment: a name for the record.
+    state_from: an artifact whose states are embedded; nothing is refreshed or published then.
+    plan: a plan file whose states are. defer_from: the artifact whose dbt manifests the embedded
+    dbt projects defer to. pins, embeds: see `with_stored`.
+    """
+
+    selection: Selection = Selection()
+    refresh: RefreshOptions = RefreshOptions()
+    guarded: bool = True
+    environment: str | None = None
+    state_from: str | None = None
+    plan: Path | None = None
+    defer_from: str | None = None
+    pins: bool | None = False
+    embeds: bool = False
+    load: LoadRequest = LoadRequest()
+
+
+@contextmanager
 def prepare(
     projects: Sequence[Project],
-    options: RefreshOptions,
-    *,
-    held: ExitStack,
-    guarded: bool = True,
-    environment: str | None = None,
-    state_from: str | None = None,
-    plan: Path | None = None,
-    replaces: Sequence[str] = (),
-    defer_from: str | None = None,
-    pins: bool | None = False,
-    embeds: bool = False,
+    request: StateRequest,
     listener: Listener = SILENT,
-) -> Prepared:
+    *,
+    replaces: Sequence[str] = (),
+    loads: bool = False,
+) -> Iterator[Prepared]:
     """Asks git whether the states are kept out, then refreshes and publishes them.
 
-    held: until it is closed, the bundles stay as they are, see `bundler.state.hold`.
-    guarded: False skips git, which the record then says. state_from: an artifact whose states are
-    embedded instead; nothing is refreshed or published then. plan: a plan file whose states are.
-    replaces: the artifacts that get the new states, which a plan must have compared. defer_from:
-    the artifact whose dbt manifests the embedded dbt projects defer to. pins, embeds: see
-    `with_stored`.
+    Until the block ends, the bundles stay as they are, see `bundler.state.hold`. replaces: the
+    artifacts that get the new states, which a plan must have compared. loads: whether the artifact
+    is loaded if the request does not say; with a plan it is.
     Raises `Findings` if a state is, or could come, in the repository, and as
     `bundler.refresh.run.refresh` does.
     """
-    if state_from is None and plan is None:
+    options = request.refresh
+    if request.state_from is None and request.plan is None:
         options = _with_baseline(options, projects, replaces) if replaces else options
-        options = with_stored(options, projects, pins=pins, embeds=embeds)
-    if guarded:
+        options = with_stored(options, projects, pins=request.pins, embeds=request.embeds)
+    if request.guarded:
         listener.phase("Checking that git ignores the state")
         check_guard(projects, listener)
     else:
         listener.warning("The git check was skipped; the artifact's run record will say so.")
     expected: Mapping[str, Definitions] = {}
-    if plan is not None:
-        from bundler.workflows import plan_file
+    with ExitStack() as held:
+        if request.plan is not None:
+            from bundler.workflows import plan_file
 
-        listener.phase(f"Carrying out {plan}")
-        refreshed, expected = plan_file.carry_out(
-            plan, projects, options, listener, held, targets=replaces
-        )
-    elif state_from is None:
-        refreshed = refresh(projects, options, listener, held=held)
-    else:
-        listener.phase(f"Extracting the state of {state_from}")
-        refreshed = replay(projects, state_from, listener, held)
-    if defer_from is not None:
-        listener.phase(f"Extracting the dbt manifest to defer to from {defer_from}")
-        refreshed = deferred(refreshed, defer_from, held, listener)
-    if not refreshed.bundles:
-        listener.note("No component has state to embed: the artifact is built without state.")
-    named = environment or projects[0].config.environment
-    return Prepared(tuple(projects), refreshed, guarded, named, expected=expected)
+            listener.phase(f"Carrying out {request.plan}")
+            refreshed, expected = plan_file.carry_out(
+                request.plan, projects, options, listener, held, targets=replaces
+            )
+        elif request.state_from is None:
+            refreshed = refresh(projects, options, listener, held=held)
+        else:
+            listener.phase(f"Extracting the state of {request.state_from}")
+            refreshed = replay(projects, request.state_from, listener, held)
+        if request.defer_from is not None:
+            listener.phase(f"Extracting the dbt manifest to defer to from {request.defer_from}")
+            refreshed = deferred(refreshed, request.defer_from, held, listener)
+        if not refreshed.bundles:
+            listener.note("No component has state to embed: the artifact is built without state.")
+        named = request.environment or projects[0].config.environment
+        prepared = Prepared(tuple(projects), refreshed, request.guarded, named, expected=expected)
+        yield with_load(prepared, request.load, by_default=loads or bool(expected))
 
 
 def _with_baseline(
@@ -177,18 +205,6 @@ def _with_baseline(
     (replaced,) = replaces
     has_states = holds_states(replaced)
     return msgspec.structs.replace(options, baseline=replaced) if has_states else options
-
-
-class LoadRequest(msgspec.Struct, frozen=True):
-    """How the user asks for a load of the finished artifact.
-
-    wanted: None if not at all. modules: what to load, instead of what a code server would. least:
-    definitions; None for as many as are there now.
-    """
-
-    wanted: bool | None = None
-    modules: tuple[str, ...] = ()
-    least: int | None = None
 
 
 def with_load(prepared: Prepared, request: LoadRequest, *, by_default: bool) -> Prepared:

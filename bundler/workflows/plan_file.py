@@ -24,6 +24,7 @@ from bundler.errors import BadData, VerificationFailed, raise_all
 from bundler.listener import Listener
 from bundler.project.options import RefreshOptions, matches
 from bundler.project.projects import Project
+from bundler.project.selection import Selection
 from bundler.refresh.removals import Removal, allowed_keys, allowed_names, refused
 from bundler.refresh.run import Refreshed
 from bundler.refresh.sources import sources_of
@@ -45,13 +46,14 @@ _MOST_PLAN_BYTES = 256 * 1024 * 1024
 
 
 def make_and_save(
-    projects: Sequence[Project],
+    selection: Selection,
     options: RefreshOptions,
     baselines: Sequence[str],
     out: Path | None,
     listener: Listener,
 ) -> Plan:
     """Plans a refresh, see `bundler.workflows.plan.make`. out: the file to write, if any."""
+    projects = selection.find(listener)
     options = with_stored(options, projects)
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
         scratch = Path(name)

@@ -6,7 +6,7 @@ States on disk are compared with their manifest, so that an altered state never 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ import msgspec
 from bundler.artifacts.open import is_in_registry, open_artifact, shared_connections
 from bundler.artifacts.verify import verify
 from bundler.errors import BundlerError, Findings, VerificationFailed
+from bundler.listener import Listener
 from bundler.state.artifact import Artifact, read_settled
 from bundler.state.directory import PublishedDirectories
 from bundler.state.manifest import KeyRefresh, ManagementType, Manifest, RunRecord, parse
@@ -266,6 +267,33 @@ def _compared(
         hint=f"For details, run: state-bundler verify {shlex.quote(name)}",
     )
     return marked, failure
+
+
+def of_projects(
+    directories: Sequence[Path],
+    listener: Listener,
+    *,
+    python: Path | None = None,
+    baseline: str | None = None,
+    is_cached: bool = True,
+) -> Callable[[], list[Holder]]:
+    """Finds the components once, and returns what looks at their published states.
+
+    directories: empty for all projects with state in the workspace. baseline: None for the one that
+    each project configures.
+    """
+    from bundler.project.projects import find
+    from bundler.project.stateful import with_state
+    from bundler.refresh.known_components import discover
+
+    projects = find(directories, everything=True, python=python)
+    if not directories and len(projects) > 1:
+        projects = with_state(projects)
+    found = [(project, discover([project], listener, is_cached=is_cached)) for project in projects]
+    return lambda: [
+        of_sources(str(project.root), sources, baseline or project.config.refresh.baseline)
+        for project, sources in found
+    ]
 
 
 def of_sources(name: str, sources: Sequence[Found], baseline: str | None = None) -> Holder:

@@ -7,7 +7,7 @@ already contains these states, nothing is written, so that nothing is rolled out
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ from bundler.state.bundle import Bundle, is_at
 from bundler.state.manifest import Manifest, RunRecord, parse
 from bundler.system.atomic import remove_leftovers
 from bundler.system.fast_tuple import NamedTuple
-from bundler.workflows.pipeline import Prepared, verify_and_load
+from bundler.workflows.pipeline import Prepared, StateRequest, prepare, verify_and_load
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.registry import Connections
@@ -41,21 +41,19 @@ class UpdateOutcome(NamedTuple):
     failure: BundlerError | None = None
 
 
-def update_all(
-    artifacts: Sequence[str],
-    new_tag: str | None,
-    *,
-    in_place: bool,
-    every_byte: bool,
-    prepare: Callable[[], Prepared],
-    listener: Listener,
-) -> Iterator[UpdateOutcome]:
-    """Refreshes once, and updates each artifact; one that fails does not stop the others.
+class UpdateRequest(msgspec.Struct, frozen=True):
+    """artifacts: the names of each. new_tag, in_place, every_byte: see `update`."""
 
-    prepare: called after what can be refused without a refresh was refused. The other arguments are
-    those of `update`.
-    """
-    names = [ArtifactName.parse(artifact) for artifact in artifacts]
+    artifacts: Sequence[str]
+    states: StateRequest
+    new_tag: str | None = None
+    in_place: bool = False
+    every_byte: bool = False
+
+
+def update_all(request: UpdateRequest, listener: Listener) -> Iterator[UpdateOutcome]:
+    """Refreshes once, and updates each artifact; one that fails does not stop the others."""
+    names = [ArtifactName.parse(artifact) for artifact in request.artifacts]
     for name in names:  # before minutes are spent on a refresh
         require_engine(name)
     with ExitStack() as stack:
@@ -64,16 +62,19 @@ def update_all(
             with open_if_pex(name):
                 pass
         connections = stack.enter_context(shared_connections(names))
-        prepared = prepare()
+        projects = request.states.selection.find(listener)
+        prepared = stack.enter_context(
+            prepare(projects, request.states, listener, replaces=request.artifacts)
+        )
         for name in names:
             try:
                 made = update(
                     name,
-                    new_tag,
-                    in_place=in_place,
+                    request.new_tag,
+                    in_place=request.in_place,
                     prepared=prepared,
                     listener=listener,
-                    every_byte=every_byte,
+                    every_byte=request.every_byte,
                     before=first if name == names[0] else None,
                     connections=connections,
                 )

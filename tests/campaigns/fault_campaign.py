@@ -237,10 +237,10 @@ def command(arguments: Sequence[str]) -> int:
 def import_everything() -> None:
     """What a child would import, so that it need not."""
     for name in (
-        *("artifacts.image.oci", "artifacts.python.pex.building", "artifacts.verify"),
+        "artifacts.verify",
         *("cli.build", "cli.refresh", "cli.run", "cli.verify", "refresh.run", "state.directory"),
         *("refresh.sources.component", "setup.doctor", "setup.init", "store.store"),
-        *("workflows.embed", "workflows.update"),
+        *("workflows.build.oci", "workflows.build.pex", "workflows.embed", "workflows.update"),
     ):
         __import__(f"bundler.{name}")
     for name in ("rfc8785", "stamina"):

@@ -14,13 +14,12 @@ from bundler.artifacts.image import ociread
 from bundler.artifacts.verify import verify
 from bundler.errors import UsageError, VerificationFailed
 from bundler.listener import SILENT, Listener
-from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project, open_project
 from bundler.setup.demo.vendor import VendorApi
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import Build, DirectoryRefresh, KeyRefresh, RunRecord
 from bundler.state.statedir import StateDir
-from bundler.workflows.pipeline import prepare
+from bundler.workflows.pipeline import StateRequest, prepare
 from bundler.workflows.state_from import replay
 from tests.support.bundles import make_bundle
 from tests.support.embedding import embed_layout
@@ -101,7 +100,8 @@ def test_a_build_takes_them_offline_and_records_todays_code(
     (project.root / ".gitignore").write_text("/src/shop/state/\n")
     for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "x"]):
         subprocess.run([*git, *arguments], check=True)
-    made = prepare([project], RefreshOptions(), held=held, state_from=str(tmp_path / "states.tar"))
+    request = StateRequest(state_from=str(tmp_path / "states.tar"))
+    made = held.enter_context(prepare([project], request))
     assert made.record.build.commit not in (None, "a" * 40)
     assert made.record.environment is None
     embed_layout(None, made.bundles, made.record, tmp_path / "built")

@@ -1,0 +1,71 @@
+"""``build bake``: docker buildx bake, with the state in the targets that need it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from bundler.artifacts.embedding import EmbedResult
+from bundler.artifacts.image.engine import baking
+from bundler.artifacts.image.engine.building import foresee
+from bundler.artifacts.image.engine.connection import Docker
+from bundler.errors import UsageError
+from bundler.listener import Listener
+from bundler.project.projects import Project
+from bundler.workflows.image_places import places_of, refuse_relative, wanted_places
+from bundler.workflows.pipeline import StateRequest, prepare, verify_and_load
+
+
+class BakeRequest(msgspec.Struct, frozen=True):
+    """arguments: bake's own. chosen: targets or groups; empty for those with a project."""
+
+    arguments: Sequence[str]
+    states: StateRequest
+    chosen: Sequence[str] = ()
+    every_byte: bool = False
+
+
+def build(request: BakeRequest, listener: Listener) -> list[EmbedResult]:
+    """Raises as `baking.resolve`, `prepare` and `baking.building_targets` do."""
+    docker = Docker.from_environment()
+    docker.refuse_silence()
+    found = baking.resolve(docker, request.arguments)
+    selected = found.chosen(request.chosen)
+    baking.preflight(found, selected)
+    projects = request.states.selection.find(listener)
+    refuse_relative(None, projects)
+    targets = selected or _with_code(found, projects)
+    baking.preflight(found, targets, projects)
+    engine = docker.connect_late()
+    for name in targets:
+        wanted = wanted_places(found.arguments(name), projects)
+        foresee(found.given(name), engine, wanted, listener)
+    with prepare(projects, request.states, listener, loads=True) as prepared:
+        listener.phase("Building the images")
+        listener.hands_over(silent=False)
+        places = places_of(prepared)
+        embedding = prepared.request(listener, places=places, every_byte=request.every_byte)
+        with baking.building_targets(found, targets, embedding) as images:
+            verdicts = [verify_and_load(image.artifact, prepared, listener) for image in images]
+        return [
+            EmbedResult(image.called or verdict.name, changed=True, verdict=verdict)
+            for image, verdict in zip(images, verdicts, strict=True)
+        ]
+
+
+def _with_code(found: baking.Baking, projects: Sequence[Project]) -> list[str]:
+    """The targets whose context contains a project or is inside one."""
+    roots = [project.root.resolve() for project in projects]
+    contexts = {name: Path(found.context(name)).resolve() for name in found.final}
+    targets = [
+        name
+        for name, context in contexts.items()
+        if any(root.is_relative_to(context) or context.is_relative_to(root) for root in roots)
+    ]
+    if not targets:
+        raise UsageError(
+            "No bake target has the project in its context.", hint="Name one with --state-target."
+        )
+    return targets

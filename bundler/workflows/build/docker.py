@@ -1,0 +1,84 @@
+"""``build docker``: docker builds, and the state becomes the top layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from bundler.artifacts.embedding import EmbedResult
+from bundler.artifacts.image.engine import building, stdin_context
+from bundler.artifacts.image.engine.arguments import Arguments
+from bundler.artifacts.image.engine.connection import Docker
+from bundler.artifacts.image.engine.dockerbuild import BuildInput, Detecting
+from bundler.listener import Listener
+from bundler.project.projects import Project, start_for_context
+from bundler.workflows.image_places import (
+    import_root_hints,
+    places_of,
+    refuse_relative,
+    wanted_places,
+)
+from bundler.workflows.pipeline import StateRequest, prepare, verify_and_load
+
+
+class DockerRequest(msgspec.Struct, frozen=True):
+    """arguments: docker's own. quiet: whether docker prints nothing, either."""
+
+    arguments: Arguments
+    states: StateRequest
+    image_path: str | None = None
+    every_byte: bool = False
+    quiet: bool = False
+
+
+def build(request: DockerRequest, listener: Listener) -> EmbedResult:
+    """Raises as `building.preflight`, `prepare` and `building.building` do."""
+    arguments, docker = request.arguments, Docker.from_environment()
+    with stdin_context.take(arguments) as piped:
+        detected = Detecting(docker)
+        given = BuildInput(arguments, piped, detected)
+        building.preflight(given, listener)
+        docker.refuse_silence()  # before minutes are spent on a refresh
+        detected.start()
+        building.require_buildkit(given, detected)
+        projects = request.states.selection.find(listener, _start(given, listener))
+        _refuse_impossible(request, given, docker, projects, listener)
+        with prepare(projects, request.states, listener, loads=True) as prepared:
+            listener.phase("Building the image")
+            listener.hands_over(silent=request.quiet)
+            embedding = prepared.request(
+                listener,
+                places=places_of(prepared, request.image_path),
+                hints=import_root_hints(arguments, projects),
+                every_byte=request.every_byte,
+            )
+            with building.building(given, embedding, docker, detected()) as image:
+                before = next(iter(arguments.tags), None)
+                verdict = verify_and_load(image.artifact, prepared, listener, before=before)
+            return EmbedResult(image.called or verdict.name, changed=True, verdict=verdict)
+
+
+def _start(given: BuildInput, listener: Listener) -> Path | None:
+    """Where to look for the project: in the context, if it is a local directory."""
+    if given.root is not None:
+        return start_for_context(given.root, given.dockerfile_path)
+    listener.note(
+        "The context is not a local directory, so --project or the current directory is used."
+    )
+    return None
+
+
+def _refuse_impossible(
+    request: DockerRequest,
+    given: BuildInput,
+    docker: Docker,
+    projects: Sequence[Project],
+    listener: Listener,
+) -> None:
+    refuse_relative(request.image_path, projects)
+    for project in projects:
+        building.refuse_missing_configuration(given, project.root)
+    wanted = wanted_places(request.arguments, projects, request.image_path)
+    building.foresee(given, docker.connect_late(), wanted, listener)

@@ -1,0 +1,41 @@
+"""``build wheel``: the project's own backend builds, and the state is added."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from bundler.artifacts.embedding import EmbedResult
+from bundler.artifacts.python.blocking import refuse_fifos_of_project
+from bundler.artifacts.python.credentials import AllowedFiles
+from bundler.artifacts.python.wheel.building import building, command
+from bundler.errors import UsageError
+from bundler.listener import Listener
+from bundler.workflows.pipeline import StateRequest, prepare, verify_and_load
+
+
+class WheelRequest(msgspec.Struct, frozen=True):
+    """output: the directory that gets the wheel."""
+
+    states: StateRequest
+    output: Path
+
+
+def build(request: WheelRequest, listener: Listener) -> EmbedResult:
+    """Raises `UsageError` for several projects, and as `prepare` and `building` do."""
+    projects = request.states.selection.find(listener)
+    if len(projects) > 1:
+        raise UsageError(
+            "A wheel contains one project, but several are selected.",
+            hint="Select it with --project.",
+        )
+    (project,) = projects
+    python, output = project.interpreter.path, request.output.resolve()
+    command(python, project.root, request.output)  # refuses what cannot be built
+    refuse_fifos_of_project(project.root, "the build backend", listener)
+    with prepare(projects, request.states, listener, loads=True) as prepared:
+        embedding, allowed = prepared.request(listener), AllowedFiles.of(projects)
+        with building(project.root, python, output, embedding, allowed) as built:
+            verdict = verify_and_load(built.artifact, prepared, listener)
+        return EmbedResult(str(built.destination), changed=True, verdict=verdict)
