@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.campaigns.fault_campaign import STATES, configure, write_inputs
 from tests.pex.test_without_a_home import AS_NOBODY, USER
+from tests.support import forked
 from tests.support.layouts import LayoutMaker, code_layer
 
-BIN = Path(sys.executable).parent
 NEVER = ("--no-guard", "--refresh", "never")
 COMMANDS = (
     ("init", "--yes"),
@@ -48,9 +47,9 @@ def test_modes(tmp_path: Path, umask: int) -> None:
     maker = LayoutMaker(root / "base")
     maker.tag(maker.manifest([code_layer()], {"WorkingDir": "/app"}), "code")
     subprocess.run(["git", "init", "-q", root], check=True)
-    prefix: tuple[str, ...] = ()
+    as_user: tuple[str, ...] = ()
     if os.geteuid() == 0:  # which could read and write anything
-        prefix = AS_NOBODY
+        as_user = AS_NOBODY
         subprocess.run(["chown", "-R", f"{USER}:0", tmp_path], check=True)
     given = {path for path in root.rglob("*") if "base" not in path.parts}
     for arguments in COMMANDS:
@@ -58,9 +57,8 @@ def test_modes(tmp_path: Path, umask: int) -> None:
             text = (root / "pyproject.toml").read_text()
             (root / "pyproject.toml").write_text(text.replace("/old/", "/new/"))
         command = [argument.replace("{root}", str(root)) for argument in arguments]
-        done = subprocess.run(
-            [*prefix, BIN / "state-bundler", *command],
-            cwd=root, umask=umask, capture_output=True, text=True, check=False,
+        done = forked.said(
+            "state-bundler", *command, cwd=root, umask=umask, as_user=as_user,
             env={**os.environ, "HOME": "/nonexistent", "GIT_CONFIG_GLOBAL": os.devnull},
         )  # fmt: skip
         assert done.returncode == 0, (arguments, done.stderr)

@@ -7,7 +7,6 @@ encodings, what is imported, closed streams) is for `subprocess`.
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import shutil
@@ -45,14 +44,18 @@ def run(
     stdin: bytes = b"",
     timeout: float = 120,
     settings: Mapping[str, float] | None = None,
+    umask: int | None = None,
+    as_user: tuple[str, ...] = (),
 ) -> subprocess.CompletedProcess[bytes]:
     """Like `subprocess.run` with captured output, which runs what is no program of ours.
 
-    settings: constants with another value there, by their full names.
+    settings: constants with another value there, by their full names. umask: None for this
+    process's. as_user: the command that runs a command as another user.
     """
     folder, env = cwd or Path.cwd(), os.environ if env is None else env
     if not _can_fork(argv, env):
         assert not settings
+        assert not as_user
         return subprocess.run(
             argv, cwd=folder, env=env, input=stdin, capture_output=True, check=False,
             timeout=timeout,
@@ -61,12 +64,12 @@ def run(
         "argv": _without_interpreter(argv),
         "environment": dict(env),
         "folder": os.fspath(folder),
-        "umask": _umask(),
+        "umask": _umask() if umask is None else umask,
         "settings": settings or {},
         "warm_folder": warm_folder and os.fspath(warm_folder),
     }
     try:
-        code, out, err = _server().run(json.dumps(request).encode(), stdin, timeout)
+        code, out, err = _server(as_user).run(json.dumps(request).encode(), stdin, timeout)
     except BaseException:
         close()
         raise
@@ -108,15 +111,19 @@ def _at_start(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def close() -> None:
-    """Ends the server, if there is one."""
-    if _server.cache_info().currsize:
-        _server().close()
-        _server.cache_clear()
+    """Ends the servers, if there are any."""
+    while _SERVERS:
+        _, server = _SERVERS.popitem()
+        server.close()
 
 
-@functools.cache
-def _server() -> _Server:
-    return _Server()
+_SERVERS: dict[tuple[str, ...], _Server] = {}
+
+
+def _server(as_user: tuple[str, ...] = ()) -> _Server:
+    if as_user not in _SERVERS:
+        _SERVERS[as_user] = _Server(as_user)
+    return _SERVERS[as_user]
 
 
 def _umask() -> int:
@@ -126,13 +133,13 @@ def _umask() -> int:
 
 
 class _Server:
-    def __init__(self) -> None:
+    def __init__(self, as_user: Sequence[str]) -> None:
         environment = {**os.environ, **_ENVIRONMENT}
         self.at_start = _at_start(environment)
         self._line, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.forkserver", str(theirs.fileno())],
+                [*as_user, sys.executable, "-m", "tests.support.forkserver", str(theirs.fileno())],
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.DEVNULL,
