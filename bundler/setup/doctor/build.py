@@ -8,7 +8,7 @@ from bundler.artifacts.names import ArtifactName
 from bundler.artifacts.open import open_artifact
 from bundler.artifacts.python import credentials
 from bundler.artifacts.python.credentials import AllowedFiles
-from bundler.artifacts.python.pex.building import find_pex, installed_version, refuse_old
+from bundler.artifacts.python.pex.building import find_pex, refuse_old
 from bundler.errors import BundlerError, ToolFailed
 from bundler.project.config import Config, load
 from bundler.project.layout import import_path
@@ -91,7 +91,7 @@ def _pex(patient: DoctorContext) -> Finding:
     except ToolFailed as error:
         return Finding("ok", f"build pex cannot find pex; {error.hint}")
     try:
-        refuse_old(command, installed_version(command))
+        refuse_old(command)
     except ToolFailed as error:
         return Finding("warn", error.what, "build pex would fail.", error.hint or "")
     return Finding("ok", f"build pex will run {command}.")

@@ -76,19 +76,18 @@ def refuse_unbuildable(
     refuse_old(find_pex(projects[0].interpreter.path, named))
 
 
-def installed_version(pex: str) -> str | None:
+def _installed_version(pex: str) -> str | None:
     """The version of the pex that is installed where the command is; None if that is not clear."""
     installation = Path(pex).resolve().parent.parent
     found = list(installation.glob("lib/python3*/site-packages/pex-*.dist-info"))
     return found[0].name[len("pex-") : -len(".dist-info")] if len(found) == 1 else None
 
 
-def refuse_old(pex: str, version: str | None = None) -> None:
-    """Raises `ToolFailed` for a version of pex whose files cannot get a state.
-
-    version: if it is known; else pex is started, which takes most of a second.
-    """
-    version = version or process.check([pex, "--version"]).decode(errors="replace").strip()
+def refuse_old(pex: str) -> None:
+    """Raises `ToolFailed` for a version of pex whose files cannot get a state."""
+    version = _installed_version(pex)
+    if version is None:  # to start it takes most of a second
+        version = process.check([pex, "--version"]).decode(errors="replace").strip()
     if is_older(version, LOWEST_PEX):
         raise ToolFailed(
             f"{pex} is version {version}; the lowest supported version is {LOWEST_PEX_VERSION}.",
