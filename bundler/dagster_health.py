@@ -59,7 +59,7 @@ def state_health(
     if directory is None:
         return dg.Definitions()
     states = [
-        _EmbeddedState(_asset_key(index, state["key"]), directory, state, max_age, baseline)
+        _JudgedState(_asset_key(index, state["key"]), directory, state, max_age, baseline)
         for index, state in enumerate(_states(directory))
     ]
     return dg.Definitions(
@@ -68,7 +68,7 @@ def state_health(
     )
 
 
-def _checks(states: list["_EmbeddedState"]) -> dg.AssetChecksDefinition:
+def _checks(states: list["_JudgedState"]) -> dg.AssetChecksDefinition:
     """The checks of all states, in one definition: each definition slows down the load."""
     specs = [spec for state in states for spec in state.specs()]
 
@@ -122,7 +122,7 @@ def _asset_key(index: int, key: str) -> dg.AssetKey:
 
 
 @dataclass(frozen=True)
-class _EmbeddedState:
+class _JudgedState:
     """One state and how to judge it. key: of its asset."""
 
     key: dg.AssetKey

@@ -154,7 +154,7 @@ def _changed(before: State, after: State) -> bool:
 _Value = TypeVar("_Value")
 
 
-class _Found(msgspec.Struct, Generic[_Value], frozen=True):
+class _KeyValue(msgspec.Struct, Generic[_Value], frozen=True):
     """A key in a state directory. value: its state or, if that is not in the artifact, the pinned
     version, else the management type."""
 
@@ -168,8 +168,8 @@ class _Side(msgspec.Struct):
 
     artifact: Artifact
     folder: Path
-    states: dict[str, _Found[State]] = msgspec.field(default_factory=dict)
-    non_local: dict[str, _Found[str]] = msgspec.field(default_factory=dict)
+    states: dict[str, _KeyValue[State]] = msgspec.field(default_factory=dict)
+    non_local: dict[str, _KeyValue[str]] = msgspec.field(default_factory=dict)
     paths: tuple[str, ...] = ()
     contents: dict[tuple[str, str], Path] = msgspec.field(default_factory=dict)
 
@@ -183,14 +183,14 @@ class _Side(msgspec.Struct):
         self.paths = tuple(manifests)
         self.states = _named(
             [
-                _Found(path, state.key, state)
+                _KeyValue(path, state.key, state)
                 for path, it in manifests.items()
                 for state in it.states
             ]
         )
         self.non_local = _named(
             [
-                _Found(path, item.key, item.version or item.management_type)
+                _KeyValue(path, item.key, item.version or item.management_type)
                 for path, manifest in manifests.items()
                 for item in manifest.predicate.contents.non_local
             ]
@@ -201,10 +201,13 @@ class _Side(msgspec.Struct):
         self.non_local = self._renamed(self.non_local, other.non_local, other)
 
     def _renamed(
-        self, ours: Mapping[str, _Found[_Value]], theirs: Mapping[str, _Found[_Value]], other: _Side
-    ) -> dict[str, _Found[_Value]]:
+        self,
+        ours: Mapping[str, _KeyValue[_Value]],
+        theirs: Mapping[str, _KeyValue[_Value]],
+        other: _Side,
+    ) -> dict[str, _KeyValue[_Value]]:
         """Our keys, named as theirs where these are the same project's, and only there."""
-        found: dict[str, _Found[_Value]] = {}
+        found: dict[str, _KeyValue[_Value]] = {}
         for name, here in ours.items():
             same = [
                 its
@@ -251,7 +254,7 @@ class _Side(msgspec.Struct):
                 self.contents[key, path] = copy
 
 
-def _named(keys: Sequence[_Found[_Value]]) -> dict[str, _Found[_Value]]:
+def _named(keys: Sequence[_KeyValue[_Value]]) -> dict[str, _KeyValue[_Value]]:
     names = [it.key for it in keys]
     return {
         it.key if names.count(it.key) == 1 else name_in(it.key, it.directory): it for it in keys
@@ -416,7 +419,7 @@ def _resources(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _non_local(
-    before: Mapping[str, _Found[str]], after: Mapping[str, _Found[str]]
+    before: Mapping[str, _KeyValue[str]], after: Mapping[str, _KeyValue[str]]
 ) -> Iterator[KeyDifference]:
     for key in sorted({**before, **after}):
         old, new = (side[key].value if key in side else None for side in (before, after))

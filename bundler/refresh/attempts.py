@@ -123,7 +123,7 @@ class KeyOwner(Protocol):
 class _AttemptFailedError(Exception):
     """One failed attempt; the retry decides what follows."""
 
-    def __init__(self, failure: Failure, attempt: _Attempt) -> None:
+    def __init__(self, failure: Failure, attempt: _WriteCall) -> None:
         super().__init__(failure.error.what)
         self.failure = failure
         self.attempt = attempt
@@ -146,7 +146,7 @@ async def fetch(job: KeyJob, scratch: Path, listener: Listener) -> Fetched:
             with attempt:
                 number = attempt.num
                 listener.key(KeyProgress(job.component.key, "fetching", number))
-                return await _Attempt.of(job, scratch, number).run(began, listener)
+                return await _WriteCall.of(job, scratch, number).run(began, listener)
     except _AttemptFailedError as failed:
         error = _telling(failed.failure, earlier)
         raise failed.attempt.failed(error, seen=failed.failure.seen) from failed
@@ -184,7 +184,7 @@ def _next(
     return failure.wait or True
 
 
-class _Attempt(msgspec.Struct, frozen=True):
+class _WriteCall(msgspec.Struct, frozen=True):
     """One call of the component. number: from 1."""
 
     job: KeyJob
@@ -192,7 +192,7 @@ class _Attempt(msgspec.Struct, frozen=True):
     number: int
 
     @classmethod
-    def of(cls, job: KeyJob, scratch: Path, number: int) -> _Attempt:
+    def of(cls, job: KeyJob, scratch: Path, number: int) -> _WriteCall:
         key = job.component.key
         directory = job.owner.key_directory(key)
         # On the same disk, so that a program can rename it. Its path has the same prefix as the

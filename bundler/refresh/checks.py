@@ -131,7 +131,7 @@ def check(
     )
     shrunk, warnings = None, []
     try:
-        new = _NewState(state, directory / _STATE, options, _volatile(kind, options))
+        new = _CountedState(state, directory / _STATE, options, _volatile(kind, options))
         warnings += new.refuse_loss(baseline)
     except _ShrunkError as error:
         if not counts_definitions:
@@ -286,7 +286,7 @@ def shrunk(
     compared = msgspec.structs.replace(options, min_entries=None)
     volatile = _volatile(kind_of(component), options)
     try:
-        _NewState(new.state, new.directory / _STATE, compared, volatile).refuse_loss(baseline)
+        _CountedState(new.state, new.directory / _STATE, compared, volatile).refuse_loss(baseline)
     except BadData as error:
         return error
     return None
@@ -303,7 +303,7 @@ class _ShrunkError(BadData):
     """The state is much smaller than it was."""
 
 
-class _NewState(msgspec.Struct, frozen=True):
+class _CountedState(msgspec.Struct, frozen=True):
     """A state whose contents are counted. file: its main file."""
 
     state: State

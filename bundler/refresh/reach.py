@@ -66,13 +66,13 @@ async def _look(projects: Sequence[Project], seconds: float) -> Looked:
                 names = component.kinds
                 asks = not any(fnmatchcase(name, kind) for name in names for kind in _ASKS_NOBODY)
                 if asks and component.refused is None:
-                    attempt = _Probe(component, item, options.of_key(key), scratch, seconds)
+                    attempt = _ReachProbe(component, item, options.of_key(key), scratch, seconds)
                     tasks.append(attempt.run(slots))
         return Looked(found, tuple(await asyncio.gather(*tasks)))
 
 
 @dataclass(frozen=True)
-class _Probe:
+class _ReachProbe:
     component: Component
     source: LoadedSource
     options: KeyOptions

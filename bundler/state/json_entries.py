@@ -34,13 +34,13 @@ _SIGNS = re.compile(
 )
 
 
-class _Object(msgspec.Struct, gc=False):
+class _SkippedObject(msgspec.Struct, gc=False):
     """Any object; its members are skipped."""
 
 
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 # Skips records some 25 times as fast as the expressions, which need no memory for each.
-_OBJECTS = msgspec.json.Decoder(list[_Object])
+_OBJECTS = msgspec.json.Decoder(list[_SkippedObject])
 _EMPTY = re.compile(rb"[\[{]\s*[\]}]")
 
 

@@ -129,13 +129,13 @@ class Predicate(Model, frozen=True):
     support_digest: Hex256
 
 
-class _Subject(Model, frozen=True):
+class _StatementSubject(Model, frozen=True):
     name: str
     digest: DirHash
 
 
 class _Statement(Model, frozen=True, tag_field="_type", tag=STATEMENT_TYPE):
-    subject: tuple[_Subject, ...]
+    subject: tuple[_StatementSubject, ...]
     predicate_type: PredicateType
     predicate: Predicate
 
@@ -225,7 +225,7 @@ def build(contents: Contents, support: tuple[File, ...] = ()) -> Manifest:
 def _statement(predicate: Predicate) -> _Statement:
     return _Statement(
         subject=tuple(
-            _Subject(state.key, DirHash(state.digest.dir_hash))
+            _StatementSubject(state.key, DirHash(state.digest.dir_hash))
             for state in predicate.contents.states
         ),
         predicate_type=PREDICATE_TYPE,

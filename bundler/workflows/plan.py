@@ -136,7 +136,7 @@ def make(
         places = [source.place for source in refreshed.found]
         differences = [_of_projects(since(it, new, places), it, refreshed) for it in opened]
         expected = [as_it_is(name, it) for name, it in zip(names, opened, strict=True)]
-    loader = _Loader(projects, options, refreshed, listener)
+    loader = _PlanLoader(projects, options, refreshed, listener)
     changes = list(loader.changes(expected, differences, states, expects=expects))
     changes[0] = _with_others(changes[0], changes, refreshed.shrunk)
     contents = {bundle.place: bundle.manifest.content_digest for bundle in refreshed.bundles}
@@ -214,7 +214,7 @@ def as_it_is(name: str, artifact: Artifact) -> PlanBaseline:
     return PlanBaseline(name, contents, artifact.files_below())
 
 
-class _Loader:
+class _PlanLoader:
     """Loads the projects' code locations with the states of baselines and with the new ones.
 
     expected: what they define with the new ones, once `changes` has run.

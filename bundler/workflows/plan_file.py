@@ -185,12 +185,12 @@ def _read(path: Path, scratch: Path) -> Plan:
     return plan
 
 
-class _Format(msgspec.Struct, frozen=True):
+class _PlanFormat(msgspec.Struct, frozen=True):
     format: int = 1
 
 
 def _refuse_other_format(path: Path, text: bytes) -> None:
-    found = msgspec.json.decode(text, type=_Format).format
+    found = msgspec.json.decode(text, type=_PlanFormat).format
     if found != FORMAT:
         raise VerificationFailed(
             f"{path} is a plan of format {found}; this version of state-bundler reads {FORMAT}.",

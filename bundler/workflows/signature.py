@@ -45,7 +45,7 @@ _MEDIA_TYPE = "application/vnd.state-bundler.ssh-signature"
 _MAX_SIGNATURE_BYTES = 64 * 1024
 
 
-class _State(Model, frozen=True):
+class _SignedState(Model, frozen=True):
     path: str
     content_digest: str
     manifest: str
@@ -54,7 +54,7 @@ class _State(Model, frozen=True):
 class _Signed(Model, frozen=True):
     """run_record: the sha256 of the canonical record; None if there is none."""
 
-    states: tuple[_State, ...]
+    states: tuple[_SignedState, ...]
     run_record: str | None = None
 
 
@@ -75,7 +75,7 @@ def statement(artifact: Artifact, verdict: Verdict) -> bytes:
     verdict: of a valid artifact.
     """
     states = tuple(
-        _State(item.path, item.manifest.content_digest, item.manifest.sha256)
+        _SignedState(item.path, item.manifest.content_digest, item.manifest.sha256)
         for item in verdict.directories
         if item.manifest
     )

@@ -54,7 +54,7 @@ def test_a_class_name_has_one_meaning() -> None:
         name
         for path in _PACKAGE.rglob("*.py")
         for name in re.findall(
-            r"^\s*class (\w+)[:(]", path.read_text(encoding="utf-8"), re.MULTILINE
+            r"^\s*class _?(\w+)[:(]", path.read_text(encoding="utf-8"), re.MULTILINE
         )
     )
     assert {name for name, count in defined.items() if count > 1} == set()

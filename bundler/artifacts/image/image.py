@@ -296,7 +296,7 @@ class _Place(msgspec.Struct, frozen=True, array_like=True):
     parents: tuple[Owned, ...]
 
 
-class _Places(msgspec.Struct, frozen=True):
+class _PlacesOfUser(msgspec.Struct, frozen=True):
     user: int
     places: tuple[_Place, ...]
 
@@ -304,13 +304,13 @@ class _Places(msgspec.Struct, frozen=True):
 def _encode_places(layer: Layer) -> str:
     places = [_Place(item.bundle.place, item.path, item.parents) for item in layer.placed]
     places.sort(key=lambda item: item.path)
-    return msgspec.json.encode(_Places(layer.user, tuple(places))).decode()
+    return msgspec.json.encode(_PlacesOfUser(layer.user, tuple(places))).decode()
 
 
-def _places(config: Mapping[str, Any]) -> _Places | None:
+def _places(config: Mapping[str, Any]) -> _PlacesOfUser | None:
     text = labels(config).get(LABEL_PLACES)
     try:
-        return None if text is None else msgspec.json.decode(text, type=_Places)
+        return None if text is None else msgspec.json.decode(text, type=_PlacesOfUser)
     except (msgspec.DecodeError, UnicodeError):
         return None
 
@@ -483,5 +483,5 @@ def _placed_record(record: RunRecord, layer: Layer) -> RunRecord:
 
 
 # Before threads do it: see `bundler.state.manifest`.
-for _model in (_ImageConfiguration, _Places):
+for _model in (_ImageConfiguration, _PlacesOfUser):
     msgspec.json.Decoder(_model)

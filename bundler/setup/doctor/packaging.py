@@ -114,7 +114,7 @@ def _python(patient: DoctorContext) -> Path | None:
 # --- by trying --------------------------------------------------------------------------------
 
 
-class _Outcome(NamedTuple):
+class _ProbedWheel(NamedTuple):
     """lost: what a wheel lacks. route: of that wheel. problem: why it could not be built."""
 
     lost: tuple[MadeUpFile, ...]
@@ -130,15 +130,15 @@ class _Outcome(NamedTuple):
         return any(file.is_certain for file in self.lost)
 
 
-def _outcome(probe: Probe, change: Change = unchanged) -> _Outcome:
+def _outcome(probe: Probe, change: Change = unchanged) -> _ProbedWheel:
     """Of the first route that loses something. Raises as `Probe.lost` does."""
-    direct = _Outcome(probe.lost("direct", change), "direct")
+    direct = _ProbedWheel(probe.lost("direct", change), "direct")
     if not direct.is_whole:
         return direct
     try:
-        return _Outcome(probe.lost("sdist", change), "sdist")
+        return _ProbedWheel(probe.lost("sdist", change), "sdist")
     except ToolFailed as error:
-        return _Outcome((), "sdist", error.what)
+        return _ProbedWheel((), "sdist", error.what)
 
 
 def _judge(survey: Survey, probe: Probe) -> Finding:

@@ -72,7 +72,7 @@ class _Projects:
             )
             for name in "ab"
         ]
-        self.loader = plan._Loader(projects, RefreshOptions(), refreshed, Listener())
+        self.loader = plan._PlanLoader(projects, RefreshOptions(), refreshed, Listener())
 
     def state_dir(self, top: str, place: str, keys: list[str], entries: int = 10) -> StateDir:
         directory = StateDir(self.folder / top / place, place)

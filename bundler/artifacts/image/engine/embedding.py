@@ -41,7 +41,7 @@ _MAX_ALIKE = 3
 
 
 @dataclass(frozen=True)
-class _Image:
+class _BaseInEngine:
     """An image in the engine. as_a_whole: whether its store does not accept a single layer."""
 
     identity: str
@@ -49,13 +49,13 @@ class _Image:
     as_a_whole: bool
 
 
-def _load_image(engine: Engine, name: str) -> _Image:
+def _load_image(engine: Engine, name: str) -> _BaseInEngine:
     """Raises `NotInEngine` if the engine does not have the image."""
     inspected = engine.image(name)
     config = config_of(inspected, engine.history(inspected["Id"]))
     driver = (inspected.get("GraphDriver") or {}).get("Name")
     is_whole = engine.is_podman or (driver not in _CLASSIC_DRIVERS and has_containerd_store(engine))
-    return _Image(inspected["Id"], config, is_whole)
+    return _BaseInEngine(inspected["Id"], config, is_whole)
 
 
 def has_containerd_store(engine: Engine) -> bool:
@@ -107,7 +107,7 @@ class EngineDestination:
         for name in self.names:
             tag(self.engine, identity, name)
 
-    def _layer(self, base: _Image, request: EmbedRequest) -> Layer:
+    def _layer(self, base: _BaseInEngine, request: EmbedRequest) -> Layer:
         layer = None
         if not request.places:
             layer = _remembered(self.engine, base, self.names[:1], request.bundles)
@@ -140,7 +140,7 @@ def _made(engine: Engine, made: _Sent, *, is_sealed: bool) -> EngineImage:
 
 
 def _remembered(
-    engine: Engine, base: _Image, before: Sequence[str], bundles: Sequence[Bundle]
+    engine: Engine, base: _BaseInEngine, before: Sequence[str], bundles: Sequence[Bundle]
 ) -> Layer | None:
     """The layer that was computed for an image with the same files below its state."""
     own = image.files_below(base.config)
@@ -160,7 +160,7 @@ def _alike(engine: Engine, config: Json, before: Sequence[str], files: str) -> I
             yield settings_of(engine.image(found["Id"]))
 
 
-def plan(container: ContainerFiles, base: _Image, request: EmbedRequest) -> Layer:
+def plan(container: ContainerFiles, base: _BaseInEngine, request: EmbedRequest) -> Layer:
     """The layer for an image, at the places that its files or its interpreter determine."""
     config = base.config
     runs = image_import_path.runs_as(config.get("config") or {})
@@ -273,7 +273,7 @@ class _Sent:
     diff_ids: list[str]
 
 
-def _send(engine: Engine, base: _Image, layer: Layer, record: RunRecord) -> _Sent:
+def _send(engine: Engine, base: _BaseInEngine, layer: Layer, record: RunRecord) -> _Sent:
     if not base.as_a_whole:
         return _send_layer(engine, base.config, layer, record)
     return _Sent(*send_whole(engine, base.identity, layer, record, TEMPORARY))

@@ -75,10 +75,10 @@ class _Pool(HTTPConnectionPool):
         self._dial = dial
 
     def _new_conn(self) -> HTTPConnection:
-        return _Connection(self._dial)
+        return _DialedConnection(self._dial)
 
 
-class _Connection(HTTPConnection):
+class _DialedConnection(HTTPConnection):
     def __init__(self, dial: Dial) -> None:
         super().__init__("docker", timeout=_TIMEOUT_SECONDS)
         self._dial = dial
