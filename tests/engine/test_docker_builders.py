@@ -166,7 +166,7 @@ def test_the_arguments_that_name_the_result_are_carried_out(
     names = (f"{project.name}:one", f"{project.name}:two")
     built = project.build(
         "-t", names[0], f"--tag={names[1]}", "--iidfile", str(tmp_path / "iid"), "--metadata-file",
-        str(tmp_path / "metadata"), "-o", f"type=tar,dest={tmp_path / 'app.tar'}", "-q",
+        str(tmp_path / "metadata"), "-o", f"type=tar,dest={tmp_path / 'app.tar'}", "-q", "--load",
         "--build-arg", "X=1", "--label", "a=b",
     )  # fmt: skip
     assert {project.inspect(name)["Id"] for name in names} == {built.image_id}
@@ -178,9 +178,25 @@ def test_the_arguments_that_name_the_result_are_carried_out(
     assert project.inspect(names[0])["Config"]["Labels"]["a"] == "b"
     project.engine.docker("image", "rm", *names)
 
-    left = project.left_behind()
-    project.build("-o", f"type=tar,dest={tmp_path / 'app.tar'}")
+
+@pytest.mark.parametrize("kind", ["docker", "oci", "tar"])
+@pytest.mark.parametrize(
+    "words", ["-t NAME -o type=KIND,dest=FILE", "-o type=KIND,dest=FILE,name=NAME"]
+)
+def test_an_image_that_goes_into_a_file_gets_no_name_in_the_engine(
+    project: Project, tmp_path: Path, words: str, kind: str
+) -> None:
+    """Whatever had the name keeps it, as with docker itself."""
+    project.engine.docker("tag", PYTHON_BASE, project.name)
+    file = tmp_path / "app.tar"
+    left, before = project.left_behind(), project.inspect()["Id"]
+    words = words.replace("KIND", kind).replace("FILE", str(file)).replace("NAME", project.name)
+    built = project.build(*words.split())
     assert project.left_behind() == left
+    assert project.inspect()["Id"] == before
+    if kind == "docker":  # it has the name
+        project.engine.docker("load", stdin=file.read_bytes())
+        assert project.inspect()["Id"] == built.image_id
 
 
 @pytest.mark.parametrize("words", ["-qt=NAME", "-qtNAME", "-o type=docker,name=NAME"])

@@ -250,6 +250,26 @@ def test_what_can_be_known_of_the_place_is_said_before_the_refresh(
     assert was_refreshed == (not is_certain)
 
 
+_NAMES = ["[::1]:5000/x", "a..b/x", "sha256:x", "0" * 64, f"a.b/{'x' * 252}", "a.b:5000/x", "A/x"]
+
+
+@pytest.mark.parametrize("name", _NAMES)
+def test_a_name_that_docker_does_not_accept_is_refused_before_the_refresh(
+    name: str, project: Project
+) -> None:
+    """Which these are depends on its version."""
+    tagged = project.engine.docker("tag", PYTHON_BASE, name, check=False)
+    project.engine.docker("image", "rm", name, check=False)
+    project.configure()
+    done = subprocess.run(
+        [PLUGIN, "bundle", "build", "-t", name, "."],
+        env=project.environment(), cwd=project.root, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    project.engine.docker("image", "rm", name, check=False)
+    assert done.returncode == (0 if tagged.returncode == 0 else 2), done.stderr
+    assert (project.root / "src" / PLACE).exists() == (tagged.returncode == 0)
+
+
 _TABLE = '[project]\nname = "shop"\nversion = "1"\ndescription = "x"\n[build-system]\n'
 _SETUPTOOLS = ("setuptools.build_meta", "setuptools", '[tool.setuptools]\npackage-dir.""="src"')
 _FINDER = '[tool.setuptools]\npackages=["shop", "shop.defs"]\npackage-dir.shop="src/shop"'

@@ -216,10 +216,12 @@ def _make_blobs(layout: Path) -> Path:
 
 def write_archive(folder: Path, destination: Path) -> None:
     """Makes an archive of a layout's folder; identical for identical layouts."""
-    with (
-        replaced_file(destination, _FILE_MODE) as stream,
-        tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive,
-    ):
+    with replaced_file(destination, _FILE_MODE) as stream:
+        pack(folder, stream)
+
+
+def pack(folder: Path, stream: BinaryIO) -> None:
+    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive:
         for path in files_below(folder):
             info = tarfile.TarInfo(path.relative_to(folder).as_posix())
             info.size = path.stat().st_size

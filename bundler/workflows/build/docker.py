@@ -55,7 +55,7 @@ def build(request: DockerRequest, listener: Listener) -> EmbedResult:
                 every_byte=request.every_byte,
             )
             with building.building(given, embedding, docker, detected()) as image:
-                before = next(iter(arguments.tags), None)
+                before = next(iter(arguments.names), None)
                 verdict = verify_and_load(image.artifact, prepared, listener, before=before)
             return EmbedResult(image.called or verdict.name, changed=True, verdict=verdict)
 

@@ -68,7 +68,7 @@ from tests.support.environments import ROOT
             forwarded=("-D", "-D"), quiet=True, tags=("a",), file="F")),
         ("-Dq=false --push=F .", Arguments(forwarded=("-D",))),
         ('-o type=image,"name=a,b" -o type=docker,name=a .', Arguments(
-            tags=("a", "b"), outputs=('type=image,"name=a,b"', "type=docker,name=a"))),
+            outputs=('type=image,"name=a,b"', "type=docker,name=a"))),
         ("-t c -o type=image,name=a .", Arguments(
             tags=("c",), outputs=("type=image,name=a",))),
         ("-t a -- -odd-folder", Arguments(tags=("a",), context="-odd-folder")),
@@ -116,6 +116,41 @@ def test_what_cannot_be_done_with_a_finished_image_is_said(line: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "in_engine", "pushed", "everywhere"),
+    [
+        ("", "", "", ""),
+        ("-t a -t b", "a b", "", "a b"),
+        ("-t a --push", "a", "a", "a"),
+        ('-o type=image,"name=a,b" -o type=docker,name=a', "a b", "", "a b"),
+        ("-o type=image,name=a --push", "a", "a", "a"),
+        *((f"-o type={kind},dest=f,name=a", "", "", "a") for kind in ("docker", "oci")),
+        *((f"-t a -o type={kind},dest=f", "", "", named) for kind, named in (
+            ("docker", "a"), ("oci", "a"), ("tar", ""), ("local", ""))),
+        ("-t a -o folder", "", "", ""),
+        ("-t a --load -o type=docker,dest=f", "a", "", "a"),
+        ("-o type=docker,dest=f,name=a --load", "", "", "a"),
+        ("-o type=docker,dest=f,name=a -o type=docker,name=b", "b", "", "a b"),
+        ("-o type=oci,dest=f,name=a -o type=registry,name=b", "b", "b", "a b"),
+        ("-o type=docker,name=a -o type=image,name=b,push=true", "a b", "b", "a b"),
+        ("-t c -o type=docker,dest=f,name=a -o type=registry,name=b", "c", "c", "c"),
+    ],
+)  # fmt: skip
+def test_each_output_gives_its_own_names(
+    line: str, in_engine: str, pushed: str, everywhere: str
+) -> None:
+    found = parse([*line.split(), "."])
+    assert found.names == tuple(in_engine.split())
+    assert found.names_of(found.pushed) == tuple(pushed.split())
+    assert found.image_name == everywhere.replace(" ", ",")
+
+
+@pytest.mark.parametrize("line", ["--push", "--push -o type=docker,name=a", "-o type=registry"])
+def test_what_is_pushed_needs_a_name(line: str) -> None:
+    with pytest.raises(UsageError, match="requires a name"):
+        check(parse([*line.split(), "."]))
+
+
+@pytest.mark.parametrize(
     ("output", "pushes"),
     [
         ("type=registry", True), ("type=image,push=true", True), ("type=image,push=1", True),
@@ -123,7 +158,7 @@ def test_what_cannot_be_done_with_a_finished_image_is_said(line: str) -> None:
     ],
 )  # fmt: skip
 def test_an_output_that_pushes(output: str, *, pushes: bool) -> None:
-    assert parse(["-t", "a", "-o", output, "."]).pushes == pushes
+    assert bool(parse(["-t", "a", "-o", output, "."]).pushed) == pushes
 
 
 _WORDS = st.sampled_from(

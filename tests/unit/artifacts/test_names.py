@@ -74,6 +74,7 @@ def test_a_name_says_what_and_where(text: str, parts: tuple[str, ...]) -> None:
         ("docker-daemon:", "not a valid"),
         ("docker-daemon:../containers/json", "not a valid"),
         ("docker-daemon:shop?all=1", "not a valid"),
+        *((f"docker://{host}/shop", "not a valid") for host in ("a..b", "a.b.", "a.-b", "a-.b")),
         ("docker-daemon:shop\n", "not a valid"),
         ("docker://docker://shop", "not a valid"),
         ("docker://ghcr.io/shop:1@sha256:short", "not a valid"),

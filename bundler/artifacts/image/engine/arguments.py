@@ -47,8 +47,9 @@ class Arguments:
     """A parsed command line.
 
     forwarded: without the context, the Dockerfile and the options for the result. context: a
-    folder, a URL, or ``-``. file: the Dockerfile as given. outputs: of ``--output``. asks: whether
-    nothing is built, because docker only checks or explains the Dockerfile.
+    folder, a URL, or ``-``. file: the Dockerfile as given. tags, outputs: of ``--tag`` and
+    ``--output``. asks: whether nothing is built, because docker only checks or explains the
+    Dockerfile.
     """
 
     forwarded: tuple[str, ...] = ()
@@ -75,28 +76,48 @@ class Arguments:
 
     @property
     def results(self) -> list[dict[str, str]]:
-        """The fields of each output."""
-        return [fields_of(output) for output in self.outputs]
+        """The fields of each output; ``--push``, ``--load`` and the default are outputs, too."""
+        found = [fields_of(output) for output in self.outputs]
+        if self.push:
+            images = [it for it in found if it.get("type") == "image"]
+            found += () if images else [{"type": "image"}]
+            found = [{**it, "push": "true"} if it["type"] == "image" else it for it in found]
+        return found + [{"type": "docker"}] * (self.load or not found)
+
+    def names_of(self, outputs: Iterable[Mapping[str, str]]) -> tuple[str, ...]:
+        """The names that the image gets in some of its outputs; ``--tag`` replaces their own."""
+        own = (it.get("name", "").split(",") for it in outputs if it.get("type") in _NAMED)
+        names = (self.tags or each for each in own)
+        return tuple(dict.fromkeys(name for each in names for name in each if name))
 
     @property
-    def pushes(self) -> bool:
-        return self.push or any(
-            fields.get("type") == "registry" or is_on("push", fields.get("push"))
-            for fields in self.results
-        )
+    def image_name(self) -> str:
+        """All its names, as docker's metadata has them."""
+        return ",".join(self.names_of(self.results))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its names in the engine, from where they are also pushed."""
+        return self.names_of(it for it in self.results if "dest" not in it)
+
+    @property
+    def pushed(self) -> list[dict[str, str]]:
+        """The outputs that go to a registry."""
+        return [it for it in self.results if pushes(it)]
 
     @property
     def stays(self) -> bool:
         """Whether the image is also wanted on this machine: in the engine or in a file."""
-        return self.load or any(
-            "dest" in fields or fields.get("type") == "docker" for fields in self.results
-        )
+        return any("dest" in it or it.get("type") == "docker" for it in self.results)
 
     @property
     def only_files(self) -> bool:
-        """Whether only files are wanted, and no name in the engine."""
-        named = self.tags or self.iidfile or self.load
-        return bool(self.outputs) and not named and all("dest" in it for it in self.results)
+        """Whether the engine has the image only until its files are written."""
+        return not self.iidfile and all("dest" in it for it in self.results)
+
+
+def pushes(fields: Mapping[str, str]) -> bool:
+    return fields.get("type") == "registry" or is_on("push", fields.get("push"))
 
 
 def fields_of(output: str) -> dict[str, str]:
@@ -120,13 +141,6 @@ def is_on(name: str, value: str | None) -> bool:
     if value.lower() not in TRUE:
         raise UsageError(f"{name}={value}: the value of a switch is true or false.")
     return True
-
-
-def names_in(outputs: Iterable[str]) -> tuple[str, ...]:
-    """The names that outputs give to an image; ``--tag`` replaces them."""
-    found = map(fields_of, outputs)
-    names = (it.get("name", "").split(",") for it in found if it.get("type") in _NAMED)
-    return tuple(dict.fromkeys(name for each in names for name in each if name))
 
 
 @dataclass
@@ -177,7 +191,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
         context=found.positional[0] if found.positional else ".",
         file=found.last("--file"),
         target=found.last("--target"),
-        tags=found.all("--tag") or names_in(found.all("--output")),
+        tags=found.all("--tag"),
         platforms=tuple(it for it in ",".join(found.all("--platform")).split(",") if it),
         push=found.on("--push"),
         load=found.on("--load"),

@@ -22,7 +22,7 @@ import msgspec
 
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.engine import building, bypasses_image_store, outputs
-from bundler.artifacts.image.engine.arguments import Arguments, names_in, read
+from bundler.artifacts.image.engine.arguments import Arguments, read
 from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.artifacts.image.engine.context import shown, withheld_rules
 from bundler.artifacts.image.engine.dockerbuild import (
@@ -101,7 +101,7 @@ class Baking:
             context=target.get("context") or ".",
             file=STDIN if "dockerfile-inline" in target else str(file),
             target=target.get("target"),
-            tags=tuple(target.get("tags") or names_in(written)),
+            tags=tuple(target.get("tags") or ()),
             platforms=tuple(target.get("platforms") or ()),
             outputs=written,
         )
@@ -274,8 +274,7 @@ def building_targets(
             told = _read(metadata) if others else {}
             for target, made in zip([*near, *past], ready, strict=True):
                 key = "containerimage.config.digest" if target in near else "containerimage.digest"
-                names = ",".join(target.arguments.tags)
-                told[target.name] = {key: made.image_id, "image.name": names}
+                told[target.name] = {key: made.image_id, "image.name": target.arguments.image_name}
             outputs.write(Path(baking.metadata_file), msgspec.json.encode(told))
 
 

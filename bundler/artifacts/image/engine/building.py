@@ -14,7 +14,7 @@ from pathlib import Path
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.engine import bypasses_image_store, outputs
 from bundler.artifacts.image.engine.arguments import Arguments, fields_of
-from bundler.artifacts.image.engine.connection import Docker, Engine, preload
+from bundler.artifacts.image.engine.connection import Docker, Engine, InvalidRequest, preload
 from bundler.artifacts.image.engine.context import missing_configuration, shown
 from bundler.artifacts.image.engine.contexts import is_engine_own_builder
 from bundler.artifacts.image.engine.dockerbuild import (
@@ -132,11 +132,22 @@ def _elsewhere(root: Path, dockerfile: Path | None, path: str) -> str:
 
 
 def foresee(given: BuildInput, engine: Engine, wanted: WantedPlaces, listener: Listener) -> None:
-    """Asks before the build where the state would go. Raises as `Foreseer.check` does."""
+    """Asks before the refresh whether the engine accepts the names, and where the state would go.
+
+    Raises `UsageError` for a name, and as `Foreseer.check` does.
+    """
     arguments, build_args = given.arguments, given.build_args
+    for name in arguments.names:
+        try:
+            engine.has_image(name)
+        except InvalidRequest as error:  # only newer ones accept an IPv6 address
+            raise UsageError(
+                f"This Docker engine accepts no image with the name {name}.",
+                hint="Pass a name with a host name: -t registry.example:5000/shop:1.4",
+            ) from error
     if (found := given.dockerfile) is None:
         return
-    tag = next(iter(arguments.tags), None)
+    tag = next(iter(arguments.names), None)
     options = {word.partition("=")[0] for word in arguments.forwarded}
     same_bases = not (options & _OTHER_BASES or arguments.platforms)
     same_bases &= is_engine_own_builder(engine.docker.environment)
@@ -187,7 +198,7 @@ def naming(
     engine: Engine, arguments: Arguments, base: str, request: EmbedRequest
 ) -> Iterator[ReadyImage]:
     """Embeds into an image in the engine; names, saves and pushes it when the block succeeds."""
-    with EngineDestination(engine, base, arguments.tags).embed(request) as made:
+    with EngineDestination(engine, base, arguments.names).embed(request) as made:
         image = ReadyImage(made, arguments)
         yield image
     outputs.carry_out(engine, arguments, image.image_id, request.listener)

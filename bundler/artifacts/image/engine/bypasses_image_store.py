@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -19,6 +19,7 @@ from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import oci, registry
 from bundler.artifacts.image.blobs import descriptor
 from bundler.artifacts.image.engine import outputs
+from bundler.artifacts.image.engine.arguments import Arguments, pushes
 from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.artifacts.image.engine.dockerbuild import Builder
 from bundler.artifacts.image.engine.embedding import has_containerd_store, tag
@@ -27,9 +28,6 @@ from bundler.artifacts.image.engine.outputs import ReadyImage
 from bundler.artifacts.image.layout import LayoutFolder
 from bundler.errors import ToolFailed, UsageError
 from bundler.state.artifact import Artifact
-
-if TYPE_CHECKING:
-    from bundler.artifacts.image.engine.arguments import Arguments
 
 _TAG = "made"
 
@@ -64,7 +62,7 @@ def applies_to(build: BuildRequest, engine: Engine) -> bool:
             )
         _refuse_what_no_store_holds(arguments, engine)
         return True
-    if not is_buildx or arguments.stays or not arguments.pushes:
+    if not is_buildx or arguments.stays or not arguments.pushed:
         return False
     return has_containerd_store(engine) or _pushes_by_digest(arguments, engine.docker)
 
@@ -84,10 +82,7 @@ def _refuse_what_no_store_holds(arguments: Arguments, engine: Engine) -> None:
 
 
 def _is_loaded(arguments: Arguments) -> bool:
-    results = arguments.results
-    into_engine = any(it.get("type") == "docker" and "dest" not in it for it in results)
-    elsewhere = arguments.pushes or any("dest" in it for it in results)
-    return arguments.load or into_engine or (bool(arguments.tags) and not elsewhere)
+    return any("dest" not in it and not pushes(it) for it in arguments.results)
 
 
 def _pushes_by_digest(arguments: Arguments, docker: Docker) -> bool:
@@ -102,7 +97,7 @@ def _pushes_by_digest(arguments: Arguments, docker: Docker) -> bool:
 def building(build: BuildRequest, engine: Engine, request: EmbedRequest) -> Iterator[ReadyImage]:
     """Builds and embeds without a name; writes files, pushes and tags when the block succeeds."""
     arguments = build.arguments
-    only_pushes = arguments.pushes and not arguments.stays
+    only_pushes = arguments.pushed and not arguments.stays
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
         folder = Path(name)
         if only_pushes and _pushes_by_digest(arguments, engine.docker):
@@ -118,7 +113,7 @@ def building(build: BuildRequest, engine: Engine, request: EmbedRequest) -> Iter
 @contextmanager
 def _in_registry(build: BuildRequest, request: EmbedRequest, folder: Path) -> Iterator[Artifact]:
     """Only the state passes through this machine."""
-    tags = tuple(map(registry.parse, build.arguments.tags))
+    tags = tuple(map(registry.parse, build.arguments.names_of(build.arguments.pushed)))
     with registry.opened(tags[0], request.listener) as (target, _):
         digest = _pushed_code(build, target.name, folder)
         request.listener.phase("Embedding the state in the image")
@@ -154,15 +149,16 @@ def _in_layout(
         yield made
     layout = LayoutFolder(path)
     (entry,) = layout.index()["manifests"]
-    publish_only(layout, entry, *arguments.tags)
     for fields in arguments.results:
         if fields["type"] == "oci":
+            publish_only(layout, entry, *arguments.names_of([fields]))
             outputs.write_layout(layout.path, fields)
     if _is_loaded(arguments):
-        publish_only(layout, entry, next(iter(arguments.tags), _TAG))
+        names = arguments.names
+        publish_only(layout, entry, *names[:1])
         load_layout(engine, layout)
-        for other in arguments.tags[1:]:
-            tag(engine, arguments.tags[0], other)
-    if arguments.pushes:
-        tags = tuple(map(registry.parse, arguments.tags))
+        for other in names[1:]:
+            tag(engine, names[0], other)
+    if arguments.pushed:
+        tags = tuple(map(registry.parse, arguments.names_of(arguments.pushed)))
         registry.publish(layout, descriptor(entry, layout.name), tags, request.listener)

@@ -350,6 +350,10 @@ class NotInEngine(ToolFailed):
     """The engine does not have what was asked for."""
 
 
+class InvalidRequest(ToolFailed):
+    """The engine does not accept what it was given, such as a name."""
+
+
 def _refuse(response: requests.Response) -> NoReturn:
     with response:
         said = _body_of(response).read()
@@ -359,4 +363,5 @@ def _refuse(response: requests.Response) -> NoReturn:
     if response.status_code == HTTPStatus.NOT_FOUND:
         raise NotInEngine(f"The Docker engine answered: {text}.")
     path = str(response.request.path_url).partition("?")[0]
-    raise ToolFailed(f"The Docker engine refused {path}: {text}.")
+    error = InvalidRequest if response.status_code == HTTPStatus.BAD_REQUEST else ToolFailed
+    raise error(f"The Docker engine refused {path}: {text}.")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -13,11 +14,12 @@ from typing import BinaryIO
 import msgspec
 
 from bundler.artifacts import reference
-from bundler.artifacts.image.blobs import copy
-from bundler.artifacts.image.engine.arguments import Arguments, is_on
+from bundler.artifacts.image.blobs import Descriptor, copy, images_of
+from bundler.artifacts.image.engine.arguments import Arguments, fields_of, is_on
 from bundler.artifacts.image.engine.connection import Engine
 from bundler.artifacts.image.engine.full_image_transfer import publish_only, saved
-from bundler.artifacts.image.layout import LayoutFolder, add_to_folder, write_archive
+from bundler.artifacts.image.layout import LayoutFolder, add_to_folder, pack
+from bundler.artifacts.image.ociread import LoadedImage
 from bundler.errors import ChildFailed, UsageError
 from bundler.listener import Listener
 from bundler.state.artifact import Artifact
@@ -25,6 +27,8 @@ from bundler.system import process
 from bundler.system.atomic import io_errors, replaced_file, save
 
 _CHUNK_BYTES = 1024 * 1024
+# What docker takes for an image's ID, or refuses as ambiguous.
+_DIGEST = re.compile(r"[0-9a-f]{64}|sha256(:.*)?")
 _KINDS = ("docker", "image", "registry", "tar", "local", "oci")
 
 
@@ -47,18 +51,19 @@ class ReadyImage:
     def called(self) -> str | None:
         """Its names, or else its files."""
         files = [fields["dest"] for fields in self.arguments.results if "dest" in fields]
-        return " ".join(self.arguments.tags or files) or None
+        return " ".join(self.arguments.names or files) or None
 
 
 def check(arguments: Arguments) -> None:
     """Raises `UsageError` for options that are not possible with a finished image."""
-    for name in arguments.tags:
-        if reference.parse(name).digest:
+    for name in arguments.names_of(arguments.results):
+        if reference.parse(name).digest or _DIGEST.fullmatch(name):
             raise UsageError(
                 f"-t {name} is a digest, but an image is named by a tag.",
                 hint="Pass a name with a tag: -t shop:1.4",
             )
-    for output, fields in zip(arguments.outputs, arguments.results, strict=True):
+    for output in arguments.outputs:
+        fields = fields_of(output)
         kind = fields.get("type")
         if kind not in _KINDS:
             raise UsageError(
@@ -72,28 +77,27 @@ def check(arguments: Arguments) -> None:
                 f"--output {output} pushes an image without a tag.",
                 hint="Push it with docker itself, then: state-bundler embed NAME@DIGEST --tag NAME",
             )
-    if arguments.pushes and not arguments.tags:
+    if not all(arguments.names_of([output]) for output in arguments.pushed):
         raise UsageError("--push requires a name: add -t NAME.")
 
 
 def carry_out(engine: Engine, arguments: Arguments, image_id: str, listener: Listener) -> None:
     """Writes files and pushes. Raises `ChildFailed` if a push fails, `InputOutputError`."""
     for fields in arguments.results:
-        _output(engine, fields, image_id, arguments.tags)
-    if arguments.pushes:
-        for name in arguments.tags:
-            listener.phase(f"Pushing {name}")
-            argv = engine.docker.argv("push", name)
-            exit_code = process.pass_through(argv, env=engine.docker.environment, stdout=2)
-            if exit_code:
-                raise ChildFailed(f"docker push {name}", exit_code)
+        _output(engine, fields, image_id, arguments.names_of([fields]))
+    for name in arguments.names_of(arguments.pushed):
+        listener.phase(f"Pushing {name}")
+        argv = engine.docker.argv("push", name)
+        exit_code = process.pass_through(argv, env=engine.docker.environment, stdout=2)
+        if exit_code:
+            raise ChildFailed(f"docker push {name}", exit_code)
     write_files(arguments, image_id, {"containerimage.config.digest": image_id})
 
 
 def write_files(arguments: Arguments, image_id: str, metadata: Mapping[str, str]) -> None:
     """Writes ``--metadata-file`` and ``--iidfile``. Raises `InputOutputError`."""
     if arguments.metadata_file is not None:
-        told = {**metadata, "image.name": ",".join(arguments.tags)}
+        told = {**metadata, "image.name": arguments.image_name}
         write(Path(arguments.metadata_file), msgspec.json.encode(told))
     if arguments.iidfile is not None:
         write(Path(arguments.iidfile), image_id.encode())
@@ -103,48 +107,63 @@ def _output(engine: Engine, fields: Mapping[str, str], image_id: str, names: Seq
     destination = fields.get("dest")
     if destination is None:
         return
-    if fields["type"] == "docker":
-        with engine.image_archive(*(names or (image_id,))) as archive:
-            _save(archive, destination)
-    elif fields["type"] == "oci":
+    if fields["type"] in ("docker", "oci"):
         _layout(engine, image_id, fields, names)
     elif fields["type"] in ("tar", "local"):
         with engine.container(image_id) as identity:
             if fields["type"] == "tar":
-                with engine.export(identity) as archive:
-                    _save(archive, destination)
+                with engine.export(identity) as archive, _opened(destination) as stream:
+                    shutil.copyfileobj(archive, stream, _CHUNK_BYTES)
             else:
                 engine.docker.ask("cp", "--archive", f"{identity}:/.", destination, timeout=3600)
 
 
 def _layout(engine: Engine, image_id: str, fields: Mapping[str, str], names: Sequence[str]) -> None:
-    """Writes the image as an OCI archive, or as a layout's folder with ``tar=false``."""
+    """Writes the image as an archive, or as a layout's folder with ``tar=false``.
+
+    The engine's own archive would have only the names that the image has in the engine.
+    """
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
         layout = LayoutFolder.create(Path(folder))
         with saved(engine, image_id) as source:
             copy(source.store, layout, source.entry)
             publish_only(layout, source.entry.raw, *names)
+            if fields["type"] == "docker":
+                _list_for_docker(layout, source.entry, names)
         write_layout(layout.path, fields)
+
+
+def _list_for_docker(layout: LayoutFolder, entry: Descriptor, names: Sequence[str]) -> None:
+    """Adds the list by which engines without containerd's store load an archive."""
+    (found,) = (LoadedImage(layout, one) for one in images_of(layout, entry))
+    config, *layers = (
+        f"blobs/sha256/{digest.removeprefix('sha256:')}"
+        for digest in (found.manifest["config"]["digest"], *(it.digest for it in found.layers))
+    )
+    full = (str(reference.parse(name)).removeprefix(f"{reference.HUB}/") for name in names)
+    tags = [name.removeprefix("library/") for name in full]
+    listed = {"Config": config, "RepoTags": tags, "Layers": layers}
+    write(layout.path / "manifest.json", msgspec.json.encode([listed]))
 
 
 def write_layout(layout: Path, fields: Mapping[str, str]) -> None:
     """Writes a complete layout as ``--output type=oci`` requests."""
-    destination = Path(fields["dest"])
-    with io_errors(destination):
-        if is_on("tar", fields.get("tar", "true")):
-            write_archive(layout, destination)
-        else:
-            add_to_folder(LayoutFolder(layout), destination)
+    if is_on("tar", fields.get("tar", "true")):
+        with _opened(fields["dest"]) as stream:
+            pack(layout, stream)
+    else:
+        add_to_folder(LayoutFolder(layout), Path(fields["dest"]))
 
 
-def _save(archive: BinaryIO, destination: str) -> None:
+@contextmanager
+def _opened(destination: str) -> Iterator[BinaryIO]:
     if destination == "-":
-        while chunk := archive.read(_CHUNK_BYTES):
-            os.write(1, chunk)
+        with open(1, "wb", closefd=False) as stdout:
+            yield stdout
         return
     target = Path(destination)
     with io_errors(target), replaced_file(target) as stream:
-        shutil.copyfileobj(archive, stream, _CHUNK_BYTES)
+        yield stream
 
 
 def write(path: Path, data: bytes) -> None:
