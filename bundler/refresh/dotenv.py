@@ -11,26 +11,32 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bundler import listener
 from bundler.errors import ConfigurationError, ToolFailed
 from bundler.system import process
 from bundler.system.atomic import io_errors
 
 _SCRIPT = """\
-import json, os, sys
+import json, logging, os, sys
 sys.path[:] = [path for path in sys.path if path]
 try:
     from dotenv import dotenv_values
 except ImportError:
     sys.exit(1)
 else:
+    ignored = []
+    handler = logging.Handler()
+    handler.emit = lambda it: ignored.extend(n for n in it.args if isinstance(n, int))
+    logging.getLogger("dotenv").addHandler(handler)
     try:
         found = dotenv_values(sys.argv[1]).items()
         values = {name: value for name, value in found if value is not None}
         os.environ.update(values)
-        told = {"values": values}
+        told = {"values": values, "ignored": ignored}
     except UnicodeDecodeError:
         told = {"error": "it is not UTF-8"}
     except OSError as error:
@@ -66,7 +72,19 @@ def read(path: Path, environment: Mapping[str, str], python: Path | None = None)
             raise OSError(said["errno"], os.strerror(said["errno"]))
     if "error" in said:
         raise ConfigurationError(f"{path} cannot be read: {said['error']}.")
+    for line in said["ignored"]:
+        _warn(path, line)
     return dict(said["values"])
+
+
+@cache  # each command reads the file several times
+def _warn(path: Path, line: int) -> None:
+    with io_errors(path):  # python-dotenv counts from the empty lines before
+        lines = path.read_bytes().splitlines() if path.is_file() else []
+    line += next((n for n, text in enumerate(lines[line - 1 :]) if text.strip()), 0)
+    listener.of_process.warning(
+        f"{path}:{line} is not NAME=VALUE and is ignored. Is a quotation mark missing?"
+    )
 
 
 def _ask(

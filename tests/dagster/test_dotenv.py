@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bundler import listener
 from bundler.errors import ConfigurationError
 from bundler.listener import Listener
 from bundler.project.options import RefreshOptions
@@ -77,6 +78,33 @@ def test_any_text_is_read_as_dagsters_own_reader_reads_it(
     file.write_bytes(text.encode())
     python, environment = python_of("dagster-oldest"), {"B": "from outside"}
     assert dotenv.read(file, environment, python) == _theirs(python, file, environment)
+
+
+@pytest.mark.parametrize(
+    ("line", "is_ignored"),
+    [
+        ("API TOKEN=s3cret", True),
+        ("- TOKEN=s3cret", True),
+        ("TOKEN='s3cret", True),
+        ('TOKEN="s3cret" s3cret', True),
+        ("'TOKEN s3cret", True),
+        ("=s3cret", True),
+        ("# TOKEN s3cret", False),
+        ("TOKEN", False),  # it is not set, with dg neither
+        ("export TOKEN=s3cret's", False),
+    ],
+)
+def test_a_line_that_is_ignored_is_named_once_without_its_value(
+    line: str, is_ignored: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(listener.of_process, "warning", warnings.append)
+    file = tmp_path / ".env"
+    file.write_text(f"A=1\n\n{line}\n")
+    for python in (python_of("dagster-oldest"), None):
+        assert dotenv.read(file, {}, python)["A"] == "1"
+    assert [f"{file}:3 is not" in warning for warning in warnings] == [True] * is_ignored
+    assert "s3cret" not in "".join(warnings)
 
 
 def test_the_version_in_the_projects_environment_decides(tmp_path: Path) -> None:
