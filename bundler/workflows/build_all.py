@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import os
 import select
+import shlex
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from bundler.artifacts.image.engine.arguments import fields_of, read
 from bundler.errors import BundlerError, ChildFailed, ConfigurationError, UsageError, exit_code_of
 from bundler.project.config import pyproject_of
 from bundler.project.projects import project_name
@@ -106,24 +108,46 @@ def jobs_of(
     In the arguments ``{name}`` is the project's name, ``{path}`` its path below `here`, ``{here}``
     `here` itself. Raises `UsageError` if two of them would write the same artifact.
     """
-    jobs = []
+    jobs: list[ProjectBuild] = []
+    writers: dict[str, str] = {}
+    stems: set[str] = set()
     for root in roots:
         path = os.path.relpath(root, here)
-        values = {_NAME: _safe(project_name(root), root), _PATH: path, _HERE: str(here)}
+        name = _safe(project_name(root), root)
+        values = {_NAME: name, _PATH: path, _HERE: str(here)}
         filled = tuple(_filled(argument, values) for argument in arguments)
-        log = logs / f"{path.replace(os.sep, '__') if path != '.' else values[_NAME]}.log"
-        jobs.append(ProjectBuild(values[_NAME], root, (*program, *filled), log, filled))
-    if len({job.argv for job in jobs}) < len(jobs) and not any(_PATH in it for it in arguments):
-        raise UsageError(
-            "All projects would write the same artifact, or two projects have the same name.",
-            hint="Use {name} (or {path}) in the name of the artifact, as in -t 'shop/{name}:1.4'.",
-        )
+        for target in set(_targets(filled, root, name)) or {shlex.join(filled)}:
+            if (other := writers.setdefault(target, path)) != path:
+                raise UsageError(
+                    f"{other} and {path} (named {name}) would write the same artifact.",
+                    hint="Use {name} in its name, as in -t 'shop/{name}:1.4'; or {path}, if two "
+                    "projects have the same name.",
+                )
+        stem = path.replace(os.sep, "__") if path != "." else name
+        while stem in stems:
+            stem += "_"
+        stems.add(stem)
+        jobs.append(ProjectBuild(name, root, (*program, *filled), logs / f"{stem}.log", filled))
     return jobs
+
+
+def _targets(arguments: Sequence[str], root: Path, name: str) -> Iterator[str]:
+    """What a build writes, as far as its arguments say: names of images, and paths."""
+    kind, found = arguments[0], read(arguments[1:])
+    outputs = found.all("--output") or (("dist",) if kind == "wheel" else ())
+    fields = [fields_of(output) for output in outputs]
+    yield from found.all("--tag")
+    named = (it.get("name", "") for it in fields if "dest" not in it)
+    yield from filter(None, ",".join(named).split(","))
+    paths = [it["dest"] for it in fields if "dest" in it]
+    for path in (*paths, *found.all("--iidfile"), *found.all("--metadata-file")):
+        # A folder may be for the wheels of all projects.
+        yield os.path.abspath(root / path / (name if kind == "wheel" else ""))
 
 
 def _safe(name: str, root: Path) -> str:
     """A project's name as a part of file names."""
-    if "/" in name or not name.isprintable():
+    if "/" in name or not name.isprintable() or not name.strip("."):
         raise ConfigurationError(
             f"{pyproject_of(root)}: {name!r} is not a valid project name.",
             hint="Correct `name` in [project]: letters, digits, dots, dashes and underscores.",

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -226,7 +227,7 @@ def test_without_state_the_base_is_copied_as_it_is(wd: WorkDir, kind: str) -> No
 
 def test_what_would_be_one_artifact_is_refused(wd: WorkDir) -> None:
     make_workspace(wd, {"orders": _WRITES, "stock": _WRITES})
-    done = _build(wd, "--each", "oci", "-o", "build/image")
+    done = _build(wd, "--each", "oci", "-o", "{here}/build/image")
     assert done.returncode == 2
     assert "{name}" in done.stderr
 
@@ -248,11 +249,49 @@ def test_usage(wd: WorkDir, arguments: tuple[str, ...], says: str) -> None:
 
 def test_names_and_paths_are_filled_in(tmp_path: Path) -> None:
     roots = [tmp_path / "a/shop", tmp_path / "b/shop"]
-    with pytest.raises(UsageError, match="same name"):
-        jobs_of(roots, ["build"], ["-o", "{name}.pex"], tmp_path, tmp_path / "logs")
-    jobs = jobs_of(roots, ["build"], ["-o", "{here}/{path}.pex"], tmp_path, tmp_path / "logs")
+    with pytest.raises(UsageError, match="b/shop \\(named shop\\) would write the same"):
+        jobs_of(roots, ["build"], ["pex", "-o", "{here}/{name}.pex"], tmp_path, tmp_path / "logs")
+    arguments = ["pex", "-o", "{here}/{path}.pex"]
+    jobs = jobs_of(roots, ["build"], arguments, tmp_path, tmp_path / "logs")
     assert [job.argv[-1] for job in jobs] == [f"{root}.pex" for root in roots]
     assert [job.log.name for job in jobs] == ["a__shop.log", "b__shop.log"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_refused"),
+    [
+        ("docker -f {path}/Dockerfile -t shop:1 {here}", True),
+        ("docker -f {path}/Dockerfile -qtshop:1 {here}", True),
+        ("docker -t shop/{path}:1 -t shop:latest .", True),
+        ("docker --label of={path} --push -o type=image,name=shop .", True),
+        ("docker -t shop/{path}:1 --iidfile {here}/id .", True),
+        ("docker -t shop/{name}:1 --build-arg FROM={path} .", True),
+        ("docker -t shop/{path}:1 --iidfile id .", False),
+        ("docker --label of={path} .", False),
+        ("docker .", True),
+        ("oci -o {here}/image --environment {path}", True),
+        ("oci -o image", False),
+        ("pex --output=app.pex -- -D src", False),
+        ("wheel", False),
+        ("wheel -o {here}/dist --environment {path}", True),
+        ("wheel -o {here}/dist/{path}", False),
+        ("bake --set *.args.FROM={path}", False),
+    ],
+)
+def test_two_projects_with_one_name_never_write_one_artifact(
+    arguments: str, is_refused: bool, tmp_path: Path
+) -> None:
+    """Neither does any part of the arguments that only has the path in it hide that."""
+    roots = [tmp_path / "a/shop", tmp_path / "b/shop"]
+    with pytest.raises(UsageError) if is_refused else nullcontext():
+        jobs_of(roots, ["build"], arguments.split(), tmp_path, tmp_path / "logs")
+
+
+def test_each_project_has_its_own_log(tmp_path: Path) -> None:
+    paths = ["a/b", "a__b", "a__b_", "a/b_"]
+    roots = [tmp_path / path for path in paths]
+    jobs = jobs_of(roots, [], ["oci", "-o", "image"], tmp_path, tmp_path)
+    assert len({job.log for job in jobs}) == len({job.result for job in jobs}) == len(paths)
 
 
 @pytest.mark.slow
