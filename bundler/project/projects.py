@@ -90,7 +90,7 @@ def find(
         roots = [directory.resolve() for directory in directories]
     elif own := _project_above(here):
         roots = [own]
-    elif members := list(workspace_members(here)):
+    elif members := required_members(here):
         if not everything:
             names = ", ".join(str(member.relative_to(here)) for member in members)
             raise UsageError(
@@ -132,6 +132,7 @@ def open_project(
     config = of_pyproject(files.pyproject, pyproject_of(root))
     dagster = _dagster_modules(root, files)
     if dagster is None and not config.sources:
+        required_members(root)
         raise no_project(root, projects_below(root), has_all=has_all)
     workspace = _workspace_above(root)
     return Project(
@@ -167,10 +168,9 @@ def _dagster_modules(root: Path, files: _ProjectFiles) -> DagsterModules | None:
 def workspace_members(root: Path) -> Iterator[Path]:
     """The projects that a workspace root names; empty for anything that is not a workspace."""
     files = _ProjectFiles.read(root)
-    named = table(files.dg, "workspace").get("projects", [])
-    paths = [root / str(table({"": project}, "").get("path", "")) for project in named]
     uv = table(files.pyproject, "tool", "uv", "workspace")
     excluded = _matched(root, uv.get("exclude"))
+    paths = [*_named_by_dg(root, files)]
     paths += [path for path in _matched(root, uv.get("members")) if path not in excluded]
     seen = set()
     for path in map(Path.resolve, paths):
@@ -178,6 +178,32 @@ def workspace_members(root: Path) -> Iterator[Path]:
         if path not in seen and path.is_dir() and is_project(path):
             seen.add(path)
             yield path
+
+
+def required_members(root: Path) -> list[Path]:
+    """The same. Raises `ConfigurationError` if Dagster's workspace names something else, which
+    would be left out."""
+    members = list(workspace_members(root))
+    for path in _named_by_dg(root, _ProjectFiles.read(root)):
+        if path.resolve() not in members:
+            what = "is not a project" if path.is_dir() else "does not exist"
+            raise ConfigurationError(
+                f"{path}, a project of the workspace in {root}, {what}.",
+                hint="Correct its `path` in [[tool.dg.workspace.projects]], or remove the entry.",
+            )
+    return members
+
+
+def _named_by_dg(root: Path, files: _ProjectFiles) -> Iterator[Path]:
+    named = table(files.dg, "workspace").get("projects", [])
+    for project in named if isinstance(named, list) else [None]:
+        path = project.get("path") if isinstance(project, Mapping) else None
+        if not isinstance(path, str):
+            raise ConfigurationError(
+                f"{root}: `projects` of the workspace must be a list of tables, each with a path.",
+                hint='Write [[tool.dg.workspace.projects]] and path = "…" for each project.',
+            )
+        yield root / path
 
 
 def _matched(root: Path, patterns: Any) -> list[Path]:

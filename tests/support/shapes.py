@@ -93,3 +93,6 @@ def _copy(project: Path) -> None:
         (target / "src" / project.name).rename(target / "src" / name)
         pyproject = target / "pyproject.toml"
         pyproject.write_text(pyproject.read_text().replace(project.name, name))
+        if (dg := project.parent.parent / "dg.toml").exists():
+            entry = f'\n[[workspace.projects]]\npath = "{project.parent.name}/{name}"\n'
+            dg.write_text(dg.read_text() + entry)

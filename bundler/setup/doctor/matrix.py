@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from bundler.project.no_project import no_project
-from bundler.project.projects import is_project, project_name, projects_below, workspace_members
+from bundler.project.projects import is_project, project_name, projects_below, required_members
 from bundler.project.survey import Survey, survey
 from bundler.setup.init.images import DeclaredBuild, build_of, builds_in
 
@@ -34,7 +34,7 @@ def projects_in(root: Path) -> Sequence[Path]:
     root = root.resolve()
     if is_project(root):
         return [root]
-    members = list(workspace_members(root)) or projects_below(root)
+    members = required_members(root) or projects_below(root)
     if not members:
         raise no_project(root, ())
     return members

@@ -18,7 +18,7 @@ from bundler.artifacts.image.engine.left_out import Names, find
 from bundler.errors import ConfigurationError
 from bundler.guard.fixes import rule_for
 from bundler.project.config import Config, load, pyproject_of, table
-from bundler.project.projects import projects_below, workspace_members
+from bundler.project.projects import projects_below, required_members
 from bundler.project.source_paths import refuse_shared
 from bundler.project.stateful import has_state
 from bundler.project.survey import Survey, Together, survey
@@ -69,7 +69,7 @@ def chosen(root: Path, *, registry: str = "") -> list[Survey]:
     root = root.resolve()
     here = survey(root)
     is_project = here.dagster is not None or bool(here.state_directories)
-    members = () if is_project else tuple(workspace_members(root))
+    members = () if is_project else tuple(required_members(root))
     is_project = is_project or (not members and "state-bundler" in table(here.pyproject, "tool"))
     below = () if is_project else (*members, *projects_below(root))
     if below:

@@ -12,6 +12,8 @@ from bundler.project.projects import (
     start_for_context,
     workspace_members,
 )
+from bundler.setup.doctor.matrix import projects_in
+from bundler.setup.init import chosen
 
 PROJECT = '[project]\nname = "{name}"\n[tool.dg.project]\nroot_module = "{name}"\n'
 SOURCE = '[[tool.state-bundler.source]]\nkey = "K"\ncommand = ["true"]\npath = "state"\n'
@@ -82,6 +84,41 @@ def test_a_workspace_names_its_projects(tmp_path: Path, kind: str) -> None:
     found = find([], start=tmp_path, everything=True)
     assert [project.root for project in found] == roots
     assert {project.workspace for project in found} == {tmp_path}
+
+
+@pytest.mark.parametrize("kind", ["dg.toml", "pyproject.toml"])
+@pytest.mark.parametrize(
+    ("named", "why"),
+    [
+        (
+            "[[{}workspace.projects]]\npath = 'a'\n[[{}workspace.projects]]\npath = 'b'",
+            "b, a project .* does not exist",
+        ),
+        ("[[{}workspace.projects]]\npath = 'library'", "library.*is not a project"),
+        ("[[{}workspace.projects]]\npath = 5", "list of tables"),
+        ("[[{}workspace.projects]]", "list of tables"),
+        ("[{}workspace]\nprojects = 3", "list of tables"),
+        ("[{}workspace]\nprojects = ['a']", "list of tables"),
+        ("[{}workspace]\nprojects = {path = 'a'}", "list of tables"),
+    ],
+)
+def test_no_project_of_a_workspace_is_left_out(
+    tmp_path: Path, kind: str, named: str, why: str
+) -> None:
+    root = _project(tmp_path / "a", "a")
+    (tmp_path / "library").mkdir()
+    (tmp_path / kind).write_text(named.replace("{}", "" if kind == "dg.toml" else "tool.dg."))
+    for choose in (
+        lambda: find([], start=tmp_path, everything=True),
+        lambda: find([], start=tmp_path),
+        lambda: find([tmp_path]),
+        lambda: projects_in(tmp_path),
+        lambda: chosen(tmp_path),
+    ):
+        with pytest.raises(ConfigurationError, match=why):
+            choose()
+    if "not exist" in why:  # a clone may have only a part of the repository
+        assert find([root])[0].workspace == tmp_path
 
 
 @pytest.mark.parametrize(
