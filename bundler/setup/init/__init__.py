@@ -149,8 +149,12 @@ def ignore_patterns(survey: Survey) -> tuple[str, ...]:
 
     Without a slash at the end: such a rule would not match a link.
     """
-    root = survey.together.root
-    paths = (survey.root.relative_to(root) / path for path in survey.state_directories)
+    return _rules_in(survey.together.root, survey)
+
+
+def _rules_in(folder: Path, survey: Survey) -> tuple[str, ...]:
+    """The same, for the ignore file of a folder."""
+    paths = (survey.root.relative_to(folder) / path for path in survey.state_directories)
     rules = (rule_for(os.fsencode(path)) for path in paths)
     return tuple(dict.fromkeys(map(os.fsdecode, rules)))
 
@@ -203,13 +207,13 @@ def _pyproject(survey: Survey) -> Path | None:
 
 
 def _gitignore(survey: Survey) -> Path | None:
-    """The ignore file of what is configured, unless one above it already has the rule."""
+    """The ignore file of what is configured, unless one above it already has the rules."""
     root = survey.together.root
-    above = [path for path in root.parents if path.is_relative_to(survey.outer)]
-    texts = [scanned(path / ".gitignore") for path in above]
-    if not survey.state_directories or any(STATE_DIRECTORY in text.split() for text in texts):
-        return None
-    return root / ".gitignore"
+    for folder in (path for path in root.parents if path.is_relative_to(survey.outer)):
+        there = scanned(folder / ".gitignore").splitlines()
+        if all(lines.present(rule, there) for rule in _rules_in(folder, survey)):
+            return None
+    return root / ".gitignore" if survey.state_directories else None
 
 
 def _dockerignore(survey: Survey) -> Path | None:

@@ -13,7 +13,7 @@ from bundler.setup.file_edits import newline_of
 def add_block(text: str | None, comment: str, patterns: Sequence[str]) -> str | None:
     """The text with the missing patterns in a block at its end; unchanged if none is missing."""
     lines = (text or "").splitlines()
-    missing = [pattern for pattern in patterns if not _present(pattern, lines)]
+    missing = [pattern for pattern in patterns if not present(pattern, lines)]
     if not missing:
         return text
     newline = newline_of(text or "")
@@ -39,9 +39,11 @@ def remove_block(text: str | None, comment: str, patterns: Sequence[str]) -> str
     return "".join(lines[:start] + lines[end:]) or None
 
 
-def _present(pattern: str, lines: Sequence[str]) -> bool:
-    """Whether a line has the same meaning, in one of the usual forms."""
-    return any(_plain(line) == _plain(pattern) for line in lines)
+def present(pattern: str, lines: Sequence[str]) -> bool:
+    """Whether a line has the same meaning, in one of the usual forms, and no later one undoes
+    it."""
+    same = [line for line in lines if _plain(line.strip().removeprefix("!")) == _plain(pattern)]
+    return bool(same) and not same[-1].lstrip().startswith("!")
 
 
 def _plain(pattern: str) -> str:

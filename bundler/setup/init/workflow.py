@@ -176,9 +176,9 @@ def _image(
     registry: str,
 ) -> dict[str, str]:
     """The matrix's entry: the name to push, and how to build it."""
-    name = build.image or f"{registry}/{_slug(project_name(shipped.survey.root))}"
-    is_shared = build.image and sum(other.image == build.image for _, other in images) > 1
-    prefix = f"{_slug(shipped.survey.root.name)}-" if is_shared else ""
+    name = _image_name(shipped, build, registry)
+    is_shared = [_image_name(*each, registry) for each in images].count(name) > 1
+    prefix = f"{_slug(shipped.project)}-" if is_shared else ""
     words = shlex.join(build.words())
     prepare = _prepare(shipped.survey)
     code = f"docker build --quiet --tag {_CODE_IMAGE} {words}"
@@ -190,6 +190,10 @@ def _image(
         "options": "" if prepare else f"--in {_CODE_IMAGE}{_in_python(shipped.survey, build)}",
         "build": words,
     }
+
+
+def _image_name(shipped: Shipped, build: DeclaredBuild, registry: str) -> str:
+    return build.image or f"{registry}/{_slug(project_name(shipped.survey.root))}"
 
 
 def _in_python(survey: Survey, build: DeclaredBuild) -> str:

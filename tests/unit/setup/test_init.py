@@ -217,14 +217,33 @@ def test_rules_for_a_source_of_any_name(wd: WorkDir, path: str) -> None:
     assert excluded(f"{directory}/A/state", rules)
 
 
-def test_a_rule_in_an_ignore_file_above_is_enough(tmp_path: Path) -> None:
-    repository = tmp_path
-    (repository / ".git").mkdir()
-    (repository / ".gitignore").write_text(".local_defs_state\n")
-    root = repository / "shop"
-    (root / "src" / "shop").mkdir(parents=True)
-    (root / "pyproject.toml").write_text(PYPROJECT)
-    assert all(edit.path.name != ".gitignore" for edit in plan(survey(root)))
+_SOURCE = '[[tool.state-bundler.source]]\nkey = "A"\ncommand = ["true"]\npath = "state"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "project", "is_enough"),
+    [
+        (".local_defs_state\n", PYPROJECT, True),
+        ("**/.local_defs_state/\n", PYPROJECT, True),
+        ("# Never commit .local_defs_state here.\n", PYPROJECT, False),
+        (".local_defs_state\n!.local_defs_state/\n", PYPROJECT, False),
+        ("!.local_defs_state/\n.local_defs_state\n", PYPROJECT, True),
+        (".local_defs_state\n", _SOURCE, False),
+        ("/shop/state\n", _SOURCE, True),
+        ("/state\n", _SOURCE, False),
+    ],
+)
+def test_a_rule_in_an_ignore_file_above_is_enough_if_it_ignores_the_state(
+    text: str, project: str, is_enough: bool, wd: WorkDir
+) -> None:
+    wd.write(".gitignore", text)
+    root = wd.write("shop/pyproject.toml", project).parent
+    (root / "src/shop/defs").mkdir(parents=True)
+    edits = plan(survey(root))
+    assert (root / ".gitignore" not in [edit.path for edit in edits]) == is_enough
+    apply(edits)
+    (directory,) = survey(root).state_directories
+    assert wd.run(["git", "check-ignore", f"shop/{directory}/A/state"]).returncode == 0
 
 
 def test_a_project_without_dagster_learns_how_to_name_a_source(tmp_path: Path) -> None:
@@ -413,6 +432,7 @@ def test_a_block_of_patterns_comes_and_goes_without_a_trace(
 @pytest.mark.parametrize("there", ["a", "a/", "**/a", "**/a/", " a "])
 def test_a_pattern_that_is_there_in_another_form_is_not_added(there: str) -> None:
     assert lines.add_block(f"{there}\n", "ours", ["a"]) == f"{there}\n"
+    assert lines.add_block(f"{there}\n!a\n", "ours", ["a"]) == f"{there}\n!a\n\n# ours\na\n"
 
 
 def test_a_file_that_changed_since_it_was_shown_is_not_overwritten(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_a_login_is_copied_if_another_job_can_run_it(
     assert [step["with"]["registry"] for step in build.login] == ([registry] if registry else [])
 
 
-def _project(wd: WorkDir, folder: str, *, build: str) -> None:
+def _project(wd: WorkDir, folder: str, *, build: str, image: str = "") -> None:
     wd.write(
         f"{folder}/pyproject.toml",
         """[project]
@@ -160,7 +160,7 @@ path = "src/state"
 """,
     )
     wd.write(f"{folder}/Dockerfile", "FROM x\nCOPY . .\n")
-    wd.write(f"{folder}/compose.yaml", f"services: {{a: {{build: {build}}}}}\n")
+    wd.write(f"{folder}/compose.yaml", f"services: {{a: {{build: {build}, image: '{image}'}}}}\n")
     wd.write(".github/CODEOWNERS", "* @data\n")
 
 
@@ -182,6 +182,17 @@ def test_what_git_ignores_and_secrets_stay_out_of_the_workflow(wd: WorkDir) -> N
     (entry,) = yaml.safe_load(text)["jobs"]["image"]["strategy"]["matrix"]["include"]
     assert entry["project"] == "'one two'"
     assert entry["build"] == "--build-arg CHANNEL=stable 'one two'"
+
+
+def test_no_two_images_of_the_workflow_have_one_name(wd: WorkDir) -> None:
+    """Neither those of projects with the same name, nor those that compose files name alike."""
+    for folder in ("x/app", "y/app", "z"):
+        _project(wd, folder, build=".", image="acme/shop" if folder != "z" else "")
+    _project(wd, "w", build=".")
+    matrix = yaml.safe_load(_workflow(wd))["jobs"]["image"]["strategy"]["matrix"]["include"]
+    images = {entry["project"]: entry["image"] for entry in matrix}
+    assert len(set(images.values())) == len(images) == 4
+    assert images["x/app"].startswith("acme/shop:x-app-")
 
 
 @pytest.mark.slow
