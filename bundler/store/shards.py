@@ -11,13 +11,14 @@ from __future__ import annotations
 import hashlib
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TypeVar
 
 from bundler.errors import ConfigurationError, UsageError, VerificationFailed
 from bundler.state.manifest import decode_canonical
 from bundler.store import pointer, records
 from bundler.store.lease import server_time
+from bundler.store.objects import StoredObject
 from bundler.store.pointer import NOBODY, Author
 from bundler.store.pushing import GRACE_SECONDS, NewState, Push
 from bundler.store.records import Current, Joined, Shard
@@ -50,7 +51,8 @@ def stage(
 ) -> Shard:
     """Uploads what one shard has refreshed. A shard that runs again replaces its earlier record.
 
-    run: the ID that the shards of one refresh share, such as the CI run's id.
+    run: the ID that the shards of one refresh share, such as the CI run's id. Raises `UsageError`
+    if the earlier record has other keys: it is another project's.
     """
     name = _name(run, shard[0])
     attempt = Push(store.known, states, author).attempt(share=False)
@@ -58,13 +60,30 @@ def stage(
     versions = tuple(version.version for version in attempt.versions)
     value = Shard(shard[0], shard[1], versions, kept)
     pointer.make(store.objects)
-    _put(store, name, value)
+    while not store.objects.create(name, raw := records.encode(value)):
+        stored = store.objects.get(name)
+        if stored is None:
+            continue
+        _refuse_others(store, stored, run, value, {new.state.key for new in states})
+        if store.objects.replace(name, raw, stored.tag):
+            break
     return value
 
 
-def _put(store: Store, name: str, value: Shard | Joined) -> None:
-    raw = records.encode(value)
-    store.objects.write(name, [raw], len(raw))
+def _refuse_others(
+    store: Store, stored: StoredObject, run: str, shard: Shard, keys: Collection[str]
+) -> None:
+    """Refuses to replace the record of a shard that has other keys, unless it is too old."""
+    before = decode_canonical(stored.data, Shard, f"{store.url}/{_name(run, shard.index)}")
+    there = {version.key for version in store.known.find_all(before.versions).values()}
+    lost = sorted(there.union(before.unchanged).difference(keys))
+    too_old = server_time(store.objects) - GRACE_SECONDS / 2
+    if lost and before.count == shard.count and stored.modified >= too_old:
+        raise UsageError(
+            f"Shard {shard.index}/{shard.count} of run {run} was already pushed with other keys: "
+            f"{', '.join(lost)}.",
+            hint=f"Give each project its own run, such as --run {run}-NAME, and join each.",
+        )
 
 
 def join(store: Store, run: str, count: int, author: Author = NOBODY) -> Current | Joined:
@@ -99,8 +118,8 @@ def join(store: Store, run: str, count: int, author: Author = NOBODY) -> Current
         if version not in found:
             raise VerificationFailed(f"{store.url} no longer has version {version} of run {run}.")
     current = store.adopt([found[version] for version in wanted], "join", author)
-    joined = Joined(count, current.number, current.change.made, tuple(wanted))
-    _put(store, _joined_name(run), joined)
+    raw = records.encode(Joined(count, current.number, current.change.made, tuple(wanted)))
+    store.objects.write(_joined_name(run), [raw], len(raw))
     _forget(store, run, count)
     return current
 

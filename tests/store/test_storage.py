@@ -275,6 +275,23 @@ def test_a_join_that_is_asked_for_again_finds_what_it_did(store: Store, states: 
     assert once_more.number == joined.number + 2
 
 
+@pytest.mark.parametrize("is_unchanged", [False, True])
+def test_a_shard_replaces_no_other_projects(
+    is_unchanged: bool, store: Store, states: Make, tmp_path: Path
+) -> None:
+    """Two projects in one CI run have the same ID."""
+    if is_unchanged:
+        store.push(states(A=b"1"))
+    shards.stage(store, states(A=b"1"), "7", (1, 1), ME)
+    with pytest.raises(UsageError, match="1/1 of run 7 was already pushed with other keys: A"):
+        shards.stage(open_store(store.url), states(B=b"1"), "7", (1, 1), ME)
+    shards.stage(store, states(A=b"2", New=b"1"), "7", (1, 1), ME)
+    shards.stage(store, states(B=b"1"), "7-b", (1, 1), ME)
+    for run in ("7", "7-b"):
+        shards.join(store, run, 1)
+    assert set(contents(store, tmp_path)) == {"A", "B", "New"}
+
+
 def test_every_key_belongs_to_one_shard() -> None:
     for key in (f"Key[{n}]" for n in range(200)):
         assert sum(shards.belongs(key, index, 7) for index in range(1, 8)) == 1
