@@ -39,17 +39,30 @@ def python_of(name: str) -> Path:
 
 def _make(home: Path, requirements: Path, *, compiled: bool) -> None:
     """compiled: at once, since PYTHONDONTWRITEBYTECODE lets each process do it again."""
-    compiling = ["--compile-bytecode"] if compiled else []
     uv = [sys.executable, "-m", "uv"]
     subprocess.run(
         [*uv, "venv", "--quiet", "--clear", "--python", sys.executable, home], check=True
     )
     python = home / "bin" / "python"
     subprocess.run(
-        [*uv, "pip", "install", "--quiet", *compiling, "--python", python, "-r", requirements],
+        [*uv, "pip", "install", "--quiet", "--python", python, "-r", requirements],
         env=_ENVIRONMENT, check=True,
     )  # fmt: skip
+    if compiled:
+        for other in home.parent.glob("*/complete"):
+            _take_compiled(home / "lib", other.parent / "lib")
+        subprocess.run([python, "-m", "compileall", "-q", "-j0", home / "lib"], check=True)
     (home / "complete").touch()
+
+
+def _take_compiled(here: Path, there: Path) -> None:
+    """Links the byte code of what uv has linked into both environments from its cache."""
+    for compiled in there.rglob("__pycache__/*.pyc"):
+        module = compiled.parent.parent / f"{compiled.name.partition('.')[0]}.py"
+        same, target = (here / path.relative_to(there) for path in (module, compiled))
+        if same.exists() and module.exists() and same.samefile(module) and not target.exists():
+            target.parent.mkdir(exist_ok=True)
+            target.hardlink_to(compiled)
 
 
 if __name__ == "__main__":
