@@ -89,8 +89,8 @@ class Plan(msgspec.Struct, frozen=True):
     """contents: the content digests of the new states, by place. expected: what each project's code
     location defines with them, by its name; empty if it was not loaded. not_refreshed: the keys
     whose states are not in the artifact. commit: of the code, if git knows it. locks: a digest of
-    the files that say what is installed. states: the digest of the file that has the new states.
-    format: of the file.
+    the files that say what is installed. projects: their names. states: the digest of the file that
+    has the new states. format: of the file.
     """
 
     contents: dict[str, str]
@@ -99,6 +99,7 @@ class Plan(msgspec.Struct, frozen=True):
     not_refreshed: tuple[NonLocalKey, ...] = ()
     commit: str | None = None
     locks: str = ""
+    projects: tuple[str, ...] = ()
     states: str = ""
     format: int = FORMAT
 

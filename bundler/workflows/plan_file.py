@@ -80,7 +80,11 @@ def _save(
     with states.open("rb") as stream:
         digest, _ = hash_stream(stream)
     made = msgspec.structs.replace(
-        plan, states=digest, commit=_commit(projects), locks=_locks(projects)
+        plan,
+        states=digest,
+        commit=_commit(projects),
+        locks=_locks(projects),
+        projects=_names(projects),
     )
     raw = msgspec.json.encode(made)
     info = tarfile.TarInfo(_PLAN)
@@ -119,9 +123,11 @@ def carry_out(
     """
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
         plan = _read(path, Path(scratch))
+        if not set(plan.projects).issubset(_names(projects)):
+            raise _of_other_projects(plan.projects, _names(projects), path)
         places = set(_places(projects))
         if not plan.contents.keys() <= places:
-            raise _of_other_projects(plan, places, path)
+            raise _of_other_projects(plan.contents, places, path)
         for change in plan.changes:
             _refuse_moved(change.baseline, plan, projects)
         for target in targets:
@@ -132,7 +138,7 @@ def carry_out(
         states = str(Path(scratch) / _STATES)
         refreshed = replay(projects, states, listener, held, keeps_record=True)
         if (here := {bundle.place for bundle in refreshed.bundles}) != plan.contents.keys():
-            raise _of_other_projects(plan, here, path)
+            raise _of_other_projects(plan.contents, here, path)
     record = tuple(_with_removed(directory, removed) for directory in refreshed.record)
     return msgspec.structs.replace(refreshed, record=record), plan.expected
 
@@ -242,10 +248,15 @@ def _places(projects: Sequence[Project]) -> Iterator[str]:
         yield from (it.load["place"] for it in sources_of(project) if "place" in it.load)
 
 
-def _of_other_projects(plan: Plan, here: Collection[str], path: Path) -> VerificationFailed:
+def _names(projects: Sequence[Project]) -> tuple[str, ...]:
+    return tuple(project.name for project in projects)
+
+
+def _of_other_projects(
+    planned: Collection[str], here: Collection[str], path: Path
+) -> VerificationFailed:
     return VerificationFailed(
-        f"{path} is a plan for {', '.join(sorted(plan.contents))}, not for "
-        f"{', '.join(sorted(here))}.",
+        f"{path} is a plan for {', '.join(sorted(planned))}, not for {', '.join(sorted(here))}.",
         hint="Select the projects that it was made for with --project.",
     )
 

@@ -375,13 +375,17 @@ def test_a_plan_of_something_else_is_refused(
     said = capsys.readouterr().err
     assert f"does not show what would change in oci:{layouts[1]}:latest" in said
     assert project.state_in(f"oci:{layouts[1]}:latest")["resources"] == ["lake"]
-    # Of a project with the same keys.
+    # Of a project with the same keys: of another name, then only with another module.
     text = (project.root / "pyproject.toml").read_text()
     (project.root / "src/planned").rename(project.root / "src/another")
     (project.root / "pyproject.toml").write_text(text.replace("planned", "another"))
     declared = project.root / "src/another/defs/feed/defs.yaml"
     declared.write_text(declared.read_text().replace("planned", "another"))
-    project.run("build oci", "-o", project.folder / "third", "--no-guard", "--plan", file, code=76)
+    third = ("build oci", "-o", project.folder / "third", "--no-guard", "--plan", file)
+    project.run(*third, code=76)
+    assert "is a plan for planned, not for another." in capsys.readouterr().err
+    _rewritten(file, {"projects": ["another"]})
+    project.run(*third, code=76)
     assert "is a plan for planned/defs/.local_defs_state, not for another/" in (
         capsys.readouterr().err
     )

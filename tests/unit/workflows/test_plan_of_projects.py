@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +32,9 @@ from bundler.state.definitions import (
 from bundler.state.manifest import DirectoryRefresh, KeyRefresh, NonLocalKey
 from bundler.state.statedir import StateDir
 from bundler.workflows import loadcheck, plan, plan_file
+from tests.support import forked
 from tests.support.statedirs import publish
+from tests.support.workdir import WorkDir
 
 A, B = (f"{name}/defs/.local_defs_state" for name in "ab")
 
@@ -230,6 +236,26 @@ def test_two_projects_of_one_name_are_not_planned_together(tmp_path: Path) -> No
     with pytest.raises(ConfigurationError, match=r"a/orders and .*b/orders are both named orders"):
         plan.make(projects, RefreshOptions(), (), tmp_path, Listener())
     plan._refuse_one_name([projects[0], projects[0]])
+
+
+@pytest.mark.slow
+def test_a_plan_of_a_project_is_none_of_another_with_the_same_keys_and_path(wd: WorkDir) -> None:
+    for name in ("orders", "stock"):
+        command = [sys.executable, "-c", "import sys; open(sys.argv[1], 'w').write('[1]')"]
+        source = f'key = "A"\ncommand = {json.dumps([*command, "{state_path}"])}\npath = "state"\n'
+        text = f'[project]\nname = "{name}"\n[[tool.state-bundler.source]]\n{source}'
+        wd.write(f"{name}/pyproject.toml", text)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return forked.said("state-bundler", *arguments, cwd=wd.path, env={**os.environ, **wd.env})
+
+    assert run("plan", "--project", "orders", "--out", "plan.bin").returncode == 1
+    build = ("build", "oci", "--no-guard", "--plan", "plan.bin", "-o", "image", "--project")
+    other = run(*build, "stock")
+    assert other.returncode == 76
+    assert "plan.bin is a plan for orders, not for stock." in other.stderr
+    assert not (wd.path / "image").exists()
+    assert run(*build, "orders").returncode == 0
 
 
 def test_names_from_an_api_are_only_text_in_a_comment() -> None:
