@@ -37,7 +37,8 @@ def unique(components: Sequence[Component]) -> dict[str, Component]:
             raise ConfigurationError(
                 f"Two different components have the key {component.key!r}: {_where(first)} and "
                 f"{_where(component)}. Both would be loaded with the same state.",
-                hint="Give one of them its own key, in its attributes: "
+                hint="Give one of them its own key: in [[tool.state-bundler.source]], or, in a "
+                "component's attributes, "
                 f"defs_state: {{management_type: {component.management_type}, key: ANOTHER}}",
                 key=component.key,
             )

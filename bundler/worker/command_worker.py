@@ -46,6 +46,7 @@ def load(command: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
             "refresh_if_dev": True,
             "kind": _kind(entry["argv"]),
             "location": entry["argv"][0],
+            "made_of": repr([command["root"], entry["argv"]]),
         }
         for entry in command["entries"]
     ]

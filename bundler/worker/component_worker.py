@@ -59,11 +59,12 @@ def _named(name: str) -> list[Any]:
 
 def _tell(component: Any, entry: dict[str, Any]) -> dict[str, Any]:
     config = component.defs_state_config
-    kind = type(component)
+    kind = f"{type(component).__module__}.{type(component).__qualname__}"
     return {
         "key": entry["key"] or config.key,
         "management_type": getattr(config.management_type, "value", config.management_type),
         "refresh_if_dev": config.refresh_if_dev,
-        "kind": f"{kind.__module__}.{kind.__qualname__}",
+        "kind": kind,
         "location": entry["component"],
+        "made_of": kind,
     }
