@@ -36,6 +36,11 @@ _READ_BYTES = 4 * 1024 * 1024
 # Concurrent parts, over all files together: with the chunk's size, this bounds the memory.
 PARTS_AT_ONCE = 8
 _FILES_AT_ONCE = 4
+# A push keeps a version that has the same meaning, without reading it.
+_LOST = (
+    "Restore the object, roll the key back to an intact version, or remove the key and push it "
+    "again: state-bundler store remove KEY"
+)
 _T = TypeVar("_T")
 
 
@@ -300,7 +305,7 @@ def _read(objects: Objects, piece: Piece, start: int, length: int) -> Buffer:
     except FileNotFoundError:
         raise VerificationFailed(
             f"{objects.url}: {piece.place.name}, which contains {piece.what}, is missing.",
-            hint="Restore the object, or roll the key back to an intact version.",
+            hint=_LOST,
         ) from None
 
 
@@ -308,7 +313,7 @@ def _check(piece: Piece, sha256: str, size: int) -> None:
     if (sha256, size) != (piece.sha256, piece.size):
         raise VerificationFailed(
             f"{piece.place.name} no longer contains {piece.what}: its bytes were altered.",
-            hint="Restore the object, or roll the key back to an intact version.",
+            hint=_LOST,
         )
 
 

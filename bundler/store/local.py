@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bundler.errors import ConfigurationError, ToolFailed
@@ -27,13 +27,15 @@ _CI_USERS = (
 _CI_RUNS = ("GITHUB_RUN_ID", "CI_PIPELINE_ID", "BUILDKITE_BUILD_ID", "CIRCLE_WORKFLOW_ID")
 
 
-def published(root: Path) -> list[NewState]:
-    """The states in every state directory in or below a folder.
+def published(root: Path, directories: Iterable[Path] | None = None) -> list[NewState]:
+    """The states in these state directories, or in all in or below a folder.
 
     Raises `ConfigurationError` if there is none, `VerificationFailed` for a manifest that is
     malformed.
     """
-    found = [new for path in find_state_directories(root) for new in _of_directory(path)]
+    if directories is None:
+        directories = find_state_directories(root)
+    found = [new for path in directories for new in _of_directory(path)]
     if not found:
         raise ConfigurationError(
             f"{root} contains no published state.", hint="Run: state-bundler refresh"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,9 +65,18 @@ class Push:
     _started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        for key, count in Counter(new.state.key for new in self.states).items():
-            if count > 1:
-                raise UsageError(f"{key} is listed twice in the push.", key=key)
+        directories: dict[str, Path] = {}
+        for new in self.states:
+            key = new.state.key
+            if key in directories:
+                raise UsageError(
+                    f"Two states to push have the key {key}: {directories[key]} and "
+                    f"{new.directory}.",
+                    hint="Give each its own key, or push one project at a time, with --project, "
+                    "each to its own store.",
+                    key=key,
+                )
+            directories[key] = new.directory
 
     def run(self) -> PushedStates:
         """Uploads, then moves the pointer. After an exception of either, nothing is visible."""

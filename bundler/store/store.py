@@ -143,7 +143,8 @@ class Store:
             if version not in found:
                 raise VerificationFailed(
                     f"{self.url} has no version {version} of {key} any more.",
-                    hint=f"It was pruned or lost. List the versions: {self.command('list')}",
+                    hint="It was pruned or lost. Roll back to another version, or remove the key "
+                    f"and push it again: {self.command(f'remove {shlex.quote(key)}')}",
                     key=key,
                 )
         return {key: found[version] for key, version in wanted.items()}

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from bundler.artifacts.extract import extract
 from bundler.artifacts.open import open_artifact
+from bundler.project.projects import is_project, projects_below, workspace_members
+from bundler.project.survey import survey
+from bundler.state.directory import find_state_directories
 from bundler.store.local import published, select
 from bundler.store.prune import Pruned, PruneRules, referenced_by
 from bundler.store.prune import prune as carry_out
@@ -24,13 +27,25 @@ def states_of(root: Path, artifact: str | None, keys: Sequence[str]) -> Iterator
     keys: all if none is named.
     """
     if artifact is None:
-        yield select(published(root), keys)
+        yield select(published(root, _own(root.resolve())), keys)
         return
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
         folder = Path(scratch) / "states"
         with open_artifact(artifact) as found:
             extract(found, folder)
         yield select(published(folder), keys)
+
+
+def _own(root: Path) -> list[Path]:
+    """The state directories of the projects in a folder: others below it are copies.
+
+    All that are found unless each of the projects' is: the files may not say where one is.
+    """
+    roots = [root] if is_project(root) else workspace_members(root)
+    surveys = [survey(path) for path in list(roots) or projects_below(root)]
+    own = {each.root / path for each in surveys for path in each.state_directories}
+    found = find_state_directories(root)
+    return sorted(own) if own and own.issubset(found) else found
 
 
 def prune(

@@ -63,6 +63,48 @@ def publish(root: Path, states: dict[str, bytes]) -> None:
     make_bundle(root / ".local_defs_state", {key: {"state": v} for key, v in states.items()})
 
 
+@pytest.mark.parametrize("is_workspace", [False, True])
+def test_a_push_takes_the_states_of_the_projects_and_no_copies_below_them(
+    is_workspace: bool, project: Path, store: Run
+) -> None:
+    root = project / "orders" if is_workspace else project
+    root.mkdir(exist_ok=True)
+    with (root / "pyproject.toml").open("a") as file:
+        for key in "AB":
+            command = f'key = "{key}"\ncommand = ["true"]\npath = "{key}"\n'
+            file.write(f"[[tool.state-bundler.source]]\n{command}")
+    make_bundle(root / "A", {"A": {"state": b"1"}})
+    make_bundle(root / "old/B", {"Old": {"state": b"1"}})
+    store("push")  # B may be anywhere: it is not where the files say
+    assert [line.split()[0] for line in store("list").splitlines()[2:]] == ["A", "Old"]
+    store("remove", "Old")
+    make_bundle(root / "B", {"B": {"state": b"2"}})
+    make_bundle(root / "old/A", {"A": {"state": b"0"}})
+    store("push")
+    assert [line.split()[0] for line in store("list").splitlines()[2:]] == ["A", "B"]
+
+
+@pytest.mark.parametrize("lost", ["content", "versions"])
+def test_what_a_bucket_lost_is_pushed_again_as_the_message_says(
+    lost: str, project: Path, store: Run, tmp_path: Path
+) -> None:
+    publish(project, {"A": b"1"})
+    store("push")
+    shutil.rmtree(tmp_path / "store" / lost)
+    assert "state-bundler store remove" in store("pull", "-o", "states", code=76)
+    assert "store remove KEY" in store("verify", code=76)
+    store("remove", "A")
+    store("push")
+    store("pull", "-o", "states")
+
+
+def test_two_states_with_one_key_are_named(project: Path, store: Run) -> None:
+    for folder in ("one", "two"):
+        make_bundle(project / folder, {"A": {"state": b"1"}})
+    said = store("push", code=2)
+    assert f"{project}/one/A and {project}/two/A" in said
+
+
 def test_push_look_roll_back(project: Path, store: Run, tmp_path: Path) -> None:
     assert store("list") == ""
     assert_fits(store("list", "--format", "json"), "store-list")
