@@ -45,7 +45,7 @@ class Kind(msgspec.Struct, frozen=True):
     jobs: int | None = None
     relocated: bool = False
     expected: tuple[Expected, ...] = ()
-    whole_pages: bool = False
+    whole_pages: bool = True
 
     def covers(self, name: str) -> bool:
         """Without `fnmatch`, which would compile each of the patterns for a single use."""
@@ -71,8 +71,11 @@ KINDS = (
                 "GET api.fivetran.com/v1/connectors/*/schemas 404",
                 "a connector that was never synced has no schemas yet, and no assets",
             ),
+            Expected(
+                "GET api.fivetran.com/v1/connectors/*/schemas skipped",
+                "a connector without schemas in the response has no assets",
+            ),
         ),
-        whole_pages=True,
     ),
     Kind("dagster_airbyte.*", jobs=4),
     Kind("dagster_tableau.*", jobs=4),
@@ -91,10 +94,11 @@ KINDS = (
         ),
     ),
     Kind("dagster_powerbi.*", jobs=4),
+    Kind("dagster_*"),
 )
 
 
-_UNKNOWN = Kind("*")
+_UNKNOWN = Kind("*", whole_pages=False)
 
 
 def kind_of(component: Component) -> Kind:

@@ -96,7 +96,8 @@ class Body:
         self.client: Any = None
         self.ended = False
         self._wire = wire
-        self._type = kind.partition(";")[0].strip().lower()
+        # Some servers send the type twice, or forget the semicolon.
+        self._type = re.split(r"[;,\s]", kind.strip(), maxsplit=1)[0].lower()
         self._charset = _charset(kind)
         self._asks = asks
         self._coding = coding
@@ -162,6 +163,11 @@ class Body:
         kind = self._type
         speaks = not kind or kind in _HTML_TYPES or _is_json(kind) or _XML_TYPE.match(kind)
         return "empty" if self._asks and speaks else ""
+
+    @property
+    def size(self) -> int:
+        """The number of decoded bytes so far."""
+        return self._size
 
     @property
     def _is_known_empty(self) -> bool:

@@ -7,7 +7,8 @@ Replaced is the one function of each client library that makes an exchange: urll
 (requests, botocore and most vendors use it), ``http.client`` itself, httpcore's pools
 (httpx) and aiohttp's session, those that are imported and those that will be; and what bodies are
 read with. A clone by GitPython is an exchange too, with the method ``git-clone``: dagster-dbt
-fetches projects that way. What parses answers is wrapped likewise: the standard library's ``json``.
+fetches projects that way. What parses answers is wrapped likewise, and what logs that something
+was left out: the standard library's ``json`` and ``logging``.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ _MARK = "_state_bundler_exchange"
 _CLONE = "git-clone"
 # The other way to write an ssh URL: git@host:group/repository.git
 _SCP_LIKE = re.compile(r"(?:[^@/:]+@)?(?P<host>[\w.-]+):(?P<path>(?!//).+)")
+# Between a call that is replaced and the original: a log record names the caller.
+_OWN_FRAMES = 3
 # How deep this thread is inside urllib3, which uses http.client and calls itself to retry.
 _urllib3 = threading.local()
 # Bodies of aiohttp by the id of the stream, which has no room for an attribute: with the stream.
@@ -83,8 +86,16 @@ def _not_json(recorder: Recorder, call: Call) -> None:
 def _decode(recorder: Recorder, call: Call) -> Any:
     # GraphQL always answers 200; clients that do not check mistake a part for the whole.
     value = call()
-    recorder.decoded(value)
+    recorder.decoded(value, call.argument(0, "s"))
     return value
+
+
+# --- logging ----------------------------------------------------------------------------------
+
+
+def _warning(recorder: Recorder, call: Call) -> Any:
+    recorder.warned(call.argument(0, "msg"))
+    return call(stacklevel=call.argument(None, "stacklevel", 1) + _OWN_FRAMES)
 
 
 # --- urllib3 ----------------------------------------------------------------------------------
@@ -429,6 +440,10 @@ def _clone_url(url: str) -> str:
 PATCHES: tuple[Patch, ...] = (
     ("json", "JSONDecodeError", "__init__", _not_json),
     ("json", "JSONDecoder", "decode", _decode),
+    # requests prefers it to the standard library's.
+    ("simplejson.errors", "JSONDecodeError", "__init__", _not_json),
+    ("simplejson.decoder", "JSONDecoder", "decode", _decode),
+    ("logging", "Logger", "warning", _warning),
     ("urllib3.connectionpool", "HTTPConnectionPool", "urlopen", _urlopen),
     ("urllib3.response", "HTTPResponse", "read", _reads(_took_urllib3)),
     ("urllib3.response", "HTTPResponse", "read1?", _reads(_took_urllib3)),  # since 2.1

@@ -9,21 +9,24 @@ An *exchange* is a method, a URL and a body. It is reported as it begins (``requ
 without user info and query, and an identity by which the same exchange is known again), and when
 it ends: ``response`` (status, content type, ``Retry-After``, ``Date``, how often the library
 itself tried) or ``failure`` (the chain of exceptions), also when it fails while the body is read.
-A ``body`` is what is wrong with an answer whose status says that all is well. A ``not-json`` is a
-text that could not be parsed, with the exchange that this thread or task has had last. An answer
-may say that there is more of it (``more``) or that it is elsewhere (``redirect``); a later request
-may ask for that (``followed``). A client library that cannot be watched is ``blind``.
+A ``body`` is what is wrong with an answer whose status says that all is well; it is ``skipped`` if
+a vendor's library logs that it left out what it could not use. A ``not-json`` is a text that could
+not be parsed, with the exchange that this thread or task has had last. An answer may say that there
+is more of it (``more``) or that it is elsewhere (``redirect``); a later request may ask for that
+(``followed``). It may be an empty object (``nothing``), or a page of a list that another one was,
+too (``repeated``). A client library that cannot be watched is ``blind``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import parse_qsl, unquote, urljoin, urlsplit
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -46,35 +49,46 @@ _CURSORS = (
     "@odata.nextLink",
 )
 _MOST_CURSORS = 1000
+# Shorter ones are in many URLs by chance.
+_LONG_CURSOR = 16
+# What vendors' libraries log when they catch an exception, or get nothing, and continue.
+_SKIPPED = re.compile(
+    r"Failed to fetch LookML explore|Failed to process Tableau workbook"
+    r"|No data retrieved for Tableau workbook|Ignoring connector `"
+)
 _REDIRECTS = (301, 302, 303, 307, 308)
 # More are no number of bytes, and Python refuses thousands.
 _MOST_DIGITS = 18
-_NOT_MODIFIED, _PARTIAL = 304, 206
+_ACCEPTED, _PARTIAL, _NOT_MODIFIED = 202, 206, 304
 _WITHOUT_BODY = (204, 205)
 _CODINGS = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress")
 _CONDITIONAL = ("if-none-match", "if-modified-since")
 _RANGE = "range"
-# The exchange that was answered last: what this thread or task parses next is its body.
-_answered: ContextVar[int] = ContextVar("_state_bundler_answered", default=0)
 _is_quiet: ContextVar[bool] = ContextVar("_state_bundler_quiet", default=False)
 
 
 class RecordedRequest:
     """A recorded request. number: of its exchange, 0 while nothing is recorded. headers: their
-    names."""
+    names. body: of its answer."""
 
-    __slots__ = ("headers", "method", "number", "url")
+    __slots__ = ("body", "headers", "method", "number", "url")
 
     def __init__(self, number: int, method: str, url: str) -> None:
         self.number = number
         self.method = method
         self.url = url
         self.headers: set[str] = set()
+        self.body: Body | None = None
 
     def note(self, header: Any) -> None:
         """Records a header that it was sent with."""
         name = header.decode("latin-1") if isinstance(header, bytes) else str(header)
         self.headers.add(name.lower())
+
+
+_NO_REQUEST = RecordedRequest(0, "", "")
+# The request that was answered last: what this thread or task parses next is the answer's body.
+_answered: ContextVar[RecordedRequest] = ContextVar("_state_bundler_answered")
 
 
 class Recorder:
@@ -90,7 +104,8 @@ class Recorder:
         self._report: Report | None = None
         self._describe: Describe = lambda _: []
         self._numbers = itertools.count(1)
-        self._cursors: dict[str, int] = {}
+        self._cursors: dict[tuple[str, str], int] = {}
+        self._pages: dict[tuple[str, int], str] = {}
         self._redirects: dict[str, int] = {}
         self._blind: list[tuple[str, str]] = []
 
@@ -137,7 +152,7 @@ class Recorder:
         status = int(status)
         coding = headers.get("content-encoding") or ""
         length = headers.get("content-length")
-        _answered.set(request.number)
+        _answered.set(request)
         self._report(
             "response",
             id=request.number,
@@ -160,6 +175,7 @@ class Recorder:
             coding=_coding(coding),
             length=int(length or 0) if whole else None,
         )
+        request.body = body
         if whole and length == "0":
             body.end()
         return body
@@ -169,6 +185,8 @@ class Recorder:
             self.reject(request.number, "not-modified")
         elif status == _PARTIAL and _RANGE not in request.headers:
             self.reject(request.number, "partial")
+        elif status == _ACCEPTED and request.method == "GET":
+            self.reject(request.number, "accepted")
         elif status in _WITHOUT_BODY and request.method == "GET":
             self.reject(request.number, "empty")
         elif status in _REDIRECTS and request.method == "GET" and self._report is not None:
@@ -216,19 +234,45 @@ class Recorder:
         if self._report is not None and not _is_quiet.get():
             text = str(document)
             size = len(text.encode("utf-8", "replace")) if text.strip() else 0
-            self._report("not-json", id=_answered.get(), size=size)
+            self._report("not-json", id=_answered.get(_NO_REQUEST).number, size=size)
 
-    def decoded(self, value: Any) -> None:
-        """Records what this thread or task has parsed."""
-        if self._report is None or not isinstance(value, dict):
+    def decoded(self, value: Any, text: Any = "") -> None:
+        """Records what this thread or task has parsed, and from which text."""
+        if self._report is None:
+            return
+        request = _answered.get(_NO_REQUEST)
+        if request.body is not None and _is_misread(text, request.body.size):
+            self.reject(request.number, "not-utf-8")
+        if not isinstance(value, dict):
             return
         if self._has_graphql_errors(value):
-            self._report("graphql-errors", id=_answered.get())
+            self._report("graphql-errors", id=request.number)
+        if request.method == "GET":
+            self._compare(request, value)
         cursor = _cursor(value)
         if cursor and len(self._cursors) < _MOST_CURSORS:
-            self._report("followed", id=self._cursors.pop(cursor, 0))  # the same page again
-            self._cursors[cursor] = _answered.get()
-            self._report("more", id=_answered.get())
+            page = (request.url, cursor)
+            self._report("followed", id=self._cursors.pop(page, 0))  # the same page again
+            self._cursors[page] = request.number
+            self._report("more", id=request.number)
+
+    def _compare(self, request: RecordedRequest, value: dict[str, Any]) -> None:
+        """Reports an answer without anything, and a page that another page is equal to."""
+        if self._report is None:
+            return
+        if not value:
+            self._report("nothing", id=request.number)
+        path, _, query = request.url.partition("?")
+        rows = next((rows for rows in value.values() if isinstance(rows, list) and rows), None)
+        if query and rows and len(self._pages) < _MOST_CURSORS:
+            other = self._pages.setdefault((path, hash(repr(rows))), query)
+            if other != query:
+                self._report("repeated", id=request.number)
+
+    def warned(self, message: Any) -> None:
+        """Records that a vendor's library leaves something out, if that is what it logs."""
+        if _SKIPPED.match(str(message)):
+            self.reject(_answered.get(_NO_REQUEST).number, "skipped")
 
     def _follow(self, url: str, body: Any) -> None:
         if self._report is None:
@@ -237,16 +281,42 @@ class Recorder:
             redirect = self._redirects.pop(_target(url), 0)
             if redirect:
                 self._report("followed", id=redirect)
-        if self._cursors:
-            asked = f"{url} {unquote(url)} {body!r}"
-            for cursor in [cursor for cursor in list(self._cursors) if cursor in asked]:
-                self._report("followed", id=self._cursors.pop(cursor, 0))
+        for page in [page for page in list(self._cursors) if _asks_for(*page, url, body)]:
+            self._report("followed", id=self._cursors.pop(page, 0))
+
+
+def _asks_for(answered: str, cursor: str, url: str, body: Any) -> bool:
+    """Whether a request is for what a cursor in the answer to another URL stands for."""
+    if len(cursor) >= _LONG_CURSOR and cursor in f"{url} {unquote(url)} {body!r}":
+        return True
+    try:
+        asked, at = urlsplit(url), urlsplit(urljoin(answered, cursor))
+    except ValueError:  # no URL
+        return False
+    if at.path == asked.path and cursor.startswith(("https:", "http:", "/", "?")):
+        return {*parse_qsl(at.query)} <= {*parse_qsl(asked.query)}  # the client may add to it
+    word = rf"(?<!\w){re.escape(cursor)}(?!\w)"
+    words = f"{unquote(asked.query)} {body!r}"
+    return urlsplit(answered).path == asked.path and bool(re.search(word, words))
+
+
+def _is_misread(text: Any, size: int) -> bool:
+    """Whether a client took each byte of UTF-8 for a character, as requests does for `text/*`."""
+    if not isinstance(text, str) or len(text) != size or text.isascii():
+        return False
+    if "\ufffd" in text:
+        return True
+    for charset in ("latin-1", "cp1252"):
+        with suppress(UnicodeError):
+            text.encode(charset).decode("utf-8")
+            return True
+    return False
 
 
 def _cursor(value: dict[str, Any]) -> str:
     """What the answer says the next page is to be requested with; empty on the last one."""
     for holder in (value, value.get("data"), value.get("meta"), value.get("pagination")):
-        if isinstance(holder, dict):
+        if isinstance(holder, dict) and holder.get("hasMore", holder.get("has_more")) is not False:
             for name in _CURSORS:
                 if isinstance(holder.get(name), str) and holder[name]:
                     return str(holder[name])

@@ -99,8 +99,8 @@ class Call:
         self._args = args
         self._kwargs = kwargs
 
-    def __call__(self) -> Any:
-        return self._method(self.of, *self._args, **self._kwargs)
+    def __call__(self, **more: Any) -> Any:
+        return self._method(self.of, *self._args, **{**self._kwargs, **more})
 
     def argument(self, position: int | None, name: str, default: Any = None) -> Any:
         """position: None for an argument that only has a name."""

@@ -31,6 +31,7 @@ FAULTS = [
     Fault("empty", "connections"),
     Fault("missing-page", "connections"),
     Fault("empty-page", "connections"),
+    Fault("same-page", "connections"),
     Fault("refused", "destination"),
     Fault("hanging", "connection"),
     Fault("dripping", "workspace"),

@@ -33,6 +33,7 @@ FAULTS = [
     Fault("html", "schemas"),
     Fault("cut", "connectors"),
     Fault("empty", "schemas"),
+    Fault("no-schemas", "schemas"),
     Fault("empty", "connectors"),
     Fault("refused", "groups"),
     Fault("hanging", "schemas"),

@@ -24,6 +24,7 @@ FAULTS = (
     Fault("html", "explore"),
     Fault("404", "explore"),
     Fault("dripping", "explore"),
+    Fault("unusable", "explore"),
     Fault("empty", "users"),
     Fault("503", "users"),
 )

@@ -28,6 +28,7 @@ FAULTS = (
     Fault("404", "tiles"),
     Fault("empty", "tiles"),
     Fault("html", "reports"),
+    Fault("more", "reports"),
     Fault("dripping", "datasets"),
     Fault("500", "data-sources"),
 )

@@ -21,6 +21,7 @@ FAULTS = (
     Fault("500", "lineage"),
     Fault("404", "lineage"),
     Fault("empty", "columns"),
+    Fault("more", "columns"),
     Fault("cut", "queries"),
     Fault("503", "schedules"),
     Fault("hanging", "datasets"),

@@ -26,6 +26,7 @@ FAULTS = (
     Fault("empty", "metadata"),
     Fault("graphql-errors", "metadata"),
     Fault("graphql-warnings", "metadata"),
+    Fault("unusable", "metadata"),
     Fault("dripping", "data-sources"),
     Fault("500", "sign-out"),
 )

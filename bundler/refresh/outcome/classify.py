@@ -15,7 +15,7 @@ proxy                                 69     unless it requires credentials (407
 401, 403                              77     no
 other 4xx                             78     no
 cut body, cut JSON, HTML, no HTTP     69     once
-no body, 204, 206 or 304 unasked      69     once
+no body, 202, 204, 206 or 304 unasked 69     once
 redirects that do not end             69     no
 an error document with status 200     by the status that it names, else 65
 not UTF-8, nested too deep, a bomb    65     no
@@ -76,6 +76,15 @@ _BODIES = {
     "partial": Cause(
         Unavailable, "{host} sent only part of the data, with status 206", "once", hint=_AGAIN
     ),
+    "accepted": Cause(
+        Unavailable,
+        "{host} answered 202, which means that the data is not ready",
+        "once",
+        hint=_AGAIN,
+    ),
+    "skipped": Cause(
+        BadData, "the component left out what it could not use of the response from {host}", "once"
+    ),
     "not-modified": Cause(
         Unavailable, "{host} answered 304 instead of sending the data", "once", hint=_AGAIN
     ),
@@ -89,6 +98,8 @@ _BODIES = {
     "bomb": Cause(BadData, "the response from {host} decompresses to over 200 times its size"),
     "graphql-errors": Cause(BadData, "{host} answered with GraphQL errors"),
     "more": Cause(BadData, "{host} reported further pages, which were not requested"),
+    "repeated": Cause(BadData, "{host} sent the same page of a list twice", "once"),
+    "nothing": Cause(BadData, "{host} answered with an empty object", "once"),
 }
 # Of `bundler.worker.command_worker`.
 _NOT_STARTED = "ProgramNotStartedError"

@@ -23,6 +23,9 @@ _MOST_DIGITS = 18
 # Problems of a body, and the types of content that they apply to: clients try one format after
 # another. HTML instead of JSON is a login page.
 _OF_TYPES = {"not-json": ("json", "html"), "graphql-errors": ("json",)}
+# Problems of a vendor's answer: it names further pages, which nobody requested; it is equal to
+# another page; it is an empty object.
+_OF_PAGES = ("more", "repeated", "nothing")
 # Bodies are read and parsed while later exchanges already have their answers.
 _MOST_RECENT = 4096
 # Cloud libraries ask these to find out whether they run in a cloud; elsewhere nobody answers.
@@ -67,10 +70,11 @@ class Exchange(msgspec.Struct, frozen=True):
     url: without user info and query. same: identifies repetitions of the exchange. retry_after: in
     seconds. tries: how often the client library made it by itself. size: of the body, in bytes, if
     known. body: the problem of an answer with a successful status: a fault of
-    `bundler.worker.bodies`, or ``partial``, ``not-modified``, ``redirect`` (not followed), ``more``
-    (not asked for). code: the status that an error document names. newest: the last exchange that
-    had begun when this one failed. is_abandoned: whether the component itself ended it, by a
-    cancelled task or a closed client, usually because another one had failed.
+    `bundler.worker.bodies`, or ``accepted``, ``partial``, ``not-modified``, ``skipped`` (by the
+    component), ``redirect`` (not followed), or one of `_OF_PAGES`. code: the status that an error
+    document names. newest: the last exchange that had begun when this one failed. is_abandoned:
+    whether the component itself ended it, by a cancelled task or a closed client, usually because
+    another one had failed.
     """
 
     id: int
@@ -108,7 +112,7 @@ class Report(msgspec.Struct, frozen=True):
     """The report of an attempt.
 
     failed: exchanges that failed and did not succeed later, in order. expected: those that failed
-    and may. unfollowed: answers whose next page was not requested. last: the last that was
+    and may. unfollowed: answers with a problem of `_OF_PAGES`. last: the last that was
     answered. waiting: the last without an answer or with an unread body. not_json: whether
     something after the last answer was no JSON, whatever happened to that exception. environment:
     the variables that the project's own code has read. copies: directories that were copied into
@@ -145,7 +149,7 @@ class _Reading(msgspec.Struct):
     recent: dict[int, Exchange] = msgspec.field(default_factory=dict)
     failed: dict[str, Exchange] = msgspec.field(default_factory=dict)
     expected: dict[str, Exchange] = msgspec.field(default_factory=dict)
-    unfollowed: dict[int, Exchange] = msgspec.field(default_factory=dict)
+    unfollowed: dict[tuple[int, str], Exchange] = msgspec.field(default_factory=dict)
     redirects: dict[int, Exchange] = msgspec.field(default_factory=dict)
     environment: set[str] = msgspec.field(default_factory=set)
     newest: int = 0
@@ -184,10 +188,10 @@ class _Reading(msgspec.Struct):
             self._fail(line)
         elif event in _OF_TYPES:
             self._reject_parsed(line)
-        elif event in ("body", "more", "redirect"):
+        elif event in ("body", "redirect", *_OF_PAGES):
             self._reject_body(line)
         elif event == "followed":
-            self.unfollowed.pop(line["id"], None)
+            self.unfollowed.pop((line["id"], "more"), None)
             self.redirects.pop(line["id"], None)
 
     def _answer(self, line: dict[str, Any]) -> None:
@@ -248,14 +252,18 @@ class _Reading(msgspec.Struct):
 
     def _reject_body(self, line: dict[str, Any]) -> None:
         exchange = self.recent.get(line["id"])
-        if exchange is None:
+        if exchange is None or (exchange.status or 0) >= _FIRST_FAILED_STATUS:
             return
         fault = line.get("fault", line["event"])
         told = msgspec.structs.replace(exchange, body=fault, code=line.get("code"))
         if line["event"] == "body":
             self._note_failure(told)
-        elif not is_expected(told, self.allowed):
-            (self.unfollowed if fault == "more" else self.redirects)[exchange.id] = told
+        elif is_expected(told, self.allowed):
+            return
+        elif fault == "redirect":
+            self.redirects[exchange.id] = told
+        else:
+            self.unfollowed[exchange.id, fault] = told
 
     def _note_failure(self, exchange: Exchange) -> None:
         known = self.failed.get(exchange.same)

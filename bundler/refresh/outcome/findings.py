@@ -121,7 +121,8 @@ class Wording(msgspec.Struct, frozen=True):
         error = cause.kind.of_key(self.component.key, redact(problem), hint=redact(hint))
         # No retry is added if the library inside has already retried.
         retried = exchange is not None and exchange.tries > 1
-        seen = exchange is not None and bool(exchange.body)
+        # What was left out is only named in the component's output.
+        seen = exchange is not None and exchange.body not in ("", "skipped")
         return Failure(error, "no" if retried else cause.retry, cause.wait, seen=seen)
 
     def _hint(self, cause: Cause, exchange: Exchange | None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import uuid
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from tests.support.integrations.standin import Answer, Case, Endpoint, Request, StandIn
@@ -63,6 +64,12 @@ def _connections(request: Request) -> dict[str, Any]:
         "previous": "",
         "next": more if end < request.case.size else "",
     }
+
+
+def _same_page(request: Request) -> dict[str, Any]:
+    """The first page again and again, as many as there are pages."""
+    first = {**request.query, "offset": "0"}
+    return {**_connections(request), "data": _connections(replace(request, query=first))["data"]}
 
 
 def _no_connections(_: Request) -> dict[str, Any]:
@@ -155,7 +162,13 @@ def _endpoints(public: str, configuration: str) -> tuple[Endpoint, ...]:
         Endpoint("login", "POST", f"{public}/applications/token", _login, signed_in=False),
         Endpoint("workspace", "GET", f"{public}/workspaces/{{workspace}}", _workspace),
         Endpoint(
-            "connections", "GET", f"{public}/connections", _connections, _no_connections, _page
+            "connections",
+            "GET",
+            f"{public}/connections",
+            _connections,
+            _no_connections,
+            _page,
+            own={"same-page": _same_page},
         ),
         Endpoint("connection", "POST", f"{configuration}/connections/get", _connection),
         Endpoint("destination", "GET", f"{public}/destinations/{{destination}}", _destination),

@@ -135,6 +135,13 @@ def _schemas(request: Request) -> Any:
     return _data({"schema_change_handling": "ALLOW_ALL", "schemas": {"public": schema}})
 
 
+def _without_schemas(request: Request) -> Any:
+    """Of one connection, which then has no assets."""
+    if request.parts["connector"] == "conn_1":
+        return _data({"schema_change_handling": "ALLOW_ALL"})
+    return _schemas(request)
+
+
 def _table(number: int) -> dict[str, Any]:
     """The last one of each schema is switched off."""
     return {
@@ -168,6 +175,7 @@ class Fivetran(StandIn):
         Endpoint(
             "schemas", "GET", "/v1/connectors/{connector}/schemas", _schemas,
             lambda _: _data({"schema_change_handling": "ALLOW_ALL"}),
+            own={"no-schemas": _without_schemas},
         ),
     )  # fmt: skip
 

@@ -163,6 +163,12 @@ def _nothing(_: Request) -> dict[str, Any]:
     return {"@odata.context": _CONTEXT, "value": []}
 
 
+def _more(request: Request) -> dict[str, Any]:
+    """The first of two pages: the library asks for no second one."""
+    following = f"https://api.powerbi.com{request.path}?$skip=100"
+    return {**_list(_report)(request), "@odata.nextLink": following}
+
+
 def _number(request: Request, kind: str) -> int:
     ids = [identifier(kind, number) for number in range(request.case.size)]
     return ids.index(request.parts["item"])
@@ -208,7 +214,10 @@ class PowerBI(StandIn):
         ),
         Endpoint("dashboards", "GET", f"{_GROUP}/dashboards", _list(_dashboard), empty=_nothing),
         Endpoint("tiles", "GET", f"{_GROUP}/dashboards/{{item}}/tiles", _tiles, empty=_nothing),
-        Endpoint("reports", "GET", f"{_GROUP}/reports", _list(_report), empty=_nothing),
+        Endpoint(
+            "reports", "GET", f"{_GROUP}/reports", _list(_report), empty=_nothing,
+            own={"more": _more},
+        ),
         Endpoint("datasets", "GET", f"{_GROUP}/datasets", _list(_dataset), empty=_nothing),
         Endpoint(
             "data-sources", "GET", f"{_GROUP}/datasets/{{item}}/datasources", _sources,

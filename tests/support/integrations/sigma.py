@@ -129,6 +129,11 @@ def _columns(request: Request) -> dict[str, Any]:
     return _paged(items, request)
 
 
+def _more(request: Request) -> dict[str, Any]:
+    """The first of two pages: the library asks for no second one."""
+    return {**_columns(request), "hasMore": True, "nextPage": "2"}
+
+
 def _queries(request: Request) -> dict[str, Any]:
     number = request.parts["workbook"].rpartition("-")[2]
     sql = f'select "Order Id" from ANALYTICS.PUBLIC.ORDERS_{number} where "OWNER" is not null'
@@ -164,7 +169,9 @@ class Sigma(StandIn):
             "lineage", "GET", f"{_WORKBOOK}/lineage/elements/{{element}}", _lineage,
             empty=lambda _: {"dependencies": {}, "edges": []},
         ),
-        Endpoint("columns", "GET", f"{_ELEMENT}/columns", _columns, empty=_nothing),
+        Endpoint(
+            "columns", "GET", f"{_ELEMENT}/columns", _columns, empty=_nothing, own={"more": _more}
+        ),
         Endpoint("queries", "GET", f"{_WORKBOOK}/queries", _queries, empty=_nothing),
         Endpoint(
             "schedules", "GET", f"{_WORKBOOK}/materialization-schedules", _schedules,

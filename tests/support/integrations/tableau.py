@@ -143,6 +143,14 @@ def _partial(severity: str) -> Any:
     return answer
 
 
+def _unusable(request: Request) -> dict[str, Any]:
+    """One workbook with null for a list, which the library leaves out."""
+    made = _metadata(request)
+    if request.json["variables"]["luid"] == identifier("workbook", 1):
+        made["data"]["workbooks"][0]["sheets"][1]["parentEmbeddedDatasources"] = None
+    return made
+
+
 def _content(number: int, case: Case) -> dict[str, Any]:
     sheets = [_sheet(number, sheet) for sheet in range(3)]
     return {
@@ -243,7 +251,11 @@ class Tableau(StandIn):
         Endpoint(
             "metadata", "POST", "/api/metadata/graphql", _metadata,
             empty=lambda _: {"data": {"workbooks": []}},
-            own={"graphql-errors": _partial("ERROR"), "graphql-warnings": _partial("WARNING")},
+            own={
+                "graphql-errors": _partial("ERROR"),
+                "graphql-warnings": _partial("WARNING"),
+                "unusable": _unusable,
+            },
         ),
         Endpoint(
             "data-sources", "GET", f"{_SITES}/datasources", _data_sources,

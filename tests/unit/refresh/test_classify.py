@@ -20,7 +20,7 @@ from bundler.errors import (
 )
 from bundler.refresh.model import Component
 from bundler.refresh.outcome.classify import failure_of, of_command, of_exchange
-from bundler.refresh.outcome.exchanges import Exchange, Link, Report, is_expected
+from bundler.refresh.outcome.exchanges import _OF_PAGES, Exchange, Link, Report, is_expected
 from bundler.refresh.outcome.findings import quoted
 from bundler.refresh.secrets import Secrets
 from bundler.worker import bodies
@@ -249,6 +249,8 @@ def test_a_server_that_answers_is_reachable(status: int) -> None:
         ("empty", 204, None, "GET /v1 204"),
         ("redirect", 302, None, "GET /v1 302"),
         ("partial", 206, None, "GET /v1 206"),
+        ("accepted", 202, None, "GET /v1 202"),
+        ("skipped", 200, None, "GET /v1 skipped"),
         ("not-modified", 304, None, "GET /v1 304"),
     ],
 )
@@ -263,7 +265,8 @@ def test_what_is_advised_for_an_expected_answer_is_what_allows_it(
 def test_every_fault_of_a_body_has_its_words() -> None:
     faults = re.findall(r"^``([\w-]+)``", bodies.__doc__ or "", re.MULTILINE)
     assert len(faults) == 9
-    for fault in (*faults, "partial", "not-modified", "redirect", "more"):
+    others = ("accepted", "partial", "not-modified", "redirect", "skipped", *_OF_PAGES)
+    for fault in (*faults, *others):
         finding = of_exchange(Exchange(1, "GET", "https://host:443/v1", "", 200, body=fault))
         assert "host:443" in finding.says
         assert finding.kind in (Unavailable, BadData)

@@ -29,6 +29,12 @@ def test_a_normal_failure_is_told_and_is_none() -> None:
     assert list(notes(report.expected, [NORMAL], ["GET * 404"])) == []
 
 
+def test_what_a_library_says_of_a_normal_failure_is_not_another_one() -> None:
+    skipped = {"event": "body", "id": 0, "fault": "skipped", "code": None}
+    (exchange,) = report_of([*_missing("a"), skipped], [NORMAL.pattern]).expected
+    assert exchange.body == ""
+
+
 def test_what_the_last_state_had_is_lost(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.write_text(json.dumps({"connectors": {"b": {}, "ab": {}}}))

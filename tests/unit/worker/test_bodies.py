@@ -121,6 +121,8 @@ def test_small_pieces_and_large_bodies_come_to_the_same(document: Any, size: int
         (b'{"a": "%s"', JSON, ["not-json"]),
         (b'{"a": "%s"', None, ["not-json"]),
         (b'{"a": "%s"', "text/plain", ["not-json"]),
+        (b'{"a": "%s"', "application/json charset=utf-8", ["not-json"]),
+        (b'{"a": "%s"', "application/json, application/json", ["not-json"]),
         (b'{"a": "%s"', "text/csv", []),
         (b"[section]\na = {%s", "text/plain", []),
         (b"{%s", "application/octet-stream", []),
@@ -210,6 +212,8 @@ def test_what_a_server_says_to_a_command_need_not_be_json() -> None:
 
 def test_an_answer_that_nobody_asked_for_is_refused() -> None:
     assert judge([b"[1]"], status=206) == ["partial"]
+    assert judge([b"[1]"], status=202) == ["accepted"]
+    assert judge([b"[1]"], status=202, method="POST") == []
     assert judge([], status=304) == ["not-modified"]
 
 

@@ -9,8 +9,9 @@ from types import ModuleType
 from typing import Any, cast
 
 import pytest
+from pytest_httpserver import HTTPServer
 
-from bundler.errors import ToolFailed
+from bundler.errors import BadData, ToolFailed
 from bundler.listener import Listener
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import open_project
@@ -93,7 +94,29 @@ def test_a_class_that_is_gone_is_a_hook_that_is_gone(tmp_path: Path, run: Refres
 
 @pytest.mark.slow
 def test_every_hook_is_there_in_the_libraries_of_today(run: Refresh) -> None:
-    run("aiohttp, http.client, httpx, json, requests, urllib.request, urllib3")
+    run("aiohttp, http.client, httpx, json, logging, requests, simplejson, urllib.request, urllib3")
+
+
+def test_what_requests_parses_with_simplejson_is_seen(run: Refresh, httpserver: HTTPServer) -> None:
+    # Too large to be parsed by the recorder itself.
+    answer = {"data": {"rows": ["x" * 100_000]}, "errors": [{"message": "showing a part"}]}
+    httpserver.expect_request("/").respond_with_json(answer)
+    parse = f"import requests; requests.get({httpserver.url_for('/')!r}).json()"
+    with pytest.raises(BadData, match="answered with GraphQL errors"):
+        run("simplejson", parse)
+
+
+def test_a_log_record_names_the_place_of_the_warning(
+    run: Refresh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    (tmp_path / "warning_here.py").write_text(
+        "import logging, os\n"
+        "logging.basicConfig(filename=os.environ['LOG'], format='%(filename)s:%(lineno)d')\n"
+        "logging.getLogger('x').warning('of %s', 1)\n"
+    )
+    run("os", "import warning_here")
+    assert (tmp_path / "log").read_text() == "warning_here.py:3\n"
 
 
 # Each asks with headers for what it gets, or reads only the beginning of a body that is cut.

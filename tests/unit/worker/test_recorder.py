@@ -1,0 +1,143 @@
+"""`bundler.worker.recorder`: what is recorded of answers that are lists, and of what was parsed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from bundler.refresh.outcome.exchanges import report_of
+from bundler.worker import bodies, error_objects
+from bundler.worker.recorder import Recorder
+
+LIST = "https://host:443/v1/items"
+OPAQUE = "eyJza2lwIjoxMDAsImxpbWl0IjoxMDB9"
+
+
+def record(exchanges: Iterable[tuple[Any, ...]]) -> list[tuple[str, str]]:
+    """The problems of pages. exchanges: a URL, the answer, and the body of the request."""
+    told: list[dict[str, Any]] = []
+    recorder = Recorder(bodies, error_objects)
+    recorder.record(lambda event, **fields: told.append({"event": event, **fields}), lambda _: [])
+    for url, value, *body in exchanges:
+        request = recorder.begin("POST" if body else "GET", url, *body)
+        recorder.answer(request, 200, {"content-type": "application/json"})
+        recorder.decoded(value)
+    return [(exchange.url, exchange.body) for exchange in report_of(told).unfollowed]
+
+
+@pytest.mark.parametrize(
+    ("cursor", "url", "body"),
+    [
+        (OPAQUE, f"{LIST}?cursor={OPAQUE}", None),
+        ("a/b=", f"{LIST}?cursor=a%2Fb%3D", None),
+        ("2", f"{LIST}?limit=20&page=2", None),
+        ("2", LIST, b'{"page": 2}'),
+        (OPAQUE, "https://host:443/v1/next", {"cursor": OPAQUE}),
+        ("https://host/v1/items?$skip=100", f"{LIST}?$skip=100&api=1", None),
+        ("/v1/items?offset=20", f"{LIST}?limit=20&offset=20", None),
+    ],
+)
+def test_a_page_that_is_requested_is_followed(cursor: str, url: str, body: Any) -> None:
+    first = (LIST, {"items": [1], "nextPage": cursor}, *([b"{}"] if body else []))
+    assert record([first]) == [(LIST, "more")]
+    assert record([first, (url, {"items": [2]}, *([body] if body else []))]) == []
+
+
+@pytest.mark.parametrize(
+    "cursor", ["1", "2", "v1", "items", "h", "//[", "https://host/v1/items?page=2"]
+)
+def test_a_cursor_that_is_in_another_url_by_chance_is_not_followed(cursor: str) -> None:
+    first = (LIST, {"items": [1], "nextPage": cursor})
+    others = [("https://host:443/v1/items/2", {"id": 2}), (f"{LIST}?page=12", {"id": 3})]
+    assert record([first, *others]) == [(LIST, "more")]
+
+
+def test_the_same_cursor_in_two_lists_is_two_pages() -> None:
+    other = "https://host:443/v1/others"
+    answer = {"items": [1], "nextPage": "2"}
+    pages = [(LIST, answer), (other, answer), (f"{other}?page=2", {"items": [2]})]
+    assert record(pages) == [(LIST, "more")]
+
+
+@pytest.mark.parametrize("last", [{"hasMore": False}, {"has_more": False}, {"nextPage": None}])
+def test_a_cursor_of_the_last_page_leads_nowhere(last: dict[str, Any]) -> None:
+    assert record([(LIST, {"items": [1], "nextPage": "2", **last})]) == []
+
+
+def test_a_page_that_comes_twice_is_reported() -> None:
+    rows = {"data": [{"id": 1}, {"id": 2}]}
+    twice = [(f"{LIST}?offset={offset}", rows) for offset in (0, 2)]
+    assert record(twice) == [(LIST, "repeated")]
+    assert record([*twice[:1], *twice[:1]]) == []  # asked again
+    assert record([*twice[:1], (f"{LIST}?offset=2", {"data": [{"id": 3}]})]) == []
+    assert record([(f"{LIST}?offset={offset}", {"data": []}) for offset in (0, 2)]) == []
+    following = [(url, {**value, "nextPage": OPAQUE}) for url, value in twice]
+    last = (f"{LIST}?cursor={OPAQUE}", {"data": []})
+    assert record([*following, last]) == [(LIST, "repeated")]
+
+
+def test_an_object_without_anything_is_reported() -> None:
+    assert record([(LIST, {})]) == [(LIST, "nothing")]
+    assert record([(LIST, {}, b"a command")]) == []
+
+
+# --- how a client reads it ------------------------------------------------------------------------
+
+
+def misread(body: bytes, text: str) -> bool:
+    told: list[str] = []
+    recorder = Recorder(bodies, error_objects)
+    recorder.record(lambda _, **fields: told.append(str(fields.get("fault"))), lambda _: [])
+    answer = recorder.answer(recorder.begin("GET", LIST), 200, {"content-type": "text/json"})
+    assert answer is not None
+    answer.take(body)
+    recorder.decoded(json.loads(text), text)
+    return "not-utf-8" in told
+
+
+UTF_8 = '["Zoë", "100 €"]'.encode()
+
+
+@pytest.mark.parametrize("charset", ["latin-1", "cp1252"])
+def test_utf_8_that_is_read_byte_by_byte_is_reported(charset: str) -> None:
+    assert misread(UTF_8, UTF_8.decode(charset, "replace"))
+
+
+def test_text_that_is_read_as_it_is_meant_is_not() -> None:
+    assert not misread(UTF_8, UTF_8.decode())
+    assert not misread(b'["x"]', '["x"]')
+    assert not misread('["Zoë"]'.encode("latin-1"), '["Zoë"]')
+    # A name that somebody has misread before, in UTF-8.
+    assert not misread('["ZoÃ«"]'.encode(), '["ZoÃ«"]')
+
+
+def test_ascii_with_other_characters_is_reported() -> None:
+    assert misread(UTF_8, UTF_8.decode("ascii", "replace"))
+
+
+# --- what a library leaves out --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "is_reported"),
+    [
+        ("Failed to fetch LookML explore 'a' for model 'b'.", True),
+        ("Failed to process Tableau workbook a with id 1: 'NoneType'. Skipping.", True),
+        ("No data retrieved for Tableau workbook a with id 1. Skipping.", True),
+        ("Ignoring connector `a`. Dagster requires connector schema information", True),
+        ("Ignoring incomplete or broken connector `a`.", False),
+        ("something else", False),
+    ],
+)
+def test_what_a_library_says_it_leaves_out_is_the_fault_of_the_last_answer(
+    message: str, *, is_reported: bool
+) -> None:
+    told: list[dict[str, Any]] = []
+    recorder = Recorder(bodies, error_objects)
+    recorder.record(lambda event, **fields: told.append({"event": event, **fields}), lambda _: [])
+    recorder.answer(recorder.begin("GET", LIST), 200, {})
+    recorder.warned(message)
+    assert [one.body for one in report_of(told).failed] == ["skipped"] * is_reported
