@@ -8,12 +8,13 @@ Replaced is the one function of each client library that makes an exchange: urll
 (httpx) and aiohttp's session, those that are imported and those that will be; and what bodies are
 read with. A clone by GitPython is an exchange too, with the method ``git-clone``: dagster-dbt
 fetches projects that way. What parses answers is wrapped likewise, and what logs that something
-was left out: the standard library's ``json`` and ``logging``.
+was left out: the standard library's ``json`` and ``logging``. dbt has to write the manifest.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -437,6 +438,30 @@ def _clone_url(url: str) -> str:
     return f"ssh://{found['host']}/{found['path'].lstrip('/')}" if found else url
 
 
+# --- dbt --------------------------------------------------------------------------------------
+
+
+class ManifestNotWrittenError(Exception):
+    """dbt succeeded, but left the manifest of an earlier run, or none."""
+
+
+def _prepare(_: Recorder, call: Call) -> Any:
+    manifest = call.argument(0, "project").manifest_path
+    before = _written(manifest)
+    prepared = call()
+    if _written(manifest) in (None, before):
+        raise ManifestNotWrittenError(manifest)
+    return prepared
+
+
+def _written(path: Any) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
 PATCHES: tuple[Patch, ...] = (
     ("json", "JSONDecodeError", "__init__", _not_json),
     ("json", "JSONDecoder", "decode", _decode),
@@ -468,4 +493,5 @@ PATCHES: tuple[Patch, ...] = (
     ("aiohttp.streams", "StreamReader", "read_nowait", _reads(_took_aiohttp)),
     ("aiohttp.streams", "StreamReader", "on_eof at_eof", _unchanged),
     ("git.repo.base", "Repo", "clone_from", _clone_from),
+    ("dagster_dbt.dbt_project", "DagsterDbtProjectPreparer", "prepare?", _prepare),
 )

@@ -187,6 +187,23 @@ def test_a_relative_path_in_profiles_is_a_warning_that_names_it(tmp_path: Path) 
     assert "path: ../shop.duckdb in project/profiles.yml is relative" in warning
 
 
+@pytest.mark.parametrize("is_stale", [True, False])
+def test_a_manifest_that_dbt_does_not_write_is_an_error(
+    is_stale: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = prepare(tmp_path / "project")
+    if is_stale:
+        run(root)
+        (root / "orders/models/profit.sql").write_text("select 1 as profit")
+        declaration = root / "orders/dbt_project.yml"
+        declaration.write_text(declaration.read_text() + "  write_json: false\n")
+    else:
+        monkeypatch.setenv("DBT_WRITE_JSON", "false")
+    with pytest.raises(ConfigurationError, match=r"did not write .*/target/manifest\.json") as told:
+        run(root)
+    assert "DBT_WRITE_JSON" in told.value.hint
+
+
 def test_outside_of_a_repository_only_what_never_ships_is_left_out(tmp_path: Path) -> None:
     root = prepare(tmp_path / "project", repository=False)
     (root / "orders/notes.local.md").write_text("x")

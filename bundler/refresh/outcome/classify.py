@@ -103,6 +103,8 @@ _BODIES = {
 }
 # Of `bundler.worker.command_worker`.
 _NOT_STARTED = "ProgramNotStartedError"
+# Of `bundler.worker.patches`.
+_NOT_WRITTEN = "ManifestNotWrittenError"
 # Of `bundler.worker.endings`.
 _WHERE_PROGRAMS_ARE = "Install it next to the project's interpreter, or put it on PATH."
 # The names of JSON decoders' exceptions.
@@ -423,7 +425,7 @@ def _no_data(exchange: Exchange, host: str) -> Cause:
 
 
 def _missing(chain: Sequence[Link]) -> Cause | None:
-    """A variable or a program that is not here."""
+    """A variable, a program or a manifest that is not here."""
     unset = (
         link.text.strip("'\"")
         for link in chain
@@ -432,6 +434,11 @@ def _missing(chain: Sequence[Link]) -> Cause | None:
     if variable := next(unset, None):
         says = f"the environment variable {variable} is not set"
         return Cause(ConfigurationError, says, hint=f"Export {variable}, or set it in .env.")
+    manifests = (link.text for link in chain if link.type.endswith(_NOT_WRITTEN))
+    if manifest := next(manifests, None):
+        says = f"dbt succeeded, but did not write {manifest}"
+        hint = "Check write_json: DBT_WRITE_JSON, `flags` in dbt_project.yml, and --no-write-json."
+        return Cause(ConfigurationError, says, hint=hint)
     programs = (link.text for link in chain if link.type.endswith(_NOT_STARTED))
     if program := next(programs, None):
         says = f"the program cannot be started: {program}"
