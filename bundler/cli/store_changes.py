@@ -289,7 +289,7 @@ class RemoveArguments(StoreArguments):
 def remove(given: RemoveArguments, keys: tuple[str, ...]) -> None:
     """Remove keys from the current set. Their versions stay in the store until they are pruned."""
     store = given.open()
-    store.currents(keys)  # an unknown key is an error
+    store.current_ids(keys)  # an unknown key is an error
     _tell(store.remove(keys, given.author(given.note)), given.style)
 
 

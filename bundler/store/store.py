@@ -120,8 +120,15 @@ class Store:
     def currents(self, keys: Iterable[str] | None = None) -> dict[str, Version]:
         """The current versions of these keys, or of all.
 
-        Raises `UsageError` for a key that has none, `VerificationFailed` if the pointer names a
-        version that does not exist.
+        Raises as `current_ids` does, and `VerificationFailed` if the pointer names a version that
+        does not exist.
+        """
+        return self.all_of(self.current_ids(keys))
+
+    def current_ids(self, keys: Iterable[str] | None = None) -> dict[str, str]:
+        """The UUIDs of the current versions of these keys, or of all.
+
+        Raises `UsageError` for a key that has none.
         """
         current = self.current()
         have = current.keys if current else {}
@@ -134,7 +141,7 @@ class Store:
                     key=key,
                 )
             wanted[key] = have[key].version
-        return self.all_of(wanted)
+        return wanted
 
     def all_of(self, wanted: Mapping[str, str]) -> dict[str, Version]:
         """Versions by key. Raises `VerificationFailed` if one does not exist."""
