@@ -51,7 +51,9 @@ class Server:
         with suppress(OSError), closing(connection):
             data = b""
             while b"\r\n\r\n" not in data:
-                data += connection.recv(65536)
+                if not (more := connection.recv(65536)):
+                    return  # a client that is ended before it asks
+                data += more
             case, _, asked = data.split(b" ")[1].decode().strip("/").rpartition("/")
             if asked.startswith("hang"):
                 self._hang(connection, case)

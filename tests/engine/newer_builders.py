@@ -59,7 +59,8 @@ def elsewhere(engine: Engine) -> Iterator[str]:
         upstream.sendall(_UPGRADE)
         answer = b""
         while not answer.endswith(b"\r\n\r\n"):
-            answer += upstream.recv(1)
+            answer += (byte := upstream.recv(1))
+            assert byte, answer
         assert b" 101 " in answer
         return upstream
 

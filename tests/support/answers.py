@@ -295,7 +295,9 @@ def _answer_2(
         room = min(h2c.local_flow_control_window(stream), h2c.max_outbound_frame_size)  # type: ignore[attr-defined]
         if not room:
             connection.sendall(h2c.data_to_send())  # type: ignore[attr-defined]
-            h2c.receive_data(connection.recv(65536))  # type: ignore[attr-defined]
+            if not (data := connection.recv(65536)):
+                return  # the client has gone
+            h2c.receive_data(data)  # type: ignore[attr-defined]
             continue
         h2c.send_data(stream, sent[:room])  # type: ignore[attr-defined]
         sent = sent[room:]

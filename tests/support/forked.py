@@ -27,6 +27,7 @@ NAMES = ("state-bundler", "state-guard", "docker-bundle", "pex-bundle")
 _PROGRAMS = {os.fspath(BIN / name) for name in NAMES}
 # What an interpreter reads when it starts, and GitPython when it is imported.
 AT_START = ("PYTHON", "LC_", "LANG", "LD_", "TZ", "GIT_PYTHON_")
+_NO_MATTER = {"PYTHONUNBUFFERED"}  # set in many images; the output is read at the end
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
 # Where the forks have Dagster's workers forked, see `warm`.
 warm_folder: Path | None = None
@@ -107,7 +108,11 @@ def _can_fork(argv: Sequence[Word], env: Mapping[str, str]) -> bool:
 
 
 def _at_start(env: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in env.items() if name.startswith(AT_START)}
+    return {
+        name: value
+        for name, value in env.items()
+        if name.startswith(AT_START) and name not in _NO_MATTER
+    }
 
 
 def close() -> None:
