@@ -110,11 +110,8 @@ def empty_tree(repository: Repository) -> str:
 
 
 def object_id(repository: Repository, kind: bytes, content: bytes) -> bytes:
-    """The id that git gives to an object of this kind (``blob``) with this content."""
-    digest = digests.new(repository.algorithm, len(content))
-    digest.update(b"%s %d\0" % (kind, len(content)))
-    digest.update(content)
-    return digest.hexdigest().encode()
+    """The id that this repository gives to an object, in hexadecimal."""
+    return digests.object_id(repository.algorithm, kind, content).hex().encode()
 
 
 def require_whole_index(repository: Repository) -> None:

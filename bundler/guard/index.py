@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from bundler import git
-from bundler.errors import ToolFailed
+from bundler.errors import ConfigurationError, ToolFailed
 from bundler.guard.state_paths import (
     RULE_FILE,
     GuardedProject,
@@ -14,6 +14,7 @@ from bundler.guard.state_paths import (
     is_behind_link,
     join,
     project_of,
+    read,
     read_project,
     within,
 )
@@ -104,16 +105,39 @@ _RULES = b":(top,glob)**/" + RULE_FILE
 def _read_projects(
     repository: git.Repository, entries: Iterable[git.IndexEntry]
 ) -> list[GuardedProject]:
-    """The projects in the index: as they are on disk, else (a sparse checkout) as in the index."""
+    """The projects in the index, as they are on disk and as the commit will contain them."""
     top = repository.top or b""
     projects = [entry for entry in entries if os.path.basename(entry.path) == b"pyproject.toml"]
     here = [entry.path for entry in projects if is_checked_out(top, entry.path)]
-    elsewhere = {entry.path: entry.oid for entry in projects if entry.path not in set(here)}
-    texts = zip(elsewhere, git.blobs(repository, list(elsewhere.values())), strict=True)
-    return [
-        *(read_project(top, os.path.dirname(path)) for path in here),
-        *(project_of(top, *os.path.split(path), text) for path, text in texts),
-    ]
+    ids = {path: git.object_id(repository, b"blob", read(join(top, path))) for path in here}
+    others = [entry for entry in projects if ids.get(entry.path) != entry.oid]
+    on_disk_too = [read_project(top, os.path.dirname(path)) for path in here]
+    return on_disk_too + _as_staged(repository, others)
+
+
+def _as_staged(
+    repository: git.Repository, entries: Sequence[git.IndexEntry]
+) -> list[GuardedProject]:
+    """What project files say as they are staged. Raises as `project_of` does."""
+    texts = git.blobs(repository, [entry.oid for entry in entries])
+    try:
+        return [
+            project_of(repository.top or b"", *os.path.split(entry.path), text)
+            for entry, text in zip(entries, texts, strict=True)
+        ]
+    except ConfigurationError as error:
+        hint = error.hint or "Correct the file, and stage it with git add."
+        raise ConfigurationError(f"As it is staged, {error.what}", hint=hint) from error
+
+
+def staged_projects(
+    repository: git.Repository, directories: Collection[bytes]
+) -> list[GuardedProject]:
+    """The projects in these directories, as the commit will contain them."""
+    entries = _entries(repository, [_PROJECTS])
+    return _as_staged(
+        repository, [entry for entry in entries if os.path.dirname(entry.path) in directories]
+    )
 
 
 def is_checked_out(top: bytes, path: bytes) -> bool:

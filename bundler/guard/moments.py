@@ -136,8 +136,14 @@ def _allowed_in_projects(
         for finding in verdict.findings:
             path = os.fsencode(finding.where)
             above.update(path[:at] for at in range(len(path)) if path[at : at + 1] == b"/")
-        inside = [path for path in sorted(above) if os.path.isdir(join(top, path))]
-        projects = [read_project(top, path) for path in inside]
+        if verdict.moment == "staged":  # what is only on disk allows nothing that is committed
+            from bundler.guard.index import staged_projects
+
+            projects = staged_projects(repository, above)
+        else:
+            projects = [
+                read_project(top, path) for path in sorted(above) if os.path.isdir(join(top, path))
+            ]
     return [os.fsdecode(pattern) for project in projects for pattern in project.allow]
 
 

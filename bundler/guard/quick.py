@@ -1,7 +1,8 @@
 """The fast check of a commit: reads the bytes of the index and starts no git process.
 
 It can only answer "clean". Everything unusual (a split, sparse, old or
-damaged index, another owner, a source behind a link) is left to the full check, which asks git.
+damaged index, another owner, a source behind a link, a project file that is not staged) is left to
+the full check, which asks git.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ import os
 
 from bundler.errors import BundlerError
 from bundler.guard.state_paths import NAME, join, project_of, within
+from bundler.system import digests
 from bundler.system.git_directory import ignores_case, locate, read_regular
 from bundler.system.index_file import RawIndex
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from bundler.guard.state_paths import GuardedProject
 
 _PROJECT = b"pyproject.toml"
 # If one of these is set, only git knows where the repository is.
@@ -54,9 +58,7 @@ def quick_check(named: Sequence[str] = ()) -> tuple[bytes, ...] | None:
                 return None
             if _may_hold_state(index, places, ignore_case=fold):
                 return None
-            for path in sorted(index.paths_ending_in(_PROJECT)):
-                directory, name = os.path.split(path)
-                project = project_of(top, directory, name, read_regular(join(top, path)))
+            for project in _projects(index, top):
                 if any(_may_be_state(index, top, it, ignore_case=fold) for it in project.sources):
                     return None
                 places += (*project.sources, *project.expected)
@@ -70,6 +72,25 @@ def _may_hold_state(index: RawIndex, places: Sequence[bytes], *, ignore_case: bo
         index.prepare(NAME, [*(place + b"/" for place in places), _PROJECT + b"\0"])
     return index.holds_below(NAME, ignore_case=ignore_case) or any(
         index.holds(place + b"/", ignore_case=ignore_case) for place in places
+    )
+
+
+def _projects(index: RawIndex, top: bytes) -> Iterator[GuardedProject]:
+    """Raises `ValueError` for one that is not staged as it is on disk."""
+    for path, before in sorted(index.entries_ending_in(_PROJECT).items()):
+        text = read_regular(join(top, path))
+        if not _is_staged(text, path, before):
+            raise ValueError("an edit that is not staged")
+        yield project_of(top, *os.path.split(path), text)
+
+
+def _is_staged(text: bytes, path: bytes, before: bytes) -> bool:
+    """Whether the index has a file as it is on disk. before: see `RawIndex.entries_ending_in`."""
+    flags = min(len(path), 0xFFF).to_bytes(2, "big")
+    return any(
+        before.endswith(digests.object_id(algorithm, b"blob", content) + flags)
+        for content in (text, text.replace(b"\r\n", b"\n"))  # git may have changed the line ends
+        for algorithm in ("sha1", "sha256")
     )
 
 

@@ -180,7 +180,7 @@ def is_repository(dot_git: bytes) -> bool:
     """Whether a ``.git`` makes its directory a repository for git: an empty one does not."""
     if os.path.isdir(dot_git):
         return is_git_dir(dot_git)
-    return os.path.isfile(dot_git) and _read(dot_git).startswith(b"gitdir: ")
+    return os.path.isfile(dot_git) and read(dot_git).startswith(b"gitdir: ")
 
 
 def _behind(path: bytes, borders: set[bytes]) -> bool:
@@ -294,7 +294,7 @@ def project_of(top: bytes, directory: bytes, name: bytes, text: bytes) -> Guarde
 def read_project(top: bytes, directory: bytes) -> GuardedProject:
     """What the project files in a directory say. Raises as `project_of` does."""
     files = (
-        project_of(top, directory, name, _read(join(top, join(directory, name))))
+        project_of(top, directory, name, read(join(top, join(directory, name))))
         for name in _PROJECT_FILES
     )
     python, dagster = files
@@ -380,7 +380,7 @@ def _mapping(table: dict[str, Any], name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _read(path: bytes) -> bytes:
+def read(path: bytes) -> bytes:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a FIFO would hang us
             return b""

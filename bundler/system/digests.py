@@ -29,3 +29,11 @@ def new(algorithm: str, size: int) -> hashlib._Hash:
     import hashlib
 
     return hashlib.new(algorithm, usedforsecurity=False)
+
+
+def object_id(algorithm: str, kind: bytes, content: bytes) -> bytes:
+    """The id that git gives to an object of this kind (``blob``) with this content."""
+    digest = new(algorithm, len(content))
+    digest.update(b"%s %d\0" % (kind, len(content)))
+    digest.update(content)
+    return digest.digest()

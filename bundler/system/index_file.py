@@ -28,6 +28,7 @@ _HEADER_BYTES = 12
 # Length of the object ids -> bytes of an entry before its path
 _FIXED_BYTES = {20: 62, 32: 74}
 _MODE_OFFSET = 24
+_ID_AND_FLAGS = 34
 _NAME_LENGTH_MASK = 0xFFF
 _WITH_EXTENDED_FLAGS, _COMPRESSED = 3, 4  # versions
 # The checksum of a larger index is not computed: it would take longer than everything else.
@@ -110,16 +111,19 @@ class RawIndex:
             return directory + b"\0" in tree
         return None
 
-    def paths_ending_in(self, name: bytes) -> set[bytes]:
-        """The paths whose last part is this name. Raises `ValueError` if one is unreadable."""
-        found = set()
+    def entries_ending_in(self, name: bytes) -> dict[bytes, bytes]:
+        """The paths whose last part is this name, each with the end of what precedes it: the id and
+        flags. Raises `ValueError` if one is unreadable."""
+        found = {}
         for at in self._look_for([name + b"\0"])[name + b"\0"]:
             start = max(0, at - _OVERLAP_BYTES)
-            path = _path_before(self._read(start, at - start + len(name)), at - start + len(name))
+            window = self._read(start, at - start + len(name))
+            path = _path_before(window, len(window))
             if path is None:
                 raise ValueError("an entry that cannot be read")
-            found.add(path)
-        return {path for path in found if (b"/" + path).endswith(b"/" + name)}
+            if (b"/" + path).endswith(b"/" + name):
+                found[path] = window[: -len(path)][-_ID_AND_FLAGS:]
+        return found
 
     def _look_for(self, texts: Sequence[bytes]) -> dict[bytes, list[int]]:
         """The offsets of each of the texts, ascending."""

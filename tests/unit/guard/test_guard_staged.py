@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bundler.guard.quick import quick_check
 from tests.support.workdir import CONTENT, GUARD, STATE, WorkDir
 
 FILE = f"defs/{STATE}/Orders/state"
@@ -304,6 +305,62 @@ def test_configuration_that_is_not_checked_out(repository: WorkDir) -> None:
     repository("git add -f -A")
     (repository.path / "app/pyproject.toml").unlink()
     assert repository.guard("--staged").code == 1
+
+
+SOURCE = '[[tool.state-bundler.source]]\npath = "{}"\n'
+
+
+@pytest.mark.parametrize(
+    ("staged", "on_disk", "code"),
+    [
+        (SOURCE.format("var/state"), None, 1),
+        (SOURCE.format("var/state"), "", 1),
+        (SOURCE.format("var/state"), SOURCE.format("other"), 1),
+        ("", SOURCE.format("var/state"), 1),
+        (SOURCE.format("other"), SOURCE.format("var/state"), 1),
+        (SOURCE.format("other"), SOURCE.format("elsewhere"), 0),
+        ("[tool.state-bundler\n", SOURCE.format("other"), 78),
+        (SOURCE.format("other"), "[tool.state-bundler\n", 78),
+        (SOURCE.format("var/state") + '[tool.state-bundler.guard]\nallow = ["var"]\n', "", 0),
+        (SOURCE.format("var/state"), '[tool.state-bundler.guard]\nallow = ["var"]\n', 1),
+        ("", SOURCE.format("var/state") + '[tool.state-bundler.guard]\nallow = ["var"]\n', 1),
+    ],
+)
+def test_state_is_what_the_project_file_names_on_disk_or_as_it_is_staged(
+    staged: str, on_disk: str | None, code: int, repository: WorkDir
+) -> None:
+    """Only the commit's own says what is allowed in it."""
+    repository.write("app/pyproject.toml", staged)
+    repository.write("app/var/state/K/state")
+    repository("git add -f -A")
+    if on_disk is not None:
+        repository.write("app/pyproject.toml", on_disk)
+    assert repository.guard("--staged").code == code
+    if on_disk is not None:
+        repository("git add app/pyproject.toml")
+        after = repository.guard("--staged").code
+        is_state = "var/state" in on_disk and "allow" not in on_disk
+        assert after == (78 if "bundler\n" in on_disk else is_state)
+
+
+@pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
+def test_a_staged_project_file_needs_no_git_process(
+    algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With any line ends, and only if it is staged as it is."""
+    wd = WorkDir.make(tmp_path / "r", options=[f"--object-format={algorithm}"])
+    wd.write(".gitattributes", "crlf/* text=auto\n")
+    text = SOURCE.format("state")
+    for folder, end in (("lf", "\n"), ("crlf", "\r\n"), ("as-it-is", "\r\n"), ("d/" * 300, "\n")):
+        (wd.path / folder).mkdir(parents=True)
+        (wd.path / folder / "pyproject.toml").write_bytes(text.replace("\n", end).encode())
+    wd("git add -A")
+    monkeypatch.chdir(wd.path)
+    assert quick_check() == ()
+    wd.write("lf/pyproject.toml", text + "# later\n")
+    assert quick_check() is None
+    wd("git add -A")
+    assert quick_check() == ()
 
 
 def test_broken_configuration(repository: WorkDir) -> None:
