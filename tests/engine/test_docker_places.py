@@ -15,10 +15,14 @@ from bundler.artifacts.image.engine.arguments import parse
 from bundler.artifacts.image.engine.embedding import tag
 from bundler.artifacts.image.engine.files import reading
 from bundler.artifacts.image.image import LABEL_LAYER
-from bundler.artifacts.image.image_import_path import runs_as
-from bundler.errors import (
-    ConfigurationError,
+from bundler.artifacts.image.image_import_path import (
+    groups_of,
+    may_enter,
+    parents,
+    runs_as,
+    user_id,
 )
+from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.state.bundle import STATE_DIRECTORY
 from tests.support.bundles import PLACE, make_bundle, make_record
 from tests.support.dockerprojects import EDITABLE, INSTALLED, PLUGIN, Project, verified
@@ -173,12 +177,46 @@ def test_parents_keep_owner_and_mode(project: Project) -> None:
     project.write(
         "Dockerfile",
         EDITABLE.replace(
-            "USER", "RUN chown -R 7:8 /app/src/shop && chmod 2750 /app/src/shop\nUSER"
+            "USER", "RUN chown -R 7:8 /app/src/shop && chmod 2751 /app/src/shop\nUSER"
         ),
     )
     project.build()
     run = ("run", "--rm", "--user", "0", project.name, "stat", "-c", "%u %g %a", "/app/src/shop")
-    assert project.engine.docker(*run).stdout.decode().split() == ["7", "8", "2750"]
+    assert project.engine.docker(*run).stdout.decode().split() == ["7", "8", "2751"]
+
+
+def test_a_state_that_the_images_user_cannot_reach_is_refused(project: Project) -> None:
+    closing = "RUN chmod 700 /app/src\nUSER 1000"
+    project.write("Dockerfile", EDITABLE.replace("USER 1000", closing))
+    with pytest.raises(VerificationFailed, match="runs as 1000, who may not enter /app/src"):
+        project.build()
+    assert not project.engine.has_image(project.name)
+
+
+def test_who_may_enter_a_directory_is_known_for_every_mode_and_user(project: Project) -> None:
+    modes = "700 750 710 701 071 017 007 755 2711"
+    script = (
+        "echo app:x:1001:1002::/:/bin/sh >> /etc/passwd; echo staff:x:8:x,app >> /etc/group\n"
+        f"for o in 0:0 1000:0 1001:7 7:1002 7:8 7:9; do for m in {modes}; do d=/d/$o-$m\n"
+        "mkdir -p $d/in; chown $o $d; chmod $m $d; done; done\n"
+    )
+    project.write("script", script)
+    project.write("Dockerfile", f"FROM {PYTHON_BASE}\nCOPY script /\nRUN sh /script\n")
+    build = (project.engine.clis[0], "build", "-q", "-t", project.name, project.root)
+    subprocess.run(build, env=project.environment(), check=True, capture_output=True)
+    engine, identity = project.docker().connect(), project.inspect()["Id"]
+    with reading(engine, identity) as container:
+        tree = container.tree()
+        paths = [path for path, _ in tree.walk("/d") if path.endswith("/in")]
+        owned = [parents(tree, path)[-1] for path in paths]
+        assert len(owned) == 6 * len(modes.split())
+        for user in ("", "root", "1000", "1000:1002", "1000:staff", "1001", "app", "app:9", "77"):
+            run = ("run", "--rm", *(("--user", user) if user else ()), project.name)
+            said = project.engine.docker(*run, "sh", "-c", "for d in /d/*; do test -e $d/in && "
+                                         "echo $d; done; true").stdout.decode()  # fmt: skip
+            number, groups = user_id(container, user), groups_of(container, user)
+            ours = {it.path for it in owned if may_enter(it, number, lambda: groups)}  # noqa: B023
+            assert ours == set(said.split()), user
 
 
 def test_what_the_manifest_declares_is_writable_by_the_user(project: Project) -> None:

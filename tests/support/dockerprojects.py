@@ -155,7 +155,7 @@ class Project:
 
 
 def verified(artifact: Any) -> None:
-    assert verify(artifact).all_problems == ()
+    verify(artifact).raise_for_problems()
 
 
 @pytest.fixture

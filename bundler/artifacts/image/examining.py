@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from bundler.artifacts.image import image, image_import_path
+from bundler.artifacts.image.image_import_path import Files
 from bundler.artifacts.image.members import state_directories_in
 from bundler.artifacts.image.rootfs import RootFilesystem
 from bundler.state.artifact import Artifact, Member
@@ -16,6 +17,7 @@ from bundler.state.manifest import Claim, Manifest, RunRecord
 from bundler.verify_at_start import mode_problem
 
 _MAX_PROBLEMS = 10
+_EVERYONE = 0o111  # may enter a directory
 
 
 class ImageArtifact(Artifact):
@@ -72,6 +74,31 @@ def examined(
                 f"The program would import {other}, but the state is at {path}: "
                 "something was added to the image after the state was embedded."
             )
+
+
+def unreachable(
+    config: Mapping[str, Any], found: Mapping[str, Manifest], files: Callable[[], Files]
+) -> Iterator[str]:
+    """The directories above states that the image's user may not enter, as messages.
+
+    files: the image's, which are read only if the labels do not decide.
+    """
+    name = image_import_path.runs_as(config.get("config") or {}).user
+    known = image.untouched_places(config)
+    above = {item.path: item.parents for item in known.places} if known else {}
+    for path in found:
+        for folder in above.get(path) or image_import_path.parents(files(), path):
+            if folder.mode & _EVERYONE == _EVERYONE:
+                continue
+            user = known.user if known else image_import_path.user_id(files(), name)
+            if not image_import_path.may_enter(
+                folder, user, lambda: image_import_path.groups_of(files(), name)
+            ):
+                yield (
+                    f"The image runs as {name}, who may not enter {folder.path} (mode "
+                    f"{folder.mode:04o}, owner {folder.uid}:{folder.gid}): its program cannot read "
+                    f"the state in {path}. Change the directory or USER in the Dockerfile."
+                )
 
 
 def _closed(tree: RootFilesystem, path: str) -> Iterator[str]:

@@ -296,7 +296,9 @@ class _Place(msgspec.Struct, frozen=True, array_like=True):
     parents: tuple[Owned, ...]
 
 
-class _PlacesOfUser(msgspec.Struct, frozen=True):
+class PlacesOfUser(msgspec.Struct, frozen=True):
+    """user: the number of the image's."""
+
     user: int
     places: tuple[_Place, ...]
 
@@ -304,13 +306,13 @@ class _PlacesOfUser(msgspec.Struct, frozen=True):
 def _encode_places(layer: Layer) -> str:
     places = [_Place(item.bundle.place, item.path, item.parents) for item in layer.placed]
     places.sort(key=lambda item: item.path)
-    return msgspec.json.encode(_PlacesOfUser(layer.user, tuple(places))).decode()
+    return msgspec.json.encode(PlacesOfUser(layer.user, tuple(places))).decode()
 
 
-def _places(config: Mapping[str, Any]) -> _PlacesOfUser | None:
+def _places(config: Mapping[str, Any]) -> PlacesOfUser | None:
     text = labels(config).get(LABEL_PLACES)
     try:
-        return None if text is None else msgspec.json.decode(text, type=_PlacesOfUser)
+        return None if text is None else msgspec.json.decode(text, type=PlacesOfUser)
     except (msgspec.DecodeError, UnicodeError):
         return None
 
@@ -319,6 +321,11 @@ def import_paths(config: Mapping[str, Any]) -> dict[str, str]:
     """The path of each state directory in the image, relative to the root it is imported from."""
     found = _places(config)
     return {item.path: item.place for item in found.places} if found else {}
+
+
+def untouched_places(config: Mapping[str, Any]) -> PlacesOfUser | None:
+    """Where the states are, if nothing that decides that has changed since they were embedded."""
+    return _places(config) if is_untouched(config) else None
 
 
 def last_layer_holds(config: Mapping[str, Any], paths: Sequence[str]) -> bool:
@@ -483,5 +490,5 @@ def _placed_record(record: RunRecord, layer: Layer) -> RunRecord:
 
 
 # Before threads do it: see `bundler.state.manifest`.
-for _model in (_ImageConfiguration, _PlacesOfUser):
+for _model in (_ImageConfiguration, PlacesOfUser):
     msgspec.json.Decoder(_model)

@@ -11,10 +11,13 @@ module is the whole image searched. Two places or none are an error that lists t
 from __future__ import annotations
 
 import ast
+import io
 import posixpath
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import struct
+import zipfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Protocol
 
@@ -22,11 +25,12 @@ import msgspec
 
 from bundler.artifacts.image.layer import Owned, parents_of
 from bundler.artifacts.image.rootfs import Node
+from bundler.artifacts.image.tarstream import TarMember
 from bundler.errors import ConfigurationError
 from bundler.state.bundle import STATE_DIRECTORY
 
 INIT = "__init__.py"
-_PASSWD_FIELDS = 7  # passwd(5)
+_PASSWD_FIELDS, _GROUP_FIELDS = 7, 4  # passwd(5), group(5)
 
 
 class Nowhere(ConfigurationError):
@@ -34,9 +38,12 @@ class Nowhere(ConfigurationError):
 
 
 class Unlisted(Nowhere):
-    """Only a listing of a site-packages folder, or of an archive, could decide."""
+    """Only a listing of a site-packages folder, or the program itself, could decide."""
 
 
+# Password files and lists of import paths are shorter; a longer file is something else.
+_MAX_LIST_BYTES = 256 * 1024
+_MAX_ARCHIVE_BYTES = 8 * 1024 * 1024  # of Spark, for example
 _INTERPRETER = re.compile(r"^python(\d+\.\d+)$")
 _FINDER_MAPPING = re.compile(r"^MAPPING\b[^=]*= *(\{.*?\})$", re.MULTILINE)
 # hatchling's, by the package `editables`.
@@ -86,14 +93,25 @@ class RunsAs(msgspec.Struct, frozen=True):
         return dict(self.environment).get(name, "")
 
 
-def captured(path: str) -> bool:
-    """The files whose contents are needed to find a place: import paths, and the names of users."""
-    if path in ("/etc/passwd", "/etc/group"):
-        return True
+def captured(path: str, member: TarMember) -> bytes | None:
+    """What is needed of a file to find a place: import paths, the names of users, and the
+    top-level names in an archive, a line each."""
     folder, name = posixpath.split(path)
-    if posixpath.basename(folder) not in _PACKAGE_FOLDERS:
-        return False
-    return name.endswith(".pth") or (name.startswith(_FINDERS) and name.endswith(".py"))
+    if name.endswith((".zip", ".egg", ".whl")):
+        return _top_names(member) if member.size <= _MAX_ARCHIVE_BYTES else None
+    is_pointer = name.endswith(".pth") or (name.startswith(_FINDERS) and name.endswith(".py"))
+    is_list = is_pointer and posixpath.basename(folder) in _PACKAGE_FOLDERS
+    is_list = is_list or path in ("/etc/passwd", "/etc/group")
+    return member.open().read() if is_list and member.size <= _MAX_LIST_BYTES else None
+
+
+def _top_names(member: TarMember) -> bytes | None:
+    try:
+        with zipfile.ZipFile(io.BytesIO(member.open().read())) as archive:
+            names = {name.partition("/")[0] for name in archive.namelist()}
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error):
+        return None
+    return "\n".join(sorted(names)).encode(errors="replace")
 
 
 def find(
@@ -192,11 +210,26 @@ def _imported(files: Files, roots: Iterable[str], package: str) -> str | None:
         real = _directory_at(files, posixpath.join(root, package))
         if real is not None and files.resolve(posixpath.join(root, top, INIT)) is not None:
             return real
-        found = None if files.lists else files.resolve(root)
-        if found is not None and not files.is_directory(found):
-            raise Unlisted(f"The packages in the archive {root} are unknown.")
+        names = _archived(files, root)
+        if names is None or top in names or f"{top}.py" in names:
+            raise Unlisted(
+                f"The program may import {package} from {root}, which is not a directory, so that "
+                "no state can be added to it.",
+                hint="Install the project as files. If the program imports another copy, set "
+                "image_path in [tool.state-bundler], or --image-path.",
+            )
         folder = folder or real
     return folder
+
+
+def _archived(files: Files, root: str) -> Sequence[str] | None:
+    """The top-level names in an archive on the import path, of which a directory has none; None if
+    they are unknown."""
+    real = files.resolve(root)
+    if real is None or files.is_directory(real):
+        return ()
+    node = files.lookup(real)
+    return node.content.decode().split("\n") if node and node.content is not None else None
 
 
 def _overridden(files: Files, place: str, override: str) -> str:
@@ -275,7 +308,10 @@ def _provided(files: Files, root: str, package: str) -> str | None:
     roots."""
     if not package:
         return None
-    top = posixpath.join(root, package.partition("/")[0])
+    name = package.partition("/")[0]
+    if {name, f"{name}.py"} & set(_archived(files, root) or ()):
+        return root
+    top = posixpath.join(root, name)
     candidates = (posixpath.join(root, package), posixpath.join(top, INIT), f"{top}.py")
     return next(filter(None, map(files.resolve, candidates)), None)
 
@@ -422,11 +458,36 @@ def user_id(files: Files, user: str) -> int:
     )
 
 
+def may_enter(folder: Owned, user: int, groups: Callable[[], Collection[str]]) -> bool:
+    """Whether a user may open what is in a directory. groups: called only if they decide."""
+    if user in (0, folder.uid):
+        return user == 0 or bool(folder.mode & 0o100)
+    if folder.mode & 0o011 in (0, 0o011):
+        return bool(folder.mode & 0o001)
+    return bool(folder.mode & (0o010 if str(folder.gid) in groups() else 0o001))
+
+
+def groups_of(files: Files, user: str) -> set[str]:
+    """The numbers of the groups of an image's user; without any, root's."""
+    name, _, given = user.partition(":")
+    known = list(_fields(files, "/etc/group", _GROUP_FIELDS))
+    if given:
+        return {given, *(fields[2] for fields in known if fields[0] == given)}
+    own = next((it for it in _passwd(files) if name in (it[0], it[2])), None)
+    if own is None:
+        return {"0"}
+    return {own[3], *(fields[2] for fields in known if own[0] in fields[3].split(","))}
+
+
 def _passwd(files: Files) -> Iterator[list[str]]:
-    node = files.lookup("/etc/passwd")
+    return _fields(files, "/etc/passwd", _PASSWD_FIELDS)
+
+
+def _fields(files: Files, path: str, count: int) -> Iterator[list[str]]:
+    node = files.lookup(path)
     for line in ((node.content if node is not None else None) or b"").splitlines():
         fields = line.decode(errors="replace").split(":")
-        if len(fields) == _PASSWD_FIELDS:
+        if len(fields) == count:
             yield fields
 
 

@@ -28,7 +28,12 @@ from bundler.artifacts.image.blobs import (
     read_manifest,
 )
 from bundler.artifacts.image.compression import Allowance, Hashing, unpack
-from bundler.artifacts.image.examining import ImageArtifact, ImageStateDirectory, examined
+from bundler.artifacts.image.examining import (
+    ImageArtifact,
+    ImageStateDirectory,
+    examined,
+    unreachable,
+)
 from bundler.artifacts.image.layer import OPAQUE_WHITEOUT
 from bundler.artifacts.image.layout import Layout, entries_of, open_store
 from bundler.artifacts.image.members import content_members, state_directories_in
@@ -254,6 +259,7 @@ class OciImage(ImageArtifact):
         yield from image.annotation_problems(self.image.manifest, self.config)
         if image.volumes_of(self.config):
             yield from image.hidden_states(self.config, found, self.image.tree.resolve)
+        yield from unreachable(self.config, found, lambda: self.image.tree)
         if self._state_layer() is None or not image.is_untouched(self.config):
             yield from examined(self.image.tree, self.config, found)
 

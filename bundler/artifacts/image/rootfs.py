@@ -20,8 +20,6 @@ from bundler.errors import VerificationFailed
 
 # Linux follows no more links than this; a loop ends here.
 _MAX_LINKS = 40
-# Password files and lists of import paths are shorter; a longer file is something else.
-_MAX_CAPTURED_BYTES = 256 * 1024
 # No image has this many files; each needs memory.
 _MAX_NODES = 3_000_000
 # The children of anything but a directory.
@@ -32,7 +30,7 @@ class Node(msgspec.Struct):
     """An entry of the file system.
 
     target: of a symbolic link, or the absolute path that a hard link repeats. layer: the index of
-    the layer that it comes from. content: its bytes, if they were captured.
+    the layer that it comes from. content: what was captured of its bytes.
     """
 
     kind: Kind
@@ -46,7 +44,7 @@ class Node(msgspec.Struct):
     children: dict[str, Node] = msgspec.field(default_factory=dict)
 
 
-Capture = Callable[[str], bool]
+Capture = Callable[[str, TarMember], bytes | None]
 
 
 class RootFilesystem:
@@ -63,8 +61,8 @@ class RootFilesystem:
     def apply(self, stream: BinaryIO, layer: int, capture: Capture | None = None) -> None:
         """Applies a layer's uncompressed tar stream.
 
-        capture: whether to keep the bytes of a file, by its path; of none by default. Raises
-        `VerificationFailed` for anything that is not a tar stream or leads outside the root.
+        capture: what to keep of a file's bytes; nothing by default. Raises `VerificationFailed` for
+        anything that is not a tar stream or leads outside the root.
         """
         added: dict[str, Node] = {}
         hidden: list[str] = []
@@ -74,10 +72,8 @@ class RootFilesystem:
             if f"/{WHITEOUT_PREFIX}" in folder:
                 raise VerificationFailed(f"A layer contains {path}, below a path that it removes.")
             if not name.startswith(WHITEOUT_PREFIX):
-                is_small = member.kind == "file" and member.size <= _MAX_CAPTURED_BYTES
-                content = None
-                if capture is not None and is_small and capture(path):
-                    content = member.open().read()
+                is_kept = capture is not None and member.kind == "file"
+                content = capture(path, member) if capture and is_kept else None
                 self._take(added, path, node_of(member, content, layer))
                 continue
             self._doubt_links(path, folder)

@@ -16,9 +16,12 @@ import pytest
 
 from bundler.artifacts.image import image
 from bundler.artifacts.image.ociread import open_layout
+from bundler.artifacts.verify import verify
+from tests.support.bundles import PLACE, make_bundle
 from tests.support.crafted import (
     END,
     STATE,
+    STATES,
     chunks,
     header,
     joined,
@@ -27,7 +30,7 @@ from tests.support.crafted import (
     pax,
     refusal,
 )
-from tests.support.layouts import LayoutMaker, blob_of, code_layer
+from tests.support.layouts import LayoutMaker, blob_of, code_layer, embed_here
 
 COMMAND = [sys.executable, "-c", "import sys; from bundler.cli import main; sys.exit(main())"]
 DEEP = "/".join(["d"] * 3000)
@@ -321,6 +324,30 @@ def test_a_directory_that_a_later_layer_closes_is_named(
     closed = make(tmp_path).with_layer(header(f"{folder}/", flag=b"5", mode=mode) + END)
     found = refusal(lambda: open_layout(closed.layout(tmp_path / "layout")))
     assert f"/{folder} cannot be read by its owner." in found
+
+
+@pytest.mark.parametrize("user", ["1000", "1000:1000", "0", ""])
+@pytest.mark.parametrize("mode", [0o700, 0o750, 0o711])
+@pytest.mark.parametrize("is_later", [False, True])
+def test_a_directory_that_the_images_user_may_not_enter_is_named(
+    user: str, mode: int, is_later: bool, tmp_path: Path
+) -> None:
+    """Whether the code's image closes it, or a later layer."""
+    path = tmp_path / "layout"
+    closed = header("app/src/", flag=b"5", mode=mode) + END
+    if is_later:
+        make(tmp_path).with_layer(closed).with_settings(User=user).layout(path)
+    else:
+        maker = LayoutMaker(tmp_path / "base")
+        maker.tag(maker.manifest([code_layer(), closed], {"WorkingDir": "/app", "User": user}))
+        embed_here(maker.path, make_bundle(tmp_path / "states", STATES, place=PLACE), path)
+    with open_layout(path) as artifact:
+        found = verify(artifact).all_problems
+    in_roots_group = (mode, user) == (0o750, "1000")
+    named = f"runs as {user}, who may not enter /app/src (mode {mode:04o}, owner 0:0)"
+    assert [named in problem for problem in found] == (
+        [] if user in ("", "0") or mode == 0o711 or in_roots_group else [True]
+    )
 
 
 # --- attestations ---------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import tarfile
+import zipfile
 
 import pytest
 
@@ -235,6 +236,56 @@ def test_of_several_environments_it_is_the_programs(program: list[str], environm
     runs = RunsAs("/app", (("PATH", "/opt/one/bin:/usr/bin"),), tuple(program))
     found = find(tree(entries), runs, PLACE)
     assert found == f"/{environment}/lib/python3.11/site-packages/{PLACE}"
+
+
+def zipped(*names: str) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name in names:
+            archive.writestr(name, "")
+    return stream.getvalue()
+
+
+OWN = zipped("shop/defs/__init__.py", "shop/__init__.py")
+LIBRARY = zipped("py4j/__init__.py", "shop.txt")
+
+
+@pytest.mark.parametrize(
+    ("path", "archive", "is_found"),
+    [
+        ("/x.zip:/code", LIBRARY, True),
+        ("/link.zip:/code", LIBRARY, True),
+        ("/code:/x.zip", OWN, True),
+        ("/names:/code:/x.zip", OWN, True),
+        ("/x.zip:/code", OWN, False),
+        ("/link.zip:/code", OWN, False),
+        ("/x.zip:/code", zipped("shop.py"), False),
+        ("/names:/x.zip", OWN, False),  # Python prefers a regular package to a namespace
+        ("/x.zip:/code", b"no archive", False),
+        ("/x.zip:/code", LIBRARY[:-9], False),
+        ("/x.zip:/code", LIBRARY + bytes(9_000_000), False),
+        ("/x:/code", LIBRARY, False),
+    ],
+)
+def test_an_archive_that_python_may_import_from(path: str, archive: bytes, is_found: bool) -> None:
+    """Without an interpreter, the names in it decide; if they are unknown, that is an error."""
+    names = {"names/shop/defs/x": b"", "link.zip": "-> x.zip", "x": archive, "x.zip": archive}
+    files = tree({**module("code"), **names})
+    runs = RunsAs("/srv", (("PYTHONPATH", path),))
+    assert find(files, runs, PLACE, override="/code/shop/defs") == f"/code/{PLACE}"
+    if is_found:
+        assert find(files, runs, PLACE) == f"/code/{PLACE}"
+    else:
+        with pytest.raises(ConfigurationError, match="which is not a directory") as caught:
+            find(files, runs, PLACE)
+        assert "image_path" in str(caught.value.hint)
+
+
+def test_an_archive_that_was_added_later_hides_the_state() -> None:
+    runs = RunsAs("/srv", (("PYTHONPATH", "/x.zip:/code"),), ("gunicorn",))
+    for archive, found in ((OWN, "/x.zip"), (LIBRARY, None)):
+        files = tree({**module("code"), "x.zip": archive})
+        assert shadowing(files, runs, PLACE, f"/code/{PLACE}") == found
 
 
 def test_none_is_a_sentence_and_caches_do_not_count() -> None:

@@ -75,7 +75,9 @@ def test_layers_add_up_as_an_engine_unpacks_them(layers: list[dict[str, bytes | 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for number, entries in enumerate(layers):
-            tree.apply(io.BytesIO(layer(dict(entries))), number, lambda _: True)
+            tree.apply(
+                io.BytesIO(layer(dict(entries))), number, lambda _, member: member.open().read()
+            )
             unpack(root, entries)
         expected = {
             "/" + path.relative_to(root).as_posix(): None if path.is_dir() else path.read_bytes()
@@ -94,7 +96,7 @@ def test_a_name_that_leads_outside_is_refused(name: str) -> None:
 @pytest.mark.parametrize("data", [b"no tar", b"x" * 2000, layer({"a": b"x" * 4000})[:2000]])
 def test_what_is_no_tar_archive_is_refused(data: bytes) -> None:
     with pytest.raises(VerificationFailed, match="not a tar archive"):
-        RootFilesystem().apply(io.BytesIO(data), 0, lambda _: True)
+        RootFilesystem().apply(io.BytesIO(data), 0, lambda _, member: member.open().read())
 
 
 def test_links_resolve_as_linux_does() -> None:

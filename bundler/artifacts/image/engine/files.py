@@ -24,7 +24,6 @@ from bundler.errors import ToolFailed
 _GO_DIRECTORY, _GO_SYMLINK, _GO_SPECIAL = 1 << 31, 1 << 27, (1 << 26) | (1 << 25) | (1 << 24)
 # Another request takes as long as reading this much more.
 _MAX_PASSED_BYTES = 8 * 1024 * 1024
-_MAX_CAPTURED_BYTES = 256 * 1024
 ANSWER = "The engine's answer"
 
 
@@ -89,7 +88,7 @@ class ContainerFiles:
                     return
 
     def lookup(self, path: str) -> Node | None:
-        """The node at exactly this path: owner, mode, and the bytes of a captured file."""
+        """The node at exactly this path: owner, mode, and what is captured of a file."""
         if path not in self._nodes:
             self._nodes[path] = self._fetch(path)
         return self._nodes[path]
@@ -99,9 +98,7 @@ class ContainerFiles:
             return None
         with self.archive(path) as stream:
             for member in read_tar(stream, ANSWER):
-                content = None
-                if member.kind == "file" and captured(path) and member.size <= _MAX_CAPTURED_BYTES:
-                    content = member.open().read()
+                content = captured(path, member) if member.kind == "file" else None
                 return node_of(member, content)
         return None
 

@@ -14,7 +14,12 @@ from bundler.artifacts.image.engine.config import settings_of
 from bundler.artifacts.image.engine.connection import Docker, Engine, NotInEngine
 from bundler.artifacts.image.engine.files import ANSWER, ContainerFiles, reading
 from bundler.artifacts.image.engine.remade import Remade
-from bundler.artifacts.image.examining import ImageArtifact, ImageStateDirectory, examined
+from bundler.artifacts.image.examining import (
+    ImageArtifact,
+    ImageStateDirectory,
+    examined,
+    unreachable,
+)
 from bundler.artifacts.image.image_import_path import RunsAs, runs_as
 from bundler.artifacts.image.members import members_below, state_directories_in
 from bundler.artifacts.image.tarstream import read_tar
@@ -78,6 +83,7 @@ class EngineImage(ImageArtifact):
         """What is wrong with the image itself, as messages. found: its manifests, by path."""
         if image.volumes_of(self.config):
             yield from image.hidden_states(self.config, found, self.container.resolve)
+        yield from unreachable(self.config, found, lambda: self.container)
         if self.claims() is None:  # it was searched for states
             return
         made = self._made_diff_id() if image.is_untouched(self.config) else None
