@@ -6,7 +6,6 @@ An installed package is in another place as well: this is for warnings, not for 
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
@@ -14,10 +13,9 @@ from bundler.artifacts.image.engine.dockerfile import (
     Instruction,
     context_sources,
     environment_of,
+    expanded,
     words_of,
 )
-
-_VARIABLE = re.compile(r"\$(?:\{(\w+)(?::?-([^}]*))?\}|(\w+))")
 
 
 def state_in_image(
@@ -82,9 +80,7 @@ def _variables(found: Sequence[Instruction]) -> dict[str, str]:
 
 
 def _resolved(text: str, variables: Mapping[str, str]) -> str:
-    return _VARIABLE.sub(
-        lambda found: variables.get(found[1] or found[3], found[2] or found[0]), text
-    )
+    return expanded(text, lambda name: variables.get(name, ""))
 
 
 def _words(text: str) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bundler.artifacts.image.engine.dockerfile import copied_paths, instructions
+from bundler.artifacts.image.engine.dockerfile import copied_paths, expanded, instructions
 from bundler.artifacts.image.engine.ignore import excluded, parse
 from bundler.project.config import pyproject_of, table
 from bundler.setup.doctor import DoctorContext, Finding
@@ -19,7 +19,6 @@ from bundler.setup.yaml_file import load
 from bundler.system.text_files import scanned
 
 _NAMES = ("compose*.y*ml", "docker-compose*.y*ml", "*.compose.y*ml")
-_VARIABLE = re.compile(r"\$(?:\{(\w+)(?::?([-=?+])([^}]*))?\}|(\w+))")
 _FIX = (
     "Remove that mount where the image is deployed. For development, put it into another "
     "file, such as compose.dev.yaml, which only `docker compose -f` names."
@@ -223,12 +222,4 @@ def _device(layer: ServiceInFile, volume: str) -> str:
 
 def _resolved(text: str) -> str:
     """With the defaults of its variables; what the shell or ``.env`` sets goes before them."""
-    return _VARIABLE.sub(_value, text)
-
-
-def _value(found: re.Match[str]) -> str:
-    name = found[1] or found[4]
-    value, operator, word = os.environ.get(name, ""), found[2], found[3]
-    if operator == "+":
-        return word if value else ""
-    return value or (operator != "?" and word) or f"${{{name}}}"
+    return expanded(text, lambda name: os.environ.get(name, ""))

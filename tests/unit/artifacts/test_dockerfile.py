@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from bundler.artifacts.image.engine.dockerfile import (
     additions,
+    copied_paths,
+    expanded,
     final_stage,
     image_settings,
     instructions,
     is_open,
     refreshing,
     refuse_copied_state,
+    substituted,
 )
 from bundler.artifacts.image.engine.ignore import excluded, parse
 from bundler.errors import ConfigurationError
@@ -177,7 +182,7 @@ def test_ignore_rules(rules: str, path: str, ignored: bool) -> None:
         ("ARG V=a\nARG V\nFROM $V\n", None, "a", []),
         ("FROM a-${TARGETARCH:-b}\n", None, None, []),
         ("ARG TARGETARCH=b\nFROM a-$TARGETARCH\n", None, None, []),
-        ("ARG V=a W\nFROM ${W:-$V}${W:-x}\n", None, None, []),
+        ("ARG V=a W\nFROM ${W:-$V}${W:-x}\n", None, "ax", []),
         ("ARG V=a W=$V\nFROM ${W}:${UNSET:-Tag}\n", None, "a:Tag", []),
         ("FROM a\n", "none", None, []),
         ("ENV A=b\n", None, None, []),
@@ -260,3 +265,62 @@ def test_a_variable_in_how_an_image_starts(
 def test_where_a_stage_adds_files(text: str, places: list[str] | None) -> None:
     stage = [*instructions(f"FROM base\n{text}\n")]
     assert additions({"WorkingDir": "/srv"}, stage) == places
+
+
+REFERENCES = [
+    "$A", "${A}", "x$A/y", "$AB", "${A}B", "$NO", "${NO}", "${A:-d}", "${NO:-d}", "${NO-d}",
+    "${NO:-}",
+    "${A:+d}", "${NO:+d}", "${A+d}", "${NO+d}", "${NO:-${A}}", "${NO:-$A}/x", "${NO:-${NEVER:-d}}",
+    "${A:+-${B}}", "${NO:-a b}", "$A$B${NO:-c}", "${A:?e}", "no", "",
+]  # fmt: skip
+
+
+def test_variables_are_expanded_as_a_shell_does() -> None:
+    """That is the grammar that Dockerfiles and Compose have in common."""
+    values = {"A": "1", "B": "two", "AB": "3"}
+    script = "".join(f'printf "%s\\0" "{text}"\n' for text in REFERENCES)
+    said = subprocess.run(["sh", "-c", script], env=values, capture_output=True, check=True).stdout
+    ours = [expanded(text, lambda name: values.get(name, ""), "") for text in REFERENCES]
+    assert ours == said.decode().split("\0")[:-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("$A/x", "1/x"),
+        ("src${A:+-more}", "src-more"),
+        ("src${EMPTY:+-more}", "src"),
+        ("${EMPTY:-d}", "d"),
+        ("${NO:-d}", None),  # the base may set it
+        ("${NO:-${A}}", None),
+        ("$OPEN", None),
+        ("${OPEN:-d}", None),
+        ("${EMPTY-d}", None),
+        ("$EMPTY", None),
+        ("${A#x}", None),
+        ("${A%x}", None),
+        ("${A/x/y}", None),
+        ("${A:1}", None),
+        ("${A", None),
+        ("\\$A", None),
+        ("$", None),
+    ],
+)
+def test_only_what_is_certain_is_substituted(text: str, expected: str | None) -> None:
+    values = {"A": "1", "EMPTY": "", "OPEN": None}
+    assert substituted(text, values) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("dist${A:+/more}", "dist/more"),
+        ("$NO/x", "*/x"),
+        ("${NO:-d}/x", "d/x"),
+        ("${NO:-${A}}/x", "1/x"),
+        ("${NO:-${NEVER}}/x", "*/x"),
+        ("${A#x}/x", "*/x"),
+    ],
+)
+def test_an_unknown_variable_of_a_copied_path_matches_anything(text: str, expected: str) -> None:
+    assert list(copied_paths(f"FROM x\nARG A=1\nCOPY {text} /\n", {})) == [expected]

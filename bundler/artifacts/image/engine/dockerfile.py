@@ -7,7 +7,7 @@ import json
 import posixpath
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,7 +114,8 @@ def context_paths(text: str, build_args: Mapping[str, str]) -> Iterator[tuple[in
             pairs = (word.partition("=") for word in words_of(found.text))
             known.update({name: value for name, equals, value in pairs if equals})
         for source in context_sources(found):
-            path = _pattern(source, {**known, **build_args})
+            values = {**known, **build_args}
+            path = expanded(source, lambda name: values.get(name, ""), "*")  # noqa: B023
             yield found.line, posixpath.normpath(f"/{path}").lstrip("/"), found.name != "RUN"
 
 
@@ -175,7 +176,31 @@ def is_set_by_builder(name: str) -> bool:
     return _SET_BY_BUILDER.fullmatch(name) is not None
 
 
-_VARIABLE = re.compile(r"\$(?:\{(\w+)(?::?-([^}]*))?[^}]*\}|(\w+))")
+_VARIABLE = re.compile(
+    r"\$(?:\{(\w+)(?::?([-+?])([^${}]*)|([^\w$}][^$}]*))?\}|(\w+))"  # the fourth: any other form
+)
+_MAX_NESTED = 4
+
+
+def expanded(text: str, value: Callable[[str], str | None], unknown: str | None = None) -> str:
+    """The text with its variables replaced, as Dockerfiles and Compose write them.
+
+    value: of a variable; empty if it has none, None if only the build knows. unknown: what replaces
+    a variable without a value or default, or in another form; its name by default.
+    """
+
+    def replaced(found: re.Match[str]) -> str:
+        name, operator, word, other = found[1] or found[5], found[2], found[3], found[4]
+        known = None if other else value(name)
+        if known is not None and operator == "+":
+            return known and word
+        if known == "" and operator == "-":
+            return word
+        return known or (f"${{{name}}}" if unknown is None else unknown)
+
+    for _ in range(_MAX_NESTED):  # inner ones first
+        text = _VARIABLE.sub(replaced, text)
+    return text
 
 
 def open_arguments(text: str) -> Iterator[str]:
@@ -183,16 +208,6 @@ def open_arguments(text: str) -> Iterator[str]:
     for found in instructions(text):
         if found.name == "ARG":
             yield from (word for word in words_of(found.text) if "=" not in word)
-
-
-def _pattern(text: str, values: Mapping[str, str]) -> str:
-    """The text with its variables replaced; with a star for one that is unknown."""
-
-    def value(found: re.Match[str]) -> str:
-        default = "*" if found[2] is None else found[2]
-        return values.get(found[1] or found[3]) or default
-
-    return _VARIABLE.sub(value, text)
 
 
 @dataclass(frozen=True)
@@ -346,7 +361,8 @@ def environment_of(text: str) -> Iterator[tuple[str, str]]:
         yield name, value
 
 
-_PLAIN_VARIABLE = re.compile(r"\$(?:\{(\w+)(?::-([^}$]*))?\}|(\w+))")
+# Escapes, ``${A-b}``, for which an empty value is one, and ``${A#b}``.
+_UNSUPPORTED = re.compile(r"\\|\$\{\w+(?![\w}]|:[-+?])")
 
 
 def substituted(
@@ -357,14 +373,13 @@ def substituted(
     values: None for a variable whose value is unknown. all_known: whether a variable without a
     value is unset, so that its default applies.
     """
-    for found in _PLAIN_VARIABLE.finditer(text):
-        name = found[1] or found[3]
+
+    def value(name: str) -> str | None:
         is_unset = name not in values and all_known and not is_set_by_builder(name)
-        value = "" if is_unset else values.get(name)
-        if value is None or (not value and found[2] is None):
-            return None
-    result = _PLAIN_VARIABLE.sub(lambda it: values.get(it[1] or it[3]) or it[2] or "", text)
-    return None if "$" in result or "\\" in text else result
+        return "" if is_unset else values.get(name)
+
+    result = expanded(text, value)
+    return None if "$" in result or _UNSUPPORTED.search(text) else result
 
 
 def needing_buildkit(text: str) -> Instruction | None:
