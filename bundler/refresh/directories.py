@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -30,7 +31,9 @@ from bundler.refresh.model import Component
 from bundler.refresh.reporting import tell_fetched
 from bundler.refresh.vendors import kind_of
 from bundler.state.age import age_problem
+from bundler.state.artifact import read_settled
 from bundler.state.bundle import Bundle
+from bundler.state.directory import StateDirectoryOnDisk
 from bundler.state.manifest import (
     Contents,
     DirectoryRefresh,
@@ -41,7 +44,15 @@ from bundler.state.manifest import (
     State,
     build,
 )
-from bundler.state.statedir import Publication, Ready, Staging, StateDir, check_keys, sanitize_key
+from bundler.state.statedir import (
+    Publication,
+    PublishedState,
+    Ready,
+    Staging,
+    StateDir,
+    check_keys,
+    sanitize_key,
+)
 from bundler.state.tree import has_dir_hash
 from bundler.system.atomic import io_errors
 from bundler.system.wording import counted
@@ -155,17 +166,10 @@ class Directory(msgspec.Struct):
             await asyncio.sleep(_LOCK_POLL_SECONDS)
 
     async def read_baselines(self, statedir: StateDir) -> Manifest | None:
-        """Takes the valid states of a state directory. Returns its manifest.
-
-        Reads again if a state is not valid and another process has published meanwhile: without the
-        lock, the manifest may be older than the states.
-        """
-        published, before = statedir.read(), None
-        while published is not None and published != before:
-            valid = await self._valid_states(statedir, published.manifest)
-            if len(valid) == len(published.manifest.states):
-                break
-            published, before = statedir.read(), published
+        """Takes the valid states of a state directory. Returns its manifest."""
+        marked = StateDirectoryOnDisk(statedir.path, statedir.place)
+        read = partial(_valid_states, statedir)
+        published, valid = await asyncio.to_thread(read_settled, marked, read)
         if published is None:
             return None
         refreshes = published.record.refresh if published.record else ()
@@ -175,15 +179,6 @@ class Directory(msgspec.Struct):
             self.baselines[key] = baseline
             self.record[key] = known.get(key, KeyRefresh(key, origin="unknown"))
         return published.manifest
-
-    @staticmethod
-    async def _valid_states(statedir: StateDir, manifest: Manifest) -> dict[str, Baseline]:
-        found = [Baseline(state, statedir.path / state.path) for state in manifest.states]
-        return {
-            it.state.key: it
-            for it in found
-            if await asyncio.to_thread(has_dir_hash, it.directory, it.state.digest.dir_hash)
-        }
 
     # --- deciding -----------------------------------------------------------------------------
 
@@ -411,3 +406,11 @@ class Directory(msgspec.Struct):
             for component in self.components.values()
             if component.management_type != LOCAL and component.key not in self.states
         )
+
+
+def _valid_states(statedir: StateDir) -> tuple[PublishedState | None, dict[str, Baseline]]:
+    published = statedir.read()
+    states = published.manifest.states if published else ()
+    found = [Baseline(state, statedir.path / state.path) for state in states]
+    valid = [it for it in found if has_dir_hash(it.directory, it.state.digest.dir_hash)]
+    return published, {it.state.key: it for it in valid}

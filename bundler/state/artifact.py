@@ -119,7 +119,13 @@ class Artifact(ABC):
 _Read = TypeVar("_Read")
 
 
-def read_settled(artifact: Artifact, read: Callable[[], _Read]) -> _Read:
+class Marked(Protocol):
+    """See `Artifact.published_mark`."""
+
+    def published_mark(self) -> object: ...
+
+
+def read_settled(artifact: Marked, read: Callable[[], _Read]) -> _Read:
     """What `read` reads from an artifact, read again if state was published there meanwhile.
 
     Nobody locks a state directory to read it, so a manifest may be older than the states.

@@ -151,7 +151,7 @@ class Recorder:
             return None
         status = int(status)
         coding = headers.get("content-encoding") or ""
-        length = headers.get("content-length")
+        length = _number(headers.get("content-length") or "")
         _answered.set(request)
         self._report(
             "response",
@@ -166,17 +166,18 @@ class Recorder:
         self._judge_status(request, status, headers.get("location"))
         if not 200 <= status < 300 or status in _WITHOUT_BODY or request.method == "HEAD":  # noqa: PLR2004
             return None
-        whole = not headers.get("transfer-encoding") and length and _is_number(length)
+        if headers.get("transfer-encoding"):
+            length = None
         body: Body = self._bodies.Body(
             self,
             request.number,
             kind=headers.get("content-type") or "",
             asks=request.method == "GET",
             coding=_coding(coding),
-            length=int(length or 0) if whole else None,
+            length=length,
         )
         request.body = body
-        if whole and length == "0":
+        if length == 0:
             body.end()
         return body
 
@@ -323,9 +324,10 @@ def _cursor(value: dict[str, Any]) -> str:
     return ""
 
 
-def _is_number(length: str) -> bool:
-    """Whether a header is a number of bytes; there are more digits than those of ASCII."""
-    return length.isascii() and length.isdigit() and len(length) <= _MOST_DIGITS
+def _number(length: str) -> int | None:
+    """A header's number of bytes; a server may send anything, also digits that are not ASCII."""
+    is_number = length.isascii() and length.isdigit() and len(length) <= _MOST_DIGITS
+    return int(length) if is_number else None
 
 
 def _coding(header: str) -> str:

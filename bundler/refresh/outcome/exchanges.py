@@ -19,7 +19,6 @@ import msgspec
 _CANCELLED = frozenset({"CancelledError", "Cancelled"})
 _CLIENTS = ("requests", "urllib3", "httpx", "httpcore", "aiohttp", "http", "botocore", "google")
 _FIRST_FAILED_STATUS = 400
-_MOST_DIGITS = 18
 # Problems of a body, and the types of content that they apply to: clients try one format after
 # another. HTML instead of JSON is a login page.
 _OF_TYPES = {"not-json": ("json", "html"), "graphql-errors": ("json",)}
@@ -205,7 +204,7 @@ class _Reading(msgspec.Struct):
             retry_after=_seconds(line["retry_after"], line["date"]),
             date=line["date"] or "",
             tries=line["tries"],
-            size=_size(line.get("size")),
+            size=line["size"],
         )
         self._note(last=exchange, not_json=False)
         self.recent[exchange.id] = exchange
@@ -361,12 +360,6 @@ def _seconds(retry_after: str | None, date: str | None) -> float | None:
         pass
     until, now = timestamp_of(retry_after), timestamp_of(date)
     return None if until is None or now is None else max(0.0, until - now)
-
-
-def _size(length: str | None) -> int | None:
-    """What a header says; a server may send anything."""
-    is_number = length and length.isascii() and length.isdigit() and len(length) <= _MOST_DIGITS
-    return int(length) if length and is_number else None
 
 
 def timestamp_of(date: str | None) -> float | None:

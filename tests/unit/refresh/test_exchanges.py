@@ -15,7 +15,13 @@ def request(number: int, url: str, same: str | None = None, method: str = "GET")
 
 
 def response(number: int, status: int, **more: Any) -> dict[str, Any]:
-    fixed = {"type": "application/json", "retry_after": None, "date": None, "tries": 1}
+    fixed = {
+        "type": "application/json",
+        "retry_after": None,
+        "date": None,
+        "tries": 1,
+        "size": None,
+    }
     return {"event": "response", "id": number, "status": status, **fixed, **more}
 
 
@@ -154,16 +160,6 @@ def test_retry_after_is_read_in_both_forms(
 ) -> None:
     (exchange,) = report_of([request(1, A), response(1, 429, retry_after=header, date=date)]).failed
     assert exchange.retry_after == seconds
-
-
-@pytest.mark.parametrize(
-    ("header", "size"),
-    [("7", 7), (None, None), ("seven", None), ("\xb2", None), ("9" * 5000, None)],
-)
-def test_a_size_is_read_if_it_is_one(header: str | None, size: int | None) -> None:
-    last = report_of([request(1, A), response(1, 200, size=header)]).last
-    assert last is not None
-    assert last.size == size
 
 
 def test_the_name_of_a_variable_can_be_recorded(tmp_path: Path) -> None:

@@ -26,7 +26,6 @@ from bundler.project.projects import open_project
 from bundler.refresh import checks
 from bundler.refresh.run import Refreshed, refresh
 from bundler.state import json_entries
-from bundler.state.statedir import StateDir
 from bundler.system import documents
 from bundler.system.documents import read_document
 
@@ -418,19 +417,6 @@ def test_never_refreshes_nothing_and_refuses_what_does_not_verify(run: Refresh, 
     (root / "state" / "Vendor__catalogue__" / "state").write_text("[9]")
     with pytest.raises(VerificationFailed):
         run("sys.exit(1)", mode="never")
-
-
-def test_never_takes_what_another_process_publishes_meanwhile(
-    run: Refresh, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The manifest is read, then manifest and states are replaced, then the states are read."""
-    run(writes([1]))
-    older = [StateDir(root / "state", "state").read()]
-    run(writes([2]))
-    read = StateDir.read
-    monkeypatch.setattr(StateDir, "read", lambda place: older.pop() if older else read(place))
-    assert run("sys.exit(1)", mode="never").changed == ()
-    assert not older
 
 
 def test_missing_asks_only_for_what_does_not_verify(run: Refresh, root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,11 +12,14 @@ from bundler.artifacts.diff import diff
 from bundler.artifacts.extract import extract
 from bundler.artifacts.verify import verify
 from bundler.errors import VerificationFailed
+from bundler.project.options import RefreshOptions
+from bundler.refresh import directories
 from bundler.refresh.model import Found
 from bundler.state.artifact import Member
 from bundler.state.directory import DirectoryArtifact, StateDirectoryOnDisk
 from bundler.state.manifest import Manifest
 from bundler.state.statedir import StateDir
+from bundler.state.tree import has_dir_hash
 from bundler.workflows.status import Holder, of_artifact, of_sources
 from tests.support.statedirs import NEW, OLD, PLACE, publish, snapshot
 
@@ -130,3 +134,20 @@ def test_a_publish_that_is_interrupted_meanwhile_is_refused(
         pytest.raises(VerificationFailed, match="interrupted"),
     ):
         verify(artifact)
+
+
+def test_a_refresh_takes_one_set(directory: StateDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it keeps and compares with is what the manifest that it read describes."""
+    waiting = [NEW, OLD, NEW]
+
+    def slow(root: Path, expected: str) -> bool:
+        if waiting:
+            publish(directory, waiting.pop())
+        return has_dir_hash(root, expected)
+
+    monkeypatch.setattr(directories, "has_dir_hash", slow)
+    refreshing = directories.Directory(directory, RefreshOptions())
+    manifest = asyncio.run(refreshing.read_baselines(directory))
+    assert manifest == _now(directory)
+    taken = {key: baseline.state.digest for key, baseline in refreshing.baselines.items()}
+    assert taken == {state.key: state.digest for state in manifest.states}

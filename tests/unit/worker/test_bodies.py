@@ -267,3 +267,24 @@ def test_a_large_body_takes_no_memory() -> None:
         assert tracemalloc.get_traced_memory()[1] < 3_000_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("coding", [None, "gzip"])
+@pytest.mark.parametrize(
+    ("header", "size"),
+    [("7", 7), ("0", 0), (None, None), ("seven", None), ("\xb2", None), ("-1", None),
+     ("9" * 5000, None)],
+)  # fmt: skip
+def test_a_size_is_recorded_if_it_is_one(
+    header: str | None, size: int | None, coding: str | None
+) -> None:
+    """That of a packed body is not known."""
+    told: list[dict[str, Any]] = []
+    recorder = Recorder(bodies, error_objects)
+    recorder.record(lambda event, **fields: told.append({"event": event, **fields}), lambda _: [])
+    headers = {"content-length": header, "content-encoding": coding}
+    given_headers = {name: value for name, value in headers.items() if value is not None}
+    recorder.answer(recorder.begin("GET", "http://host/v1"), 200, given_headers)
+    assert next(line for line in told if line["event"] == "response")["size"] == (
+        None if coding else size
+    )
