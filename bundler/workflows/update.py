@@ -187,9 +187,9 @@ def _update_of(
         raise UsageError(f"{name} cannot be updated.", hint="Pass a PEX or an image.")
     if name.kind == "layout":
         return _in_layout(name, new)
-    if _is_in_registry(name):
+    if name.kind == "registry":
         return _in_registry(name, new, listener, connections)
-    return _in_engine(name, new)
+    return _in_engine(name, new, listener, connections)
 
 
 @contextmanager
@@ -226,19 +226,31 @@ def _in_layout(name: ArtifactName, new: _NewTag) -> Iterator[_Update]:
 
 
 @contextmanager
-def _in_engine(name: ArtifactName, new: _NewTag) -> Iterator[_Update]:
+def _in_engine(
+    name: ArtifactName, new: _NewTag, listener: Listener, connections: Connections | None
+) -> Iterator[_Update]:
+    """A name without a prefix, but with a host, is its registry's if the engine has no such
+    image."""
     from bundler.artifacts.image.engine.embedding import EngineDestination
     from bundler.artifacts.image.engine.opening import open_image
 
     with ExitStack() as stack:
-        old = stack.enter_context(open_image(name.image))
+        old = None
+        try:
+            old = stack.enter_context(open_image(name.image))
+        except (UsageError, ToolFailed):
+            if name.kind != "image" or not names_host(name.name):
+                raise
+        if old is None:
+            yield stack.enter_context(_in_registry(name, new, listener, connections))
+            return
         if new.given is not None and set(":/") & set(new.given):  # a whole name
             target = ArtifactName.parse(new.given).image
         else:
             target = new.of(name, name.tag or (None if name.digest else LATEST)).image
         there = None
         with suppress(UsageError):  # the engine has no image with that name
-            there = stack.enter_context(open_image(target))
+            there = stack.enter_context(open_image(target, old.engine.docker))
         destination = EngineDestination(old.engine, name.image, (target,))
         present = name.image if name.tag or name.digest else name.tagged(LATEST).image
         yield _Update(old, present, there, destination, target, name.image)
@@ -269,19 +281,6 @@ def require_engine(name: ArtifactName) -> None:
         from bundler.artifacts.image.engine.connection import Docker
 
         Docker.from_environment().refuse_silence()
-
-
-def _is_in_registry(name: ArtifactName) -> bool:
-    """A name without a prefix is in the engine if it has the image, else in its registry."""
-    if name.kind != "image" or not names_host(name.name):
-        return name.kind == "registry"
-    from bundler.artifacts.image.engine.opening import open_image
-
-    try:
-        with open_image(name.image):
-            return False
-    except (UsageError, ToolFailed):
-        return True
 
 
 def _current(old: Artifact, there: Artifact | None, bundles: Sequence[Bundle]) -> Artifact | None:

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from bundler.artifacts.embedding import EmbedResult
+from bundler.artifacts.image.engine import opening
+from bundler.artifacts.image.engine.connection import Docker
+from bundler.artifacts.image.engine.opening import EngineImage, open_image
 from bundler.artifacts.names import ArtifactName
 from bundler.artifacts.open import open_artifact
 from bundler.artifacts.verify import verify
@@ -124,3 +127,24 @@ def test_an_engine(tmp_path: Path, project: Project, monkeypatch: pytest.MonkeyP
         assert newer.digest != made.digest
     finally:
         project.engine.docker("image", "rm", "--force", made.name, check=False)
+
+
+@pytest.mark.parametrize("host", ["", "registry.invalid/"])
+def test_an_image_in_the_engine_is_opened_once(
+    host: str, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one whose name might be a registry's."""
+    name = f"{host}{project.name}:1.4"
+    project.build("-t", name)
+    for variable, value in project.environment().items():
+        monkeypatch.setenv(variable, value)
+    opened: list[str] = []
+
+    def noted(image: str, docker: Docker | None = None) -> EngineImage:
+        opened.append(image)
+        return open_image(image, docker)
+
+    monkeypatch.setattr(opening, "open_image", noted)
+    made = renew(name, with_state(tmp_path, "one"))
+    project.engine.docker("image", "rm", "--force", name, made.name)
+    assert opened == [name, made.name]
