@@ -80,16 +80,17 @@ def find(
     """The projects that a command is about.
 
     directories: from ``--project``. Without any: the project that `start` (the build context, or
-    the current directory) is or is in; else, with `everything`, all projects of the workspace, or
-    all below. everything is None if the command has no ``--all``. Raises `ConfigurationError` if a
-    directory is not a project, `UsageError` if a workspace root needs a choice.
+    the current directory) is or is in, with `everything` also those that its workspace names; else,
+    with `everything`, all projects of the workspace, or all below. everything is None if the
+    command has no ``--all``. Raises `ConfigurationError` if a directory is not a project,
+    `UsageError` if a workspace root needs a choice.
     """
     here = (start or Path.cwd()).resolve()
     has_all = everything is not None and not directories
     if directories:
         roots = [directory.resolve() for directory in directories]
     elif own := _project_above(here):
-        roots = [own]
+        roots = projects_of(own) if everything else [own]
     elif members := required_members(here):
         if not everything:
             names = ", ".join(str(member.relative_to(here)) for member in members)
@@ -180,9 +181,18 @@ def workspace_members(root: Path) -> Iterator[Path]:
             yield path
 
 
+def projects_of(root: Path) -> list[Path]:
+    """The project in a folder and those that its workspace names; the root of a uv workspace may be
+    both. Raises as `required_members` does."""
+    members = required_members(root)
+    return list(dict.fromkeys([root, *members])) if is_project(root) else members
+
+
 def required_members(root: Path) -> list[Path]:
-    """The same. Raises `ConfigurationError` if Dagster's workspace names something else, which
-    would be left out."""
+    """What `workspace_members` yields.
+
+    Raises `ConfigurationError` if Dagster's workspace names something else, which is left out.
+    """
     members = list(workspace_members(root))
     for path in _named_by_dg(root, _ProjectFiles.read(root)):
         if path.resolve() not in members:

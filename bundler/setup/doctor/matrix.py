@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from bundler.project.no_project import no_project
-from bundler.project.projects import is_project, project_name, projects_below, required_members
+from bundler.project.projects import project_name, projects_below, projects_of
 from bundler.project.survey import Survey, survey
 from bundler.setup.init.images import DeclaredBuild, build_of, builds_in
 
@@ -27,14 +27,12 @@ class MatrixEntry(TypedDict):
 
 
 def projects_in(root: Path) -> Sequence[Path]:
-    """The workspace's projects, or the one in this folder, or all below.
+    """The project in this folder and those of its workspace, or all below.
 
     Raises `ConfigurationError` if there is none.
     """
     root = root.resolve()
-    if is_project(root):
-        return [root]
-    members = required_members(root) or projects_below(root)
+    members = projects_of(root) or projects_below(root)
     if not members:
         raise no_project(root, ())
     return members

@@ -61,7 +61,8 @@ class Part:
 
 
 def chosen(root: Path, *, registry: str = "") -> list[Survey]:
-    """The projects that `init` configures from a folder: the one that is here, or those below.
+    """The projects that `init` configures from a folder: the one that is here and those that its
+    workspace names, or those below.
 
     Of several, those with state. None if there are projects and no state. Raises
     `ConfigurationError` for projects of repositories below the folder.
@@ -69,13 +70,12 @@ def chosen(root: Path, *, registry: str = "") -> list[Survey]:
     root = root.resolve()
     here = survey(root)
     is_project = here.dagster is not None or bool(here.state_directories)
-    members = () if is_project else tuple(required_members(root))
-    is_project = is_project or (not members and "state-bundler" in table(here.pyproject, "tool"))
-    below = () if is_project else (*members, *projects_below(root))
-    if below:
-        found = [path for path in dict.fromkeys(below) if has_state(survey(path))]
-    else:
-        found = [here.classic_dbt.home if here.classic_dbt else root]
+    members = required_members(root)
+    is_alone = is_project or (not members and "state-bundler" in table(here.pyproject, "tool"))
+    below = members if is_alone else [*members, *projects_below(root)]
+    found = [path for path in dict.fromkeys(below) if has_state(survey(path))]
+    if is_project or not below:
+        found = list(dict.fromkeys([here.classic_dbt.home if here.classic_dbt else root, *found]))
     together = Together(root, tuple(found), registry)
     surveys = [survey(path, together) for path in found]
     _refuse_repositories_below(root, surveys)

@@ -86,6 +86,20 @@ def test_a_workspace_names_its_projects(tmp_path: Path, kind: str) -> None:
     assert {project.workspace for project in found} == {tmp_path}
 
 
+@pytest.mark.parametrize("members", ["['libs/*']", "['.', 'libs/*']"])
+def test_the_root_of_a_workspace_may_be_a_project_itself(tmp_path: Path, members: str) -> None:
+    workspace = f"[tool.uv.workspace]\nmembers = {members}\n"
+    for root in (tmp_path, tmp_path / "libs/a"):
+        root.mkdir(parents=True, exist_ok=True)
+        text = workspace if root == tmp_path else ""
+        (root / "pyproject.toml").write_text(SOURCE + text)
+    both = [tmp_path, tmp_path / "libs/a"]
+    assert [found.root for found in find([], start=tmp_path, everything=True)] == both
+    assert projects_in(tmp_path) == both
+    assert [found.root for found in chosen(tmp_path)] == both
+    assert [found.root for found in find([], start=tmp_path)] == [tmp_path]
+
+
 @pytest.mark.parametrize("kind", ["dg.toml", "pyproject.toml"])
 @pytest.mark.parametrize(
     ("named", "why"),
