@@ -12,7 +12,7 @@ from bundler.project.schema import FOLDER, generated, render
 
 @pytest.mark.parametrize("name", sorted(generated()))
 def test_the_file_is_what_the_model_says(name: str) -> None:
-    assert (FOLDER / name).read_text() == render(generated()[name]), "run: make schemas"
+    assert (FOLDER / name).read_text() == render(generated()[name]), "run: make docs"
 
 
 def test_no_other_schema_lies_there() -> None:
