@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from bundler.git.history import (
     Object,
+    branches,
     changes_in,
     commits,
     is_shallow,
@@ -49,6 +50,7 @@ from bundler.git.questions import (
     index_bytes,
     index_entries,
     index_question,
+    lacks_objects,
     object_id,
     require_whole_index,
     rules,

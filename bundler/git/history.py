@@ -24,6 +24,12 @@ def is_shallow(repository: Repository) -> bool:
     return os.path.exists(path) and os.path.getsize(path) > 0
 
 
+def branches(repository: Repository) -> list[str]:
+    """The refs of the local branches."""
+    (answer,) = repository.ask(Question(["for-each-ref", "--format=%(refname)", "refs/heads"]))
+    return os.fsdecode(answer).splitlines()
+
+
 def refs_to_no_commit(repository: Repository) -> list[str]:
     """The refs that do not point to a commit: annotated tags, and those of a tree or a blob."""
     question = Question(["for-each-ref", "--format=%(objecttype) %(refname)"])

@@ -54,19 +54,18 @@ class StagedChange(NamedTuple):
 
 def below(directory: bytes, *, ignore_case: bool = False) -> bytes:
     """The pathspec of everything in a directory, given relative to the top."""
-    magic = b":(top,literal,icase)" if ignore_case else b":(top,literal)"
-    return magic + directory.rstrip(b"/") + b"/"
+    return exactly(directory.rstrip(b"/") + b"/", ignore_case=ignore_case)
 
 
-def exactly(path: bytes) -> bytes:
-    """The pathspec of one path, given relative to the top."""
-    return b":(top,literal)" + path
+def exactly(path: bytes, *, ignore_case: bool = False) -> bytes:
+    """The pathspec of one path and everything below it, given relative to the top."""
+    return (b":(top,literal,icase)" if ignore_case else b":(top,literal)") + path
 
 
-def everywhere(name: bytes, *, ignore_case: bool = False) -> bytes:
-    """The pathspec of everything in any directory with this name (without glob characters)."""
+def everywhere(name: bytes, *, ignore_case: bool = False) -> list[bytes]:
+    """The pathspecs of any path with this name (without glob characters) and everything below."""
     magic = b":(top,glob,icase)" if ignore_case else b":(top,glob)"
-    return magic + b"**/" + name + b"/**"
+    return [magic + b"**/" + name + end for end in (b"", b"/**")]
 
 
 def index_question(pathspecs: Iterable[bytes]) -> Question:
@@ -146,13 +145,26 @@ def index_bytes(repository: Repository) -> int:
 
 def ignores_case(repository: Repository) -> bool:
     """Whether names that differ only in case are the same in this repository."""
-    return git_directory.ignores_case(repository.common_dir)
+    if not git_directory.may_ignore_case(repository.common_dir):
+        return False
+    options = ["--type=bool", "--get", "core.ignoreCase"]
+    (answer,) = repository.ask(Question(["config", *options], expected=(0, 1)))
+    return answer == b"true\n"
 
 
 def staged_question(base: str, pathspecs: Iterable[bytes] = ()) -> Question:
     """Where the index differs from a commit or tree; git skips identical subtrees."""
     options = ["--cached", "--raw", "-z", "--no-renames", "--no-ext-diff", "--no-abbrev"]
     return Question(["diff-index", *options, "--ignore-submodules=none", base, "--", *pathspecs])
+
+
+def lacks_objects(repository: Repository) -> bool:
+    """Whether this is a partial clone: what it lacks may still be in a commit or in the index."""
+    try:
+        names = os.listdir(repository.common_dir + b"/objects/pack")
+    except FileNotFoundError:
+        return False
+    return any(name.endswith(b".promisor") for name in names)
 
 
 def sizes(repository: Repository, oids: Sequence[bytes]) -> dict[bytes, int]:

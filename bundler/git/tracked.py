@@ -12,8 +12,7 @@ from bundler.git.questions import below, ignores_case, index_entries, index_ques
 from bundler.git.questions import exactly as only
 from bundler.git.repository import open_repository
 from bundler.git.words import printable
-from bundler.system.git_directory import ignores_case as config_ignores_case
-from bundler.system.git_directory import locate
+from bundler.system.git_directory import locate, may_ignore_case
 from bundler.system.index_file import RawIndex
 
 
@@ -65,7 +64,7 @@ def _has_none(git_dir: bytes, text: bytes) -> bool:
             return False
         if b"index" not in names:  # nothing was ever added
             return True
-        fold = b"config" not in names or config_ignores_case(git_dir)
+        fold = b"config" not in names or may_ignore_case(git_dir)
         with RawIndex(git_dir + b"/index") as index:
             plain = index.is_plain() and index.is_whole()
             return plain and not index.holds(text, ignore_case=fold)

@@ -12,7 +12,7 @@ import os
 from bundler import git
 from bundler.errors import ToolFailed
 from bundler.guard.fixes import amend
-from bundler.guard.index import find_in_index, key_directory
+from bundler.guard.index import described, find_in_index, key_directory
 from bundler.guard.state_paths import GuardedProject, Places, project_of, walk
 from bundler.guard.verdict import GuardFinding, GuardVerdict, Moment, Updates
 from bundler.system.fast_tuple import NamedTuple
@@ -81,7 +81,7 @@ def check_commits(
     old = [name for name, _ in updates if name.strip("0")]
     objects = git.objects(repository, [*new, *old])
     found = [_or_refuse(name, objects[name]) for name in new]
-    commits = tuple(each.oid for each in found if each.kind == "commit")
+    commits = tuple(dict.fromkeys(each.oid for each in found if each.kind == "commit"))
     known = tuple(each.oid for each in map(objects.__getitem__, old) if each is not None)
     places = _places(repository, directories, commits)
     findings = [
@@ -174,7 +174,7 @@ def _brought(repository: git.Repository, commits: Range, places: Places) -> list
     findings = [
         _in_commit(repository, change, places, commits)
         for change in changes
-        if change.mode != _GONE and places.hold(change.path)
+        if change.mode != _GONE and places.hold(change.path, change.mode)
     ]
     return findings + _copies(repository, commits, places)
 
@@ -187,7 +187,7 @@ def _in_commit(
         "fail",
         "state-in-commit",
         path,
-        f"Commit {commit[:12]} adds the state file {git.printable(change.path)}.",
+        f"Commit {commit[:12]} adds the {described(change.path, places)}.",
         _PUBLISHED,
         _rewrite(repository, change, key_directory(change.path, places), commits),
     )
@@ -218,7 +218,11 @@ def _tagged(
         for entry in git.tree_entries(repository, tree)
     ]
     return [
-        *(_in_tree(tree, entry.path) for tree, entry in entries if places.hold(entry.path)),
+        *(
+            _in_tree(tree, entry.path, places)
+            for tree, entry in entries
+            if places.hold(entry.path, entry.mode)
+        ),
         *(
             finding(entry.path, known[entry.oid], f"is in the {tree}", _DELETE_REF)
             for tree, entry in entries
@@ -228,8 +232,8 @@ def _tagged(
     ]
 
 
-def _in_tree(tree: str, path: bytes) -> GuardFinding:
-    what = f"The {tree} contains the state file {git.printable(path)}."
+def _in_tree(tree: str, path: bytes, places: Places) -> GuardFinding:
+    what = f"The {tree} contains the {described(path, places)}."
     return GuardFinding("fail", "state-in-commit", os.fsdecode(path), what, _PUBLISHED, _DELETE_REF)
 
 
@@ -242,8 +246,9 @@ def _stored_copies(repository: git.Repository, places: Places) -> dict[bytes, Co
     from bundler.guard.content import copies
 
     known = copies(repository, on_disk)
-    stored = git.sizes(repository, sorted(known)) if known else {}
-    return {oid: known[oid] for oid in stored}
+    if not known or git.lacks_objects(repository):
+        return known
+    return {oid: known[oid] for oid in git.sizes(repository, sorted(known))}
 
 
 def _copies(repository: git.Repository, commits: Range, places: Places) -> list[GuardFinding]:

@@ -185,7 +185,7 @@ def copied_in_changes(
     oids = sorted({change.oid for change in changes if change.mode.startswith(b"100")})
     if not oids:
         return []
-    known = copies(repository, directories, set(git.sizes(repository, oids).values()))
+    known = copies(repository, directories, _sizes(repository, oids))
     return [(change, known[change.oid]) for change in changes if change.oid in known]
 
 
@@ -198,19 +198,23 @@ def copied_in_index(
     size = sum(os.path.getsize(join(top, path)) for path in paths)
     is_large = size > _SIZES_COST * git.index_bytes(repository)
     known = _copies_of(repository, paths, _sizes_in_index(repository) if is_large else None)
-    stored = git.sizes(repository, sorted(known)) if known else {}
-    if not stored:  # no such object was ever added: nothing to look for
-        return []
+    if not known or not (git.lacks_objects(repository) or git.sizes(repository, sorted(known))):
+        return []  # no such object was ever added: nothing to look for
     (answer,) = repository.ask(git.index_question([]))
     return [
-        (entry.path, known[entry.oid]) for entry in git.index_entries(answer) if entry.oid in stored
+        (entry.path, known[entry.oid]) for entry in git.index_entries(answer) if entry.oid in known
     ]
 
 
-def _sizes_in_index(repository: git.Repository) -> set[int]:
+def _sizes_in_index(repository: git.Repository) -> set[int] | None:
     (answer,) = repository.ask(git.index_question([]))
-    oids = {entry.oid for entry in git.index_entries(answer)}
-    return set(git.sizes(repository, sorted(oids)).values())
+    return _sizes(repository, sorted({entry.oid for entry in git.index_entries(answer)}))
+
+
+def _sizes(repository: git.Repository, oids: Sequence[bytes]) -> set[int] | None:
+    """The sizes of blobs; None if this clone may lack some of them."""
+    lacking = git.lacks_objects(repository)
+    return None if lacking else set(git.sizes(repository, oids).values())
 
 
 def finding(path: bytes, copy: CopiedState, where: str, fix: str) -> GuardFinding:

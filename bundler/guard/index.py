@@ -86,7 +86,7 @@ def find_in_index(
     expected = [path for project in projects for path in project.expected]
     every = dict.fromkeys([*named, *sources, *expected])
     places = at_first._replace(directories=tuple(every))
-    state = sorted({entry.path for entry in entries if places.hold(entry.path)})
+    state = sorted({entry.path for entry in entries if places.hold(entry.path, entry.mode)})
     return InIndex(state, places, sparse_keys(entries, places))
 
 
@@ -234,8 +234,8 @@ def contents(
 def committed(top: bytes, found: IndexContents, places: Places) -> list[GuardFinding]:
     """A finding for each state file in the index or in HEAD."""
     added = {change.path for change in found.changes if change.mode_before == _NO_FILE}
-    in_index = {path for path in found.tracked() if places.hold(path)}
-    in_head = {change.path for change in found.changes if places.hold(change.path)} - added
+    in_index = {entry.path for entry in found.entries if places.hold(entry.path, entry.mode)}
+    in_head = {it.path for it in found.changes if places.hold(it.path, it.mode_before)} - added
     if found.has_head:
         in_head |= in_index - added
     sparse = sparse_keys(found.entries, places)
@@ -256,7 +256,7 @@ def state_in(
 ) -> GuardFinding:
     from bundler.guard.fixes import commit, take_out
 
-    name, shown = os.fsdecode(path), git.printable(path)
+    name, shown = os.fsdecode(path), described(path, places)
     if in_index:
         place = key_directory(path, places)
         where = "in the index and in HEAD" if in_head else "in the index"
@@ -264,7 +264,7 @@ def state_in(
             "fail",
             "state-in-index",
             name,
-            f"The state file {shown} is {where}.",
+            f"The {shown} is {where}.",
             f"The next commit will contain it. {IN_GIT}",
             take_out(top, place, is_sparse=place in sparse),
         )
@@ -272,7 +272,7 @@ def state_in(
         "fail",
         "state-in-head",
         name,
-        f"The state file {shown} is in HEAD, although it is no longer in the index.",
+        f"The {shown} is in HEAD, although it is no longer in the index.",
         IN_GIT,
         commit(top, "Remove state"),
     )
@@ -287,8 +287,15 @@ def _take_out(repository: git.Repository, path: bytes) -> str:
 
 def key_directory(path: bytes, places: Places) -> bytes:
     """The key directory of a path: a fix removes it, not the state directory with its rule."""
-    directory = places.directory_of(path) or b""
+    directory = places.directory_of(path)
+    if directory is None:  # a submodule
+        return path
     return join(directory, path[len(directory) + 1 :].partition(b"/")[0])
+
+
+def described(path: bytes, places: Places) -> str:
+    """A path that is state, as messages name it."""
+    return f"state {'file' if places.hold(path) else 'submodule'} {git.printable(path)}"
 
 
 def within_or_refuse(top: bytes, directories: Sequence[str | os.PathLike[str]]) -> list[bytes]:

@@ -64,14 +64,16 @@ def _ask(
     staged = _staged(repository, directories, movement) if moment == "staged" else None
     if staged is not None and movement.updates is None:
         return staged
-    updates, known = _in_question(moment, movement)
+    updates, known = _in_question(repository, moment, movement)
     from bundler.guard.commits import check_commits
 
     verdict = check_commits(repository, moment, updates, known, directories)
     return verdict if staged is None else joined(staged, verdict)
 
 
-def _in_question(moment: Moment, movement: Movement) -> tuple[Updates, Sequence[str]]:
+def _in_question(
+    repository: git.Repository, moment: Moment, movement: Movement
+) -> tuple[Updates, Sequence[str]]:
     """The refs that move, and options for git that name what is known besides their old commits."""
     updates = movement.updates
     known = [f"--remotes={movement.remote}"] if movement.remote else []
@@ -82,7 +84,9 @@ def _in_question(moment: Moment, movement: Movement) -> tuple[Updates, Sequence[
             "The standard input is empty, so nothing was received.",
             hint="Use --receive only in git's pre-receive hook.",
         )
-    return ((_NOTHING, "HEAD"),), known or ["--remotes"]
+    # Without git's input nobody knows what is pushed: it may be any branch.
+    names = ["HEAD", *git.branches(repository)]
+    return tuple((_NOTHING, name) for name in names), known or ["--remotes"]
 
 
 def _staged(

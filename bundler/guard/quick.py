@@ -12,7 +12,7 @@ import os
 from bundler.errors import BundlerError
 from bundler.guard.state_paths import NAME, join, project_of, within
 from bundler.system import digests
-from bundler.system.git_directory import ignores_case, locate, read_regular
+from bundler.system.git_directory import locate, may_ignore_case, read_regular
 from bundler.system.index_file import RawIndex
 
 TYPE_CHECKING = False
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bundler.guard.state_paths import GuardedProject
 
 _PROJECT = b"pyproject.toml"
+_ENDS = (b"/", b"\0")
 # If one of these is set, only git knows where the repository is.
 _UNUSUAL = (
     "GIT_WORK_TREE",
@@ -52,7 +53,7 @@ def quick_check(named: Sequence[str] = ()) -> tuple[bytes, ...] | None:
         if index_path is None:
             return None
         places = within(top, named)
-        fold = ignores_case(_common_dir(git_dir))
+        fold = may_ignore_case(_common_dir(git_dir))
         with RawIndex(index_path) as index:
             if not index.is_plain() or not index.is_whole():
                 return None
@@ -69,9 +70,12 @@ def quick_check(named: Sequence[str] = ()) -> tuple[bytes, ...] | None:
 
 def _may_hold_state(index: RawIndex, places: Sequence[bytes], *, ignore_case: bool) -> bool:
     if not ignore_case:
-        index.prepare(NAME, [*(place + b"/" for place in places), _PROJECT + b"\0"])
-    return index.holds_below(NAME, ignore_case=ignore_case) or any(
-        index.holds(place + b"/", ignore_case=ignore_case) for place in places
+        texts = [place + end for place in places for end in _ENDS]
+        index.prepare(NAME, [*texts, NAME + b"\0", _PROJECT + b"\0"])
+    return (
+        index.holds_below(NAME, ignore_case=ignore_case)
+        or index.holds(NAME + b"\0", ignore_case=ignore_case)
+        or any(_holds(index, place, ignore_case=ignore_case) for place in places)
     )
 
 
@@ -94,11 +98,16 @@ def _is_staged(text: bytes, path: bytes, before: bytes) -> bool:
     )
 
 
+def _holds(index: RawIndex, place: bytes, *, ignore_case: bool) -> bool:
+    """Whether the index may hold something below a path, or a submodule there."""
+    return any(index.holds(place + end, ignore_case=ignore_case) for end in _ENDS)
+
+
 def _may_be_state(index: RawIndex, top: bytes, source: bytes, *, ignore_case: bool) -> bool:
     """Whether the index may hold a source's state: below its path, or where links lead."""
     place = join(top, source)
     leads_elsewhere = os.path.realpath(place) != os.path.join(os.path.realpath(top), source)
-    return leads_elsewhere or index.holds(source + b"/", ignore_case=ignore_case)
+    return leads_elsewhere or _holds(index, source, ignore_case=ignore_case)
 
 
 def _locate() -> tuple[bytes, bytes] | None:

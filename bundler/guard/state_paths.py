@@ -2,7 +2,8 @@
 
 A *state directory* is any directory named ``.local_defs_state``, the ``path`` of a
 ``[[tool.state-bundler.source]]`` table, or one that was named to the guard. A *state file* is
-anything below it but the ``.gitignore`` that is directly in it: that one is a rule, no state.
+anything below it but the ``.gitignore`` that is directly in it: that one is a rule, no state. A
+submodule in the place of a state directory is one, too: a clone gets what is in it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ NAME = b".local_defs_state"
 RULE_FILE = b".gitignore"
 _PROJECT_FILES = (b"pyproject.toml", b"dg.toml")
 _BORDERS = (NAME, b".git")
+_SUBMODULE = b"160000"
 # What git reads in any directory.
 _READ_BY_GIT = (RULE_FILE, b".gitattributes")
 _TELLING = frozenset((*_BORDERS, *_PROJECT_FILES, *_READ_BY_GIT))
@@ -81,12 +83,12 @@ class Places(NamedTuple):
 
         fold = self.ignore_case
         others = (path for path in self.directories if NAME not in path.split(b"/"))
-        named = (git.below(directory, ignore_case=fold) for directory in others)
-        return [git.everywhere(NAME, ignore_case=fold), *named]
+        named = (git.exactly(directory, ignore_case=fold) for directory in others)
+        return [*git.everywhere(NAME, ignore_case=fold), *named]
 
-    def hold(self, path: bytes) -> bool:
-        """Whether a path is a state file."""
-        return self.directory_of(path) is not None
+    def hold(self, path: bytes, mode: bytes = b"") -> bool:
+        """Whether a path is a state file, or a submodule in the place of a state directory."""
+        return self.directory_of(path + b"/" if mode == _SUBMODULE else path) is not None
 
     def directory_of(self, path: bytes) -> bytes | None:
         """The state directory that a path is a state file of."""

@@ -13,13 +13,14 @@ import stat
 from bundler.system.fast_tuple import NamedTuple
 
 
-def ignores_case(common_dir: bytes) -> bool:
-    """Whether names that differ only in case are the same: git records that when it creates a
-    repository."""
+def may_ignore_case(common_dir: bytes) -> bool:
+    """Whether names that differ only in case may be the same: git records that when it creates a
+    repository, and only git reads every way to write it."""
     try:
-        return b"ignorecase = true" in read_regular(common_dir + b"/config").lower()
+        text = read_regular(common_dir + b"/config").lower()
     except FileNotFoundError:
         return False
+    return any(word in text for word in (b"ignorecase", b"[include", b"worktreeconfig"))
 
 
 def open_regular(path: bytes) -> int:

@@ -191,6 +191,16 @@ def test_push_asked_by_hand(local: WorkDir) -> None:
     assert local.guard("--push").code == 0
 
 
+def test_push_without_the_hook_s_input(local: WorkDir) -> None:
+    """Some frameworks do not pass it on: any branch may be the one that is pushed."""
+    local("git checkout -q -b other")
+    leak(local)
+    local("git checkout -q main")
+    assert local.guard("--push", "--remote", "origin").code == 1
+    local("git push -q --no-verify origin other")
+    assert local.guard("--push", "--remote", "origin").code == 0
+
+
 def test_nonsense_on_the_standard_input(local: WorkDir) -> None:
     assert local.guard("--push", stdin=b"what\n").code == 71
     gone = "1" * 40

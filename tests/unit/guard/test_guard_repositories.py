@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.workdir import STATE, WorkDir
+from tests.support.workdir import CONTENT, STATE, WorkDir
 
 DIRECTORY = f"src/defs/{STATE}"
 FILE = f"{DIRECTORY}/Orders/state"
@@ -190,6 +190,26 @@ def test_blobless(leaky: WorkDir, tmp_path: Path) -> None:
     finds_it(WorkDir(tmp_path / "blobless", leaky.env))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("is_checked_out", [True, False])
+def test_blobless_with_a_copy(clean: WorkDir, tmp_path: Path, *, is_checked_out: bool) -> None:
+    """A copy of a state is named by the commits, whether the clone has the object or not."""
+    clean.write("docs/export/all.json", CONTENT)
+    clean.commit("copy")
+    clean("git config uploadpack.allowFilter true")
+    clone = ["git", "clone", "-q", "--filter=blob:none", *([] if is_checked_out else ["--sparse"])]
+    clean([*clone, f"file://{clean.path}", str(tmp_path / "blobless")])
+    blobless = WorkDir(tmp_path / "blobless", clean.env)
+    blobless.write(FILE)
+    before = blobless("git count-objects -v")
+    for moment in ([], ["--history"]):
+        said = blobless.guard(*moment)
+        assert (said.code, "docs/export/all.json" in said.err) == (1, True), said
+    blobless("git reset -q --soft HEAD^")
+    assert blobless.guard("--staged", DIRECTORY).code == 1
+    assert blobless("git count-objects -v") == before
+
+
 def test_treeless(leaky: WorkDir, tmp_path: Path) -> None:
     """The trees of older commits are not here: that is not for the guard to download."""
     leaky("git rm -rq --cached src/defs")
@@ -351,8 +371,45 @@ def _give_away(path: Path) -> None:
             os.chown(Path(directory, name), 12345, 12345, follow_symlinks=False)
 
 
-def test_case_is_folded_where_the_file_system_folds_it(leaky: WorkDir) -> None:
-    leaky("git config core.ignoreCase true")
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "[core]\n\tignorecase = true\n",
+        "[core]\n\tIgnoreCase=yes\n",
+        "[core]\n\tignorecase\n",
+        "[include]\n\tpath = more\n",
+        "[extensions]\n\tworktreeConfig = true\n",
+    ],
+)
+def test_case_is_folded_where_the_file_system_folds_it(leaky: WorkDir, setting: str) -> None:
+    with (leaky.path / ".git/config").open("a") as config:
+        config.write(setting)
+    for name in ("more", "config.worktree"):
+        leaky.write(f".git/{name}", "[core]\n\tignoreCase = true\n")
     (leaky.path / "src/defs" / STATE.upper()).mkdir()
     leaky(["git", "mv", FILE, f"src/defs/{STATE.upper()}/state"])
     assert leaky.guard("--staged").code == 1
+    assert leaky.guard().code == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [DIRECTORY, STATE, "var/state"])
+def test_a_submodule_in_the_place_of_a_state_directory(
+    clean: WorkDir, tmp_path: Path, path: str
+) -> None:
+    clean.write("pyproject.toml", '[[tool.state-bundler.source]]\npath = "var/state"\n')
+    clean.commit()
+    library = WorkDir.make(tmp_path / "library")
+    library.write("Orders/state", CONTENT)
+    library.commit()
+    clean(["git", "clone", "-q", str(library.path), path])
+    clean(["git", "add", "-f", path])
+    assert clean.guard("--staged").code == 1
+    clean.commit("submodule", add=False)
+    finds_it(clean)
+    assert clean.guard("--push").code == 1
+    said = clean.guard()
+    assert f"The state submodule {path} is in the index and in HEAD." in said.err
+    (fix,) = re.findall(r"Fix: (git rm .*)$", said.err, re.MULTILINE)
+    clean(["sh", "-c", fix])
+    assert clean.guard("--staged").code == 0
