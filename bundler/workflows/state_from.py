@@ -5,7 +5,8 @@ replay, to build a pull request from a fork. The projects' own state directories
 nor changed; the states keep the times at which they were really fetched.
 
 1. The artifact is verified and its states are extracted to a temporary folder.
-2. Each of its state directories is matched with one of the projects', by its path's end.
+2. Each of its state directories is matched with one of the projects', by its path's end; those of
+   other projects are left out.
 3. Where the components can be found, a key that they need and the artifact lacks is an error.
 4. Each set of states gets a manifest for today's components, and is embedded from that folder.
 """
@@ -80,8 +81,12 @@ def replay(
         record = artifact.run_record()
         origin = None if keeps_record else origin_of(artifact)
         extracted = extract(artifact, scratch / "states")
-    matched = [(_match(item, extracted, targets, name), item) for item in extracted]
-    _refuse_unmatched(targets, [target for target, _ in matched], name)
+    tried = [(_match(item, extracted, targets), item) for item in extracted]
+    matched = [(target, item) for target, item in tried if target is not None]
+    others = [item.path for target, item in tried if target is None]
+    _refuse_unmatched(targets, [target for target, _ in matched], others, name)
+    if others:
+        listener.note(f"Not for the selected projects, and left out: {', '.join(others)}.")
     for target, item in matched:
         _refuse_missing(target, item.manifest, name)
     bundled = [_bundle(target, item, record, origin) for target, item in matched]
@@ -155,27 +160,32 @@ def configured(project: Project) -> list[_Target]:
 
 
 def _match(
-    item: Extracted, extracted: Sequence[Extracted], targets: Sequence[_Target], name: str
-) -> _Target:
+    item: Extracted, extracted: Sequence[Extracted], targets: Sequence[_Target]
+) -> _Target | None:
+    """None for the states of a project that is not selected."""
     paths = [each.path for each in extracted]
     places = [target.place for target in targets]
-    for target in targets:
-        if item.path in paths_at(paths, target.place, places):
-            return target
-    raise UsageError(
-        f"{item.path} in {name} is not a state directory of any selected project: "
-        f"{', '.join(places) or 'none'}.",
-        hint="Select the projects that the artifact was built from with --project.",
-    )
+    found = (target for target in targets if item.path in paths_at(paths, target.place, places))
+    return next(found, None)
 
 
-def _refuse_unmatched(targets: Sequence[_Target], matched: Sequence[_Target], name: str) -> None:
+def _refuse_unmatched(
+    targets: Sequence[_Target], matched: Sequence[_Target], others: Sequence[str], name: str
+) -> None:
+    lacking = [it for it in targets if it not in matched and it.keys != frozenset()]
+    if others and (lacking or not matched):
+        places = ", ".join(target.place for target in targets)
+        raise UsageError(
+            f"{', '.join(others)} in {name} is not a state directory of any selected project: "
+            f"{places or 'none'}.",
+            hint="Select the projects that the artifact was built from with --project.",
+        )
+    for target in lacking:
+        raise VerificationFailed(
+            f"{name} contains no state for {target.place}.",
+            hint="Pass another artifact with --state-from, or refresh.",
+        )
     for target in targets:
-        if target not in matched and target.keys != frozenset():
-            raise VerificationFailed(
-                f"{name} contains no state for {target.place}.",
-                hint="Pass another artifact with --state-from, or refresh.",
-            )
         if matched.count(target) > 1:
             raise UsageError(
                 f"{name} contains several state directories for {target.place}.",

@@ -183,6 +183,24 @@ def test_what_builds_share_can_be_imported_and_starts_no_thread(kind: str) -> No
     assert said == f"{sys.platform == 'linux'}\n"
 
 
+@pytest.mark.slow
+def test_all_are_built_from_one_refresh(wd: WorkDir) -> None:
+    scripts = {name: _WRITES.replace("1, 2", name) for name in ("11", "22")}
+    make_workspace(wd, scripts)
+    environment = {**os.environ, **wd.env}
+    refresh = ("refresh", "--all", "-o", "build/states.tar")
+    (wd.path / "build").mkdir()
+    forked.said("state-bundler", *refresh, cwd=wd.path, env=environment)
+    kind = ("oci", "-o", "{here}/build/{name}:1", "--state-from", "{here}/build/states.tar")
+    done = _build(wd, "--each", *kind)
+    assert done.returncode == 0, done.stderr
+    for name, other in (("11", "22"), ("22", "11")):
+        (image,) = of_names([f"oci:{wd.path}/build/{name}:1"])
+        assert list(image.contents or ()) == [f"/{name}/state"]
+        log = (wd.path / f"build/state-bundler/projects__{name}.log").read_text()
+        assert f"left out: /{other}/state." in log
+
+
 def _add_project_without_state(wd: WorkDir) -> None:
     source = '[[tool.state-bundler.source]]\ncomponent = "parts:every"\npath = "state"\n'
     wd.write("projects/plain/pyproject.toml", f'[project]\nname = "plain"\n{source}')
