@@ -43,6 +43,7 @@ _KEYGEN = "ssh-keygen"
 ARTIFACT_TYPE = "application/vnd.state-bundler.signature.v1"
 _MEDIA_TYPE = "application/vnd.state-bundler.ssh-signature"
 _MAX_SIGNATURE_BYTES = 64 * 1024
+_ARMOR = b"-----BEGIN SSH SIGNATURE-----"
 
 
 class _SignedState(Model, frozen=True):
@@ -191,6 +192,7 @@ def sign(message: bytes, key: Path, destination: Path) -> None:
     """
     if not key.is_file():
         raise UsageError(f"{key} is not a key.", hint="Create one: ssh-keygen -t ed25519 -f KEY")
+    _refuse_to_replace(destination)
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
         file = Path(folder) / "statement"
         file.write_bytes(message)
@@ -203,6 +205,19 @@ def sign(message: bytes, key: Path, destination: Path) -> None:
             )
         with io_errors(destination):
             save(destination, made.read_bytes())
+
+
+def _refuse_to_replace(path: Path) -> None:
+    """Raises `UsageError` for a file that is not a signature: the key, the artifact, another's."""
+    if not path.is_file():
+        return
+    with io_errors(path), open(path, "rb") as stream:
+        start = stream.read(len(_ARMOR))
+    if start not in (b"", _ARMOR):
+        raise UsageError(
+            f"{path} is not an SSH signature, and signing would replace it.",
+            hint="Choose another path with --signature.",
+        )
 
 
 def judged(
@@ -258,8 +273,12 @@ def check(message: bytes, signature: Path, allowed: Path, name: str) -> str:
     found = _keygen("find-principals", "-s", signature, "-f", allowed)
     principals = found.stdout.decode(errors="replace").split("\n")[:-1]
     if found.exit_code or not principals:
+        # Such as a key that has expired: lines of the form FILE:LINE: reason.
+        said = found.stderr.decode(errors="replace").splitlines()
+        reasons = "; ".join(line for line in said if line.startswith(f"{allowed}:"))
         raise Findings(
-            f"The signature {signature} was made with a key that {allowed} does not allow.",
+            f"The signature {signature} was made with a key that {allowed} does not allow"
+            f"{f' ({reasons})' if reasons else ''}.",
             hint="Find out who signed it and whether to trust that key.",
         )
     for principal in principals:

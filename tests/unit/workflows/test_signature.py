@@ -101,6 +101,46 @@ def test_a_key_that_is_not_allowed_is_refused(tmp_path: Path, allowed: Path) -> 
         signature.check(b"x", tmp_path / "x.sig", allowed, NAME)
 
 
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ('valid-before="20200101"', "key has expired"),
+        ('valid-after="20990101"', "key is not yet valid"),
+        ('valid-after="soon"', 'invalid "valid-after" time'),
+    ],
+)
+def test_a_key_that_is_not_allowed_now_is_refused_with_the_reason(
+    tmp_path: Path, key: Path, allowed: Path, option: str, reason: str
+) -> None:
+    allowed.write_text(f"ci@example.org {option} {key.with_suffix('.pub').read_text()}")
+    signature.sign(b"x", key, tmp_path / "x.sig")
+    with pytest.raises(Findings, match=f"does not allow .*allowed_signers:1: .*{reason}"):
+        signature.check(b"x", tmp_path / "x.sig", allowed, NAME)
+
+
+@pytest.mark.parametrize("what", ["the key", "the allowed signers", "a signature by gpg"])
+def test_signing_replaces_no_other_file(
+    tmp_path: Path, key: Path, allowed: Path, what: str
+) -> None:
+    other = tmp_path / "app.pex.sig"
+    other.write_bytes(b"\x89\x02\x33")
+    path = {"the key": key, "the allowed signers": allowed}.get(what, other)
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="signing would replace it"):
+        signature.sign(b"x", key, path)
+    assert path.read_bytes() == before
+
+
+def test_signing_replaces_a_signature_and_an_empty_file(
+    tmp_path: Path, key: Path, allowed: Path
+) -> None:
+    path = tmp_path / "x.sig"
+    path.touch()
+    for message in (b"1", b"2"):
+        signature.sign(message, key, path)
+        assert signature.check(message, path, allowed, NAME) == "ci@example.org"
+
+
 def test_a_signature_for_another_purpose_is_refused(
     tmp_path: Path, key: Path, allowed: Path
 ) -> None:
