@@ -76,6 +76,60 @@ def test_several_platforms_into_the_engine(project: Project) -> None:
     assert project.inspect()["Id"] == project.inspect(f"{project.name}:b")["Id"] == built.image_id
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "-t NAME -o type=docker,dest=FILE",
+        "-t NAME -o type=oci,dest=FILE",
+        "-t NAME -o type=tar,dest=FILE",
+        "-t NAME --load -o type=docker,dest=FILE",
+        "-o type=docker,dest=FILE,name=NAME",
+        "-o type=docker,dest=FILE,name=NAME --load",
+        "-o type=docker,dest=FILE,name=NAME:a -o type=docker,name=NAME:b",
+        "-t NAME:c -o type=docker,dest=FILE,name=NAME:a -o type=docker,name=NAME:b",
+    ],
+)
+def test_an_image_has_the_names_in_the_engine_and_the_file_that_docker_gives_it(
+    words: str, project: Project, tmp_path: Path
+) -> None:
+    def named() -> list[str]:
+        listing = ("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", f"{project.name}")
+        found = sorted(project.engine.docker(*listing).stdout.decode().split())
+        for name in found:
+            project.engine.docker("image", "rm", "--force", name)
+        file.unlink(missing_ok=True)
+        return found
+
+    file = tmp_path / "app.tar"
+    words = words.replace("NAME", project.name).replace("FILE", str(file))
+    argv = [project.engine.clis[-1], "build", *words.split(), project.root]
+    subprocess.run(argv, env=project.environment(), check=True, capture_output=True)
+    theirs, is_archive = _names_in(file), "type=docker,dest" in words
+    theirs_here = named()
+    build(project, *words.split())
+    ours = _names_in(file)
+    assert named() == theirs_here
+    assert ours == theirs or not is_archive
+
+
+def _names_in(file: Path) -> list[str]:
+    with tarfile.open(file) as archive:
+        if "manifest.json" not in archive.getnames():
+            return []
+        listed = archive.extractfile("manifest.json")
+        assert listed is not None
+        return sorted(json.loads(listed.read())[0]["RepoTags"] or [])
+
+
+@pytest.mark.containerd
+def test_several_platforms_without_a_name_get_none(project: Project) -> None:
+    before = project.engine.docker("image", "ls", "-q", "--filter", "dangling=false").stdout
+    built = build(project, "--platform", PLATFORMS)
+    assert project.engine.docker("image", "inspect", built.image_id).returncode == 0
+    after = project.engine.docker("image", "ls", "-q", "--filter", "dangling=false").stdout
+    assert after == before
+
+
 def test_several_platforms_where_nothing_holds_them(project: Project) -> None:
     if not CONTAINERD:
         with pytest.raises(UsageError, match="does not support several"):

@@ -108,7 +108,8 @@ def test_a_command_line_that_docker_would_refuse(line: str) -> None:
     ["--push .", "-o type=cacheonly .", "-o type=tar .", "-o type=oci .", "-o type=registry .",
      "-t a -o type=image,push-by-digest=true,push=true .", "-t a -o type=image,push-by-digest=T .",
      "-t a -o type=image,push=yes .", "-o type=image,push=1 .",
-     "-t Shop .", "-t shop:1:2 .", "-t shop/ .", "-t shop:-1 ."],
+     "-o dest=x .", "-o dest=x --push --load .", "-o a=b -t a --load .", f"-t {'0' * 64} .",
+     "-t sha256:1 .", "-t Shop .", "-t shop:1:2 .", "-t shop/ .", "-t shop:-1 ."],
 )  # fmt: skip
 def test_what_cannot_be_done_with_a_finished_image_is_said(line: str) -> None:
     with pytest.raises(UsageError):
@@ -127,7 +128,8 @@ def test_what_cannot_be_done_with_a_finished_image_is_said(line: str) -> None:
         *((f"-t a -o type={kind},dest=f", "", "", named) for kind, named in (
             ("docker", "a"), ("oci", "a"), ("tar", ""), ("local", ""))),
         ("-t a -o folder", "", "", ""),
-        ("-t a --load -o type=docker,dest=f", "a", "", "a"),
+        ("-t a --load -o type=docker,dest=f", "", "", "a"),
+        ("-t a --load -o type=oci,dest=f", "a", "", "a"),
         ("-o type=docker,dest=f,name=a --load", "", "", "a"),
         ("-o type=docker,dest=f,name=a -o type=docker,name=b", "b", "", "a b"),
         ("-o type=oci,dest=f,name=a -o type=registry,name=b", "b", "b", "a b"),

@@ -81,8 +81,9 @@ class Arguments:
         if self.push:
             images = [it for it in found if it.get("type") == "image"]
             found += () if images else [{"type": "image"}]
-            found = [{**it, "push": "true"} if it["type"] == "image" else it for it in found]
-        return found + [{"type": "docker"}] * (self.load or not found)
+            found = [{**it, "push": "true"} if it.get("type") == "image" else it for it in found]
+        loads = self.load and all(it.get("type") != "docker" for it in found)
+        return found + [{"type": "docker"}] * (loads or not found)
 
     def names_of(self, outputs: Iterable[Mapping[str, str]]) -> tuple[str, ...]:
         """The names that the image gets in some of its outputs; ``--tag`` replaces their own."""
