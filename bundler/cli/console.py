@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from bundler.errors import BundlerError
 from bundler.system import wording
-from bundler.system.times import seconds_of
+from bundler.system.times import is_future, seconds_of
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -252,11 +252,13 @@ def age(moment: str | None, now: float | None = None) -> str:
     """The human-readable age of an RFC 3339 time; a dash if it is unknown."""
     if moment is None:
         return "-"
-    passed = max(0, (time.time() if now is None else now) - seconds_of(moment))
+    passed = (time.time() if now is None else now) - seconds_of(moment)
+    if is_future(passed):
+        return "future"
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if passed >= 2 * length:
             return f"{passed / length:.0f}{unit}"
-    return f"{passed:.0f}s"
+    return f"{max(0, passed):.0f}s"
 
 
 def _wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:

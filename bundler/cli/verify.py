@@ -156,6 +156,8 @@ def _as_text(reports: list[VerifyReport]) -> None:
         keys = [key for refresh in (record.refresh if record else ()) for key in refresh.keys]
         times = [key.confirmed or key.fetched for key in keys if key.confirmed or key.fetched]
         if times:
-            console.line(f"  oldest state confirmed {age(min(filter(None, times)))} ago")
+            oldest = age(min(filter(None, times)))
+            when = "in the future" if oldest == "future" else f"{oldest} ago"
+            console.line(f"  oldest state confirmed {when}")
         if report.signer:
             console.line(f"  signed by {report.signer}")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from bundler.state.manifest import KeyRefresh
-from bundler.system.times import seconds_of
+from bundler.system.times import is_future, seconds_of
 
-# Clocks of build machines differ; a time further in the future was never measured.
-CLOCK_SKEW_SECONDS = 300.0
 _HOUR, _DAY = 3600, 86400
 
 
@@ -22,7 +20,7 @@ def age_problem(refresh: KeyRefresh | None, most: float, now: float) -> str | No
         age = now - seconds_of(confirmed)
     except ValueError:
         return f"its state was last confirmed at {confirmed}, which is not a valid time"
-    if age < -CLOCK_SKEW_SECONDS:
+    if is_future(age):
         return f"its state was confirmed in the future, at {confirmed}"
     if age > most:
         return (

@@ -10,6 +10,8 @@ from bundler.errors import ConfigurationError
 _FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _LAST_SECOND = 253_402_300_799  # of the year 9999
 _MOST_DIGITS = 20
+# Clocks of build machines differ; a time further in the future was never measured.
+CLOCK_SKEW_SECONDS = 300.0
 
 
 def rfc3339(seconds: float) -> str:
@@ -37,6 +39,11 @@ def reproducible_now() -> str:
             hint="Set it to seconds since 1970, as git log -1 --format=%ct prints, or unset it.",
         )
     return rfc3339(int(digits))
+
+
+def is_future(age: float) -> bool:
+    """Whether a time of this age, in seconds, is one that no clock can have measured."""
+    return age < -CLOCK_SKEW_SECONDS
 
 
 def refuse_impossible(moment: str) -> None:

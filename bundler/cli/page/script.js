@@ -54,6 +54,7 @@ for (const control of [filter, health]) control.addEventListener("input", apply)
 filter.form.addEventListener("submit", (event) => event.preventDefault());
 
 const ago = (seconds) => {
+  if (seconds < -300) return "in the future";
   for (const [unit, length] of [["d", 86400], ["h", 3600], ["min", 60]]) {
     if (seconds >= 2 * length) return `${Math.round(seconds / length)} ${unit} ago`;
   }

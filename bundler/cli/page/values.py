@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from bundler.cli.page.markup import Html, filled
-from bundler.system.times import seconds_of
+from bundler.system.times import is_future, seconds_of
 
 # An absolute path, after the name of a transport if there is one.
 _ABSOLUTE = re.compile(r"(?P<transport>[a-z-]+:)?(?P<path>/[^/].*)")
@@ -19,9 +19,12 @@ def age(moment: str | None, now: float) -> float:
 
 def ago(moment: str, now: float) -> Html:
     """The age of a time, which the page's script keeps up to date."""
-    return filled(
-        '<time datetime="{0}" title="{0}">{1} ago</time>', moment, _passed(age(moment, now))
+    shown = (
+        "in the future"
+        if is_future(now - seconds_of(moment))
+        else f"{_passed(age(moment, now))} ago"
     )
+    return filled('<time datetime="{0}" title="{0}">{1}</time>', moment, shown)
 
 
 def _passed(seconds: float) -> str:

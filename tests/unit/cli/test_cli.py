@@ -15,10 +15,15 @@ import pytest
 from bundler import errors
 from bundler.cli.console import Console, age, safe, size, width
 from bundler.cli.options import MANAGEMENT_TYPES, REFRESH_MODES
+from bundler.cli.page.values import ago
 from bundler.cli.progress import ConsoleListener
 from bundler.cli.run import run
 from bundler.listener import KeyProgress
+from bundler.state.manifest import canonical
 from tests.support import forked
+from tests.support.bundles import make_bundle, make_record
+
+_FUTURE = b"9000-01-01T00:00:00Z"
 
 
 def _fails(error: BaseException) -> click.Command:
@@ -261,13 +266,32 @@ def test_sizes(count: int, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("passed", "shown"), [(5, "5s"), (180, "3m"), (3 * 3600, "3h"), (3 * 86400, "3d"), (-9, "0s")]
+    ("passed", "shown"),
+    [
+        *((5, "5s"), (180, "3m"), (3 * 3600, "3h"), (3 * 86400, "3d")),
+        *((-9, "0s"), (-301, "future"), (-86400, "future")),
+    ],
 )
 def test_ages(passed: int, shown: str) -> None:
     now = 1_800_000_000
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now - passed))
     assert age(moment, now) == shown
+    assert ("in the future" in ago(moment, now)) == (shown == "future")
     assert age(None) == "-"
+
+
+def test_a_state_of_the_future_is_not_shown_as_new(tmp_path: Path) -> None:
+    """The clock of the machine that refreshed it was wrong."""
+    bundle = make_bundle(tmp_path / "app/shop/defs/.local_defs_state", {"Shop": {"state": b"1"}})
+    record = canonical(make_record(bundle)).replace(b'"attempts":1', b'"confirmed":"%s"' % _FUTURE)
+    (bundle.root / "@run.json").write_bytes(record)
+    program = Path(sys.executable).with_name("state-bundler")
+    for command, shown in (
+        ("verify", "oldest state confirmed in the future"),
+        ("status", "future"),
+    ):
+        done = forked.run([program, command, "app"], cwd=tmp_path, env=dict(os.environ))
+        assert (done.returncode, shown.encode() in done.stdout) == (0, True), done
 
 
 def test_the_choices_are_the_models() -> None:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundler.state.age import CLOCK_SKEW_SECONDS, age_problem, span
+from bundler.state.age import age_problem, span
 from bundler.state.manifest import KeyRefresh
+from bundler.system.times import CLOCK_SKEW_SECONDS
 
 _NOW = 1_800_000_000
 
