@@ -95,7 +95,9 @@ def parse(name: str) -> Reference:
         shown = _USER.sub("…@", name)
         raise UsageError(
             f"{shown!r} is not a valid image name.",
-            hint="Use a lower-case name such as ghcr.io/acme/shop:1.4 or "
+            hint="Put store: before the URL of a store."
+            if name.startswith(("s3://", "gs://", "az://", "file://"))
+            else "Use a lower-case name such as ghcr.io/acme/shop:1.4 or "
             "ghcr.io/acme/shop@sha256:….",
         )
     return Reference(host, repository, tag or (None if digest else LATEST), digest)

@@ -18,7 +18,7 @@ import click
 from bundler import listener
 from bundler.cli.console import Console
 from bundler.cli.progress import ConsoleListener
-from bundler.errors import Bug, BundlerError, Interrupted, Several, signal_of
+from bundler.errors import Bug, BundlerError, Interrupted, Several, UsageError, signal_of
 from bundler.system import streams
 
 
@@ -38,6 +38,7 @@ def _run(command: click.Command, arguments: Sequence[str]) -> int:
         code = command.main(list(arguments), standalone_mode=False)
     except click.ClickException as error:
         _show(error)
+        _tell_parent([UsageError(error.format_message())])
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return report(Interrupted(signal.SIGINT))
@@ -52,6 +53,14 @@ def _run(command: click.Command, arguments: Sequence[str]) -> int:
             raise
         return report(_bug(error, command, arguments))
     return code if isinstance(code, int) else 0
+
+
+def _tell_parent(failures: Sequence[BundlerError]) -> None:
+    """Reports to the process that builds all projects, if that started this one."""
+    if os.environ.get("STATE_BUNDLER_ONE_OF_ALL"):
+        from bundler.workflows.build_all import failed, report_result
+
+        report_result(failed(failures))
 
 
 def _show(error: click.ClickException) -> None:
@@ -88,10 +97,7 @@ def report(error: BundlerError) -> int:
         console.failure(failure)
         for line in ci.annotate(ci.system(), failure):
             console.command(line)
-    if os.environ.get("STATE_BUNDLER_ONE_OF_ALL"):
-        from bundler.workflows.build_all import failed, report_result
-
-        report_result(failed(failures))
+    _tell_parent(failures)
     if error.conclusion:
         console.paragraph(f"{error.conclusion} Exit code {error.exit_code}.")
         if error.log:

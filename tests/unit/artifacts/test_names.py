@@ -104,6 +104,12 @@ def test_what_is_no_name_is_refused_before_anything_is_asked(text: str, message:
     assert caught.value.what.isprintable()
 
 
+def test_the_url_of_a_store_gets_the_hint_how_a_store_is_named() -> None:
+    with pytest.raises(UsageError) as caught:
+        open_artifact("s3://bucket/prefix")
+    assert caught.value.hint == "Put store: before the URL of a store."
+
+
 def test_a_pipe_is_refused_and_not_waited_for(here: Path) -> None:
     os.mkfifo(here / "pipe")
     with pytest.raises(UsageError, match="neither a file nor a folder"):

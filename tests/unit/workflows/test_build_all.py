@@ -87,6 +87,14 @@ def test_each_is_built_and_one_that_fails_stops_no_other(wd: WorkDir) -> None:
     assert "projects__broken" in broken["log"]
 
 
+def test_a_wrong_option_is_the_reason_in_the_report(wd: WorkDir) -> None:
+    make_workspace(wd, {"orders": _WRITES})
+    done = _build(wd, "--each", "--report", "r.json", "oci", "-o", "image", "--atempts", "1")
+    (build,) = json.loads((wd.path / "r.json").read_text())["builds"]
+    assert (done.returncode, build["exitCode"]) == (2, 2)
+    assert re.match(r"usage \(2\): .*'--atempts'", build["why"])
+
+
 # As on a machine where a process cannot be forked safely.
 _SEPARATE = """
 from bundler.cli import main
