@@ -121,7 +121,7 @@ def check(
     _refuse_secrets(key, tree, directory, options, secrets=secrets, written_at=place)
     writable = (*kind.writable, *options.writable)
     if kind.relocated:
-        writable += dbt_projects.target_directories(tree)
+        writable += dbt_projects.target_directories(tree.files)
     state = state_of(
         key,
         sanitize_key(key),
@@ -131,7 +131,7 @@ def check(
     )
     shrunk, warnings = None, []
     try:
-        new = _CountedState(state, directory / _STATE, options, _volatile(kind, options))
+        new = _CountedState(state, directory, options, kind)
         warnings += new.refuse_loss(baseline)
     except _ShrunkError as error:
         if not counts_definitions:
@@ -284,9 +284,9 @@ def shrunk(
     if _means_the_same(new.state, baseline):
         return None
     compared = msgspec.structs.replace(options, min_entries=None)
-    volatile = _volatile(kind_of(component), options)
+    counted_state = _CountedState(new.state, new.directory, compared, kind_of(component))
     try:
-        _CountedState(new.state, new.directory / _STATE, compared, volatile).refuse_loss(baseline)
+        counted_state.refuse_loss(baseline)
     except BadData as error:
         return error
     return None
@@ -304,23 +304,34 @@ class _ShrunkError(BadData):
 
 
 class _CountedState(msgspec.Struct, frozen=True):
-    """A state whose contents are counted. file: its main file."""
+    """A state whose contents are counted. directory: its key directory."""
 
     state: State
-    file: Path
+    directory: Path
     options: KeyOptions
-    volatile: Volatile
+    kind: Kind
+
+    @property
+    def file(self) -> Path:
+        """Its main file."""
+        return self.directory / _STATE
+
+    @property
+    def volatile(self) -> Volatile:
+        return _volatile(self.kind, self.options)
 
     def refuse_loss(self, baseline: Baseline | None) -> list[str]:
         """Returns warnings: what is smaller than before, but not small enough to be refused."""
         key, options = self.state.key, self.options
         with io_errors(self.file):
-            empty = self.state.size == 0 or is_empty(self.file, self.volatile)
+            nothing = self._resources(self.directory, self.state) == {}
+            empty = nothing or self.state.size == 0 or is_empty(self.file, self.volatile)
         if empty and not options.allow_empty:
+            check = "model-paths, `enabled` and variables" if nothing else "what the API returns"
             raise BadData.of_key(
                 key,
-                "the state is empty.",
-                hint="Check what the API returns. If an empty state is expected: --allow-empty "
+                "the dbt project defines nothing." if nothing else "the state is empty.",
+                hint=f"Check {check}. If an empty state is expected: --allow-empty "
                 f"{shlex.quote(key)}.",
             )
         if options.min_entries is not None:
@@ -351,7 +362,7 @@ class _CountedState(msgspec.Struct, frozen=True):
     def _refuse_shrunk(self, baseline: Baseline) -> list[str]:
         key = self.state.key
         share = DEFAULT_SHRINK if self.options.shrink is None else self.options.shrink
-        documents = self._documents(baseline.directory / _STATE)
+        documents = self._documents(baseline)
         counts = self._counts(documents, baseline)
         if lost := _first_loss(documents, counts, share):
             option = f"--allow-shrink {shlex.quote(key)}"
@@ -361,8 +372,19 @@ class _CountedState(msgspec.Struct, frozen=True):
             return [f"{key}: {less}. To change the limits, set `shrink` or `min-entries`."]
         return []
 
-    def _documents(self, before: Path) -> tuple[Any, Any] | None:
-        one, other = (read_document(path, to_count=True) for path in (before, self.file))
+    def _resources(self, directory: Path, state: State) -> dict[str, list[str]] | None:
+        """Of a dbt project, whose main file is empty; None for any other state."""
+        if not self.kind.relocated:
+            return None
+        return dbt_projects.resources(directory, state.files)
+
+    def _documents(self, baseline: Baseline) -> tuple[Any, Any] | None:
+        before = self._resources(baseline.directory, baseline.state)
+        now = self._resources(self.directory, self.state)
+        if before is not None and now is not None:
+            return before, {**{kind: [] for kind in before}, **now}
+        paths = (baseline.directory / _STATE, self.file)
+        one, other = (read_document(path, to_count=True) for path in paths)
         if one is None or other is None:
             return None
         for document in (one[0], other[0]):
@@ -379,6 +401,9 @@ class _CountedState(msgspec.Struct, frozen=True):
             other = size_of(self.file, self.volatile)
         except TooLargeToCountError:
             return [("bytes (one is too large to count its entries)", *sizes)]
+        if documents is not None and (one is None or other is None):  # a dbt project
+            before, now = (sum(map(len, document.values())) for document in documents)
+            return [("models, seeds, tests and sources", before, now)]
         if one is None or other is None:
             return [("bytes", *sizes)]
         entries = ("entries", one.entries, other.entries)

@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+
+import msgspec
 
 from bundler.refresh.outcome.exchanges import CopiedDirectory
 from bundler.refresh.scanning import windows
-from bundler.state.tree import StateTree
+from bundler.state.tree import File
 from bundler.system.atomic import io_errors
 from bundler.system.text_files import scanned
 from bundler.system.walking import walk
@@ -35,9 +37,35 @@ _MOST_BYTES = 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
 
 
-def target_directories(tree: StateTree) -> tuple[str, ...]:
+class _Manifest(msgspec.Struct):
+    """What the assets are made of, not decoded: some manifests have hundreds of megabytes."""
+
+    nodes: dict[str, msgspec.Raw] = msgspec.field(default_factory=dict)
+    sources: dict[str, msgspec.Raw] = msgspec.field(default_factory=dict)
+
+
+def resources(directory: Path, files: Iterable[File]) -> dict[str, list[str]] | None:
+    """The enabled models, seeds, sources and so on of the projects in a state, by type.
+
+    None if it has no manifest. directory, files: the key directory, and what is in it.
+    """
+    found: dict[str, list[str]] = {}
+    targets = target_directories(files)
+    for target in targets:
+        try:
+            manifest = msgspec.json.decode(
+                (directory / target / PARSED).read_bytes(), type=_Manifest
+            )
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        for name in (*manifest.nodes, *manifest.sources):
+            found.setdefault(name.partition(".")[0], []).append(name)
+    return found if targets else None
+
+
+def target_directories(files: Iterable[File]) -> tuple[str, ...]:
     """The directories to which dbt has parsed a project, whatever ``target-path`` calls them."""
-    paths = {file.path for file in tree.files}
+    paths = {file.path for file in files}
     parents = {PurePosixPath(path).parent for path in paths if path.endswith(f"/{PARSED}")}
     return tuple(
         parent.as_posix()

@@ -130,7 +130,7 @@ def _wanted(refreshed: Refreshed) -> dict[_StateName, Component]:
 
 
 def _project_of(origin: str, component: Component, directory: Path, state: State) -> _Production:
-    targets = target_directories(scan(directory))
+    targets = target_directories(scan(directory).files)
     if len(targets) != 1:
         raise VerificationFailed(
             f"{origin}: the state of {state.key} has {len(targets) or 'no'} parsed dbt projects.",

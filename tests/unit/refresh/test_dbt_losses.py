@@ -1,0 +1,68 @@
+"""A dbt project's state is compared by what its manifest defines, not by its bytes.
+
+Its main file is empty. Most bytes of a manifest are macros, which remain if all models are lost.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bundler.project.options import KeyOptions
+from bundler.refresh.checks import Baseline, check, shrunk
+from bundler.refresh.model import Component
+from bundler.refresh.secrets import Secrets
+
+ORDERS = Component(
+    "DbtProjectComponent[orders]", "LOCAL_FILESYSTEM", "dagster_dbt.DbtProjectComponent"
+)
+SHOP = {"model": 40, "seed": 2, "source": 6, "test": 90}
+MACROS = {f"macro.dbt.{number}": {"macro_sql": "x" * 100} for number in range(400)}
+
+
+def state(folder: Path, resources: dict[str, int], **options: object) -> Baseline:
+    """A parsed project in a key directory."""
+    target = folder / "project/target"
+    target.mkdir(parents=True)
+    (folder / "state").touch()
+    names = [f"{kind}.shop.{kind}_{n}" for kind, count in resources.items() for n in range(count)]
+    sources = {name: {} for name in names if name.startswith("source.")}
+    nodes = {name: {} for name in names if name not in sources}
+    document = {
+        "nodes": nodes,
+        "sources": sources,
+        "macros": MACROS,
+        "disabled": {"model.shop.x": []},
+    }
+    (target / "manifest.json").write_text(json.dumps(document))
+    (target / "partial_parse.msgpack").write_bytes(b"x" * 100_000)
+    given = KeyOptions(**options)  # type: ignore[arg-type]
+    checked = check(ORDERS, folder, given, secrets=Secrets({}), baseline=None)
+    return Baseline(checked.state, folder)
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        ({}, "the dbt project defines nothing"),
+        ({"seed": 2}, "has shrunk from 138 to 2 models, seeds, tests and sources"),
+        ({**SHOP, "model": 19}, "`model` in the state has shrunk from 40 to 19 entries"),
+        ({**SHOP, "source": 0}, "`source` in the state has shrunk from 6 to 0 entries"),
+        ({**SHOP, "model": 39}, None),
+        ({**SHOP, "model": 400}, None),
+    ],
+)
+def test_what_a_project_has_lost_is_counted(
+    now: dict[str, int], told: str | None, tmp_path: Path
+) -> None:
+    before = state(tmp_path / "before", SHOP)
+    after = state(tmp_path / "after", now, allow_empty=True)
+    refused = shrunk(ORDERS, after, KeyOptions(), before)
+    if told is None:
+        assert refused is None
+    else:
+        assert refused is not None
+        assert told in refused.what
+    assert shrunk(ORDERS, after, KeyOptions(allow_empty=True, shrink=0), before) is None
