@@ -19,6 +19,7 @@ from bundler.state.tree import name_problem
 from bundler.system.atomic import (
     io_errors,
     make_directories,
+    remove_leftovers,
     sync_directory,
     sync_tree,
     temporary_folder,
@@ -38,32 +39,41 @@ class Extracted(msgspec.Struct, frozen=True):
 def extract(artifact: Artifact, destination: Path) -> tuple[Extracted, ...]:
     """Writes every state directory of the artifact below `destination`, under its path there.
 
-    The destination appears complete or not at all. Raises `UsageError` if it is not empty,
-    `VerificationFailed` if a state directory does not match its manifest.
+    The destination appears complete or not at all. An empty directory may be a volume or the
+    current one, so it is not replaced: what belongs in it is renamed into it at the end. Raises
+    `UsageError` if it is not empty, `VerificationFailed` if a state directory does not match its
+    manifest.
     """
-    if destination.exists() and any(destination.iterdir()):
-        raise UsageError(f"{destination} is not empty.", hint="Choose a new directory with -o.")
+    place = destination.resolve()
+    exists = place.is_dir()
+    if exists:
+        remove_leftovers(place)
+        if any(place.iterdir()):
+            raise UsageError(f"{destination} is not empty.", hint="Choose a new directory with -o.")
     if not artifact.state_directories():
         raise VerificationFailed(f"{artifact.name} contains no state directory.")
     with ExitStack() as stack:
         stack.enter_context(io_errors(destination))
-        make_directories(destination.parent)
-        temporary, found = read_settled(
-            artifact, lambda: _extract_all(artifact, destination, stack)
-        )
-        temporary.chmod(0o755)
+        make_directories(place.parent)
+        written = place / "states" if exists else place
+        temporary, found = read_settled(artifact, lambda: _extract_all(artifact, written, stack))
         sync_tree(temporary)
-        temporary.replace(destination)
-        sync_directory(destination.parent)
+        if exists:
+            for child in temporary.iterdir():
+                child.replace(place / child.name)
+        else:
+            temporary.chmod(0o755)
+            temporary.replace(place)
+        sync_directory(written.parent)
     return tuple(
         Extracted(path, destination / target, manifest) for path, target, manifest in found
     )
 
 
 def _extract_all(
-    artifact: Artifact, destination: Path, stack: ExitStack
+    artifact: Artifact, written: Path, stack: ExitStack
 ) -> tuple[Path, list[tuple[str, str, Manifest]]]:
-    root = stack.enter_context(temporary_folder(destination))
+    root = stack.enter_context(temporary_folder(written))
     claims, record = artifact.claims(), artifact.run_record()
     return root, [
         _extract_one(item, claims, record, artifact.name, root)

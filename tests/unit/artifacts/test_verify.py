@@ -186,6 +186,43 @@ def test_extract_refuses_a_state_that_was_altered_and_leaves_nothing(
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".out")]
 
 
+@pytest.mark.parametrize("where", ["private", "link", "dangling", "here", "left"])
+def test_extract_fills_an_empty_directory_and_does_not_replace_it(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """It may be a volume, the current directory, or have a mode and an owner of its own."""
+    place = tmp_path / ("new" if where == "dangling" else where)
+    if where != "dangling":
+        place.mkdir(mode=0o700)
+    if where == "left":  # by a run that was killed
+        (place / ".states.state-bundler-abcdefgh").mkdir()
+    destination = place
+    if where in ("link", "dangling"):
+        destination = tmp_path / "out"
+        destination.symlink_to(place)
+    if where == "here":
+        monkeypatch.chdir(place)
+        destination = Path()
+    before = place.stat() if place.exists() else None
+    with DirectoryArtifact(directory) as artifact:
+        extract(artifact, destination)
+    assert (place / "Shop__eu__" / "state").read_text() == '{"a": 1}'
+    assert _verify(place).all_problems == ()
+    after = place.stat()
+    assert before is None or (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    assert not [name for name in os.listdir(place) if name.startswith(".states")]
+
+
+def test_extract_that_fails_leaves_an_empty_directory_empty(
+    directory: Path, tmp_path: Path
+) -> None:
+    (directory / "Shop__eu__" / "state").write_text('{"a": 2}')
+    (tmp_path / "out").mkdir()
+    with DirectoryArtifact(directory) as artifact, pytest.raises(VerificationFailed):
+        extract(artifact, tmp_path / "out")
+    assert os.listdir(tmp_path / "out") == []
+
+
 def test_extract_does_not_overwrite(directory: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
