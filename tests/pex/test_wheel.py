@@ -138,8 +138,18 @@ def test_a_file_that_may_be_a_key_is_a_warning(tmp_path: Path) -> None:
 def test_a_package_elsewhere_in_the_wheel_names_the_candidate(tmp_path: Path) -> None:
     made = wheel(tmp_path, {"src/other/defs/__init__.py": ""})
     bundle = bundle_of(set_state(tmp_path / "s", A="1"), "other/defs/.local_defs_state")
-    with pytest.raises(ConfigurationError, match="src/other/defs"):
+    with pytest.raises(ConfigurationError, match="src/other/defs") as raised:
         embed_wheel(made, [bundle], RECORD, made)
+    assert "pex" not in str(raised.value.hint)
+    assert f"cannot be imported from {made.name}," in raised.value.what
+
+
+def test_another_copy_of_the_state_in_the_wheel_is_refused(tmp_path: Path) -> None:
+    """A backend may be configured to include the state under a second name."""
+    made = wheel(tmp_path, {"shop/frozen/.local_defs_state/@manifest.json": "{}"})
+    with pytest.raises(VerificationFailed, match="not refreshed for it") as raised:
+        embed_wheel(made, [bundle_of(set_state(tmp_path / "s", A="1"))], RECORD, made)
+    assert "build backend" in str(raised.value.hint)
 
 
 def test_a_signed_wheel_is_refused(tmp_path: Path) -> None:

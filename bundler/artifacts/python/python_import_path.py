@@ -89,7 +89,9 @@ def importable(name: str, trees: Sequence[Tree], place: str) -> Tree:
     raise ConfigurationError(
         f"{package} cannot be imported from {name}, so its state would never be found. "
         f"{_candidates(trees, package, place)}",
-        hint="Pass pex the folder from which Python imports it: `-D src` for `src/shop`.",
+        hint="In the project, keep the package at the top or in `src`, under its name in the wheel."
+        if name.endswith(".whl")
+        else "Pass pex the folder from which Python imports it: `-D src` for `src/shop`.",
     )
 
 
@@ -207,8 +209,12 @@ def _kept_claims(
     if unknown:
         raise VerificationFailed(
             f"{name} contains state that was not refreshed for it: {', '.join(unknown)}.",
-            hint="Pass pex only the folder from which Python imports the package, or select the "
-            "project that this state belongs to with --project.",
+            hint=(
+                "Leave it out in the build backend's settings"
+                if name.endswith(".whl")
+                else "Pass pex only the folder from which Python imports the package"
+            )
+            + ", or select the project that this state belongs to with --project.",
         )
     return tuple(claim for claim in claims if claim.path in there - replaced)
 

@@ -96,7 +96,7 @@ def _write(source: Path, request: EmbedRequest, path: Path) -> None:
         tree, metadata = wheel.tree, wheel.metadata
         dagster = b"Requires-Dist: dagster" in tree.read(f"{metadata}/METADATA")
         claims = wheel.claims() or ()
-        made = plan(wheel.name, (tree,), claims, request.bundles, request.record, dagster=dagster)
+        made = plan(path.name, (tree,), claims, request.bundles, request.record, dagster=dagster)
         change = made.changes[""].and_also(_labels(metadata, made))
         with path.open("x+b") as stream:
             rewrite(wheel.file, change, stream)
