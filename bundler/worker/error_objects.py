@@ -139,9 +139,11 @@ def _says_failed(members: dict[str, Any]) -> bool:
     status = members.get("status")
     if isinstance(status, str) and status.lower() in _FAILED:
         return True
-    if members.get("iserror") is True:
+    if members.get("iserror") is True or (
+        isinstance(status, dict) and _says_failed(_normal(status))
+    ):
         return True
-    return any(members.get(name) is False for name in ("success", "ok", "succeeded"))
+    return any(members.get(name) is False for name in ("success", "issuccess", "ok", "succeeded"))
 
 
 def _is_alone(members: dict[str, Any]) -> bool:
@@ -165,7 +167,7 @@ def _status(members: dict[str, Any]) -> int | None:
         if code is not None:
             return code
         refused |= any(isinstance(value, str) and _REFUSED.search(value) for value in values)
-        inner = next(filter(None, map(members.get, _BODIES)), None)
+        inner = next(filter(None, map(members.get, (*_BODIES, "status"))), None)
         inner = inner[0] if isinstance(inner, list) else inner
         if not isinstance(inner, dict):
             break

@@ -110,7 +110,10 @@ _WHERE_PROGRAMS_ARE = "Install it next to the project's interpreter, or put it o
 # The names of JSON decoders' exceptions.
 _NOT_JSON = frozenset({"JSONDecodeError", "DecodeError", "ContentTypeError", "ExpatError"})
 _SHAPE = frozenset(
-    {"KeyError", "TypeError", "IndexError", "AttributeError", "ValidationError", "ValueError"}
+    {
+        *("KeyError", "TypeError", "IndexError", "AttributeError", "ValidationError", "ValueError"),
+        "CheckError",  # Dagster's own check of a value
+    }
 )
 # What client libraries raise for a URL without a scheme or a host, before any request.
 _BAD_URL = frozenset(
@@ -127,6 +130,7 @@ _NO_DBT_PROJECT = frozenset(
     }
 )
 _ERROR_STATUS = re.compile(r"\b([45]\d\d)\b")
+_UNSET_FOR_DBT = re.compile(r"Env var required but not provided: '(\w+)'")
 # Where `os.environ` raises.
 _FROM_OS = re.compile(r"\bos(\.py|>):\d+ in")
 _POOL = re.compile(r"HTTPS?ConnectionPool\(host='([\w.-]+)'")
@@ -431,7 +435,8 @@ def _missing(chain: Sequence[Link]) -> Cause | None:
         for link in chain
         if link.type == "builtins.KeyError" and _FROM_OS.search(link.where)
     )
-    if variable := next(unset, None):
+    of_dbt = (found[1] for link in chain if (found := _UNSET_FOR_DBT.search(link.text)))
+    if variable := next(iter((*unset, *of_dbt)), None):
         says = f"the environment variable {variable} is not set"
         return Cause(ConfigurationError, says, hint=f"Export {variable}, or set it in .env.")
     manifests = (link.text for link in chain if link.type.endswith(_NOT_WRITTEN))

@@ -70,6 +70,11 @@ def test_a_command_that_succeeds_has_not_failed() -> None:
             ConfigurationError,
         ),
         ((link("builtins.KeyError", "'items'"),), None, ToolFailed),
+        (
+            (link("dagster_dbt.errors.X", "Parsing Error Env var required but not provided: 'A'"),),
+            None,
+            ConfigurationError,
+        ),
         ((link("json.decoder.JSONDecodeError"),), GOOD, Unavailable),
         ((link("json.decoder.JSONDecodeError"),), None, ToolFailed),
         ((link("vendor.Error"), link("socket.gaierror")), GOOD, Unavailable),
