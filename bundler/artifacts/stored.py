@@ -38,7 +38,10 @@ from bundler.store.store import Store, open_store
 from bundler.system.readable import stream_of
 
 _PARTS_AT_ONCE = 3
-_MOMENT = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]+|[0-9]{4}-[0-9-]+T[0-9:]+Z"
+_MOMENT = (
+    r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]+"
+    r"|[0-9]{4}-[0-9-]+[Tt][0-9:.]+([Zz]|[+-][0-9:]+)"
+)
 _NAME = re.compile(rf"(?P<url>.*?)(@(?P<moment>{_MOMENT}))?")
 
 
@@ -50,7 +53,7 @@ def open_stored(name: str) -> StoredStates:
     directory configures. Raises `UsageError`, `ConfigurationError`.
     """
     found = _NAME.fullmatch(name.removeprefix(STORE))
-    url, moment = (found["url"], found["moment"] or "") if found else ("", "")
+    url, moment = (found["url"], found["moment"]) if found else ("", None)
     where = url or os.environ.get(STORE_VARIABLE) or load(Path()).store
     if not where:
         raise UsageError(
@@ -63,14 +66,14 @@ def open_stored(name: str) -> StoredStates:
     return StoredStates(told, store, versions_at(store, moment))
 
 
-def versions_at(store: Store, moment: str) -> dict[str, Version]:
-    """The versions by key at a given time; see `open_stored`."""
-    if not moment:
+def versions_at(store: Store, moment: str | None) -> dict[str, Version]:
+    """The versions by key at a given time; see `open_stored`. None: the current ones."""
+    if moment is None:
         return store.currents()
     if records.is_version(moment):
         version = store.version(moment)
         return {version.key: version}
-    return store.all_of(store.at(int(moment) if moment.isdigit() else moment)[1])
+    return store.all_of(store.at(moment)[1])
 
 
 class StoredStates(Artifact):

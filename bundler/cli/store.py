@@ -13,7 +13,7 @@ from bundler.cli.console import Console, age, size
 from bundler.cli.diff import diff
 from bundler.cli.extract import show_extracted
 from bundler.cli.options import NewDirectory, flag, formats, option, takes
-from bundler.cli.store_options import KEYS, NOWHERE, SHOWN, StoreArguments
+from bundler.cli.store_options import KEYS, NOWHERE, SHOWN, StoreArguments, moment
 from bundler.errors import UsageError, VerificationFailed
 from bundler.system.wording import counted, nearest
 
@@ -257,7 +257,7 @@ def pull(given: PullArguments) -> None:
     from bundler.artifacts.stored import StoredStates, versions_at
 
     found = given.open()
-    versions = versions_at(found, (given.at or "").removeprefix("#"))
+    versions = versions_at(found, moment(given.at))
     for key in given.keys:
         if key not in versions:
             near = nearest(key, versions)

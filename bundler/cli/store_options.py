@@ -60,12 +60,9 @@ NOTE = option("--note", "A note to store in the history.", default="")
 RUN = option("--run", "An ID shared by all shards of one refresh. Default: the CI run's ID.")
 
 
-def moment(text: str | None) -> str | int | None:
+def moment(text: str | None) -> str | None:
     """A version, a time or a set number, with or without the leading ``#``."""
-    if text is None:
-        return None
-    digits = text.removeprefix("#")
-    return int(digits) if digits.isdigit() else text
+    return None if text is None else text.removeprefix("#")
 
 
 def run_of(run: str | None) -> str:

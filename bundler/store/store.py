@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from bundler.store.pointer import NOBODY, Author
 from bundler.store.pushing import NewState, Push, PushedStates, entry_of, with_keys
 from bundler.store.reading import Versions
 from bundler.store.records import Action, Change, Current, Pin, Version
+from bundler.system import times
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -180,10 +184,17 @@ class Store:
         """The number of a set, and the version that each key had in it.
 
         moment: a set's number, or an RFC 3339 time, which means the set that was current then.
-        Raises `UsageError` for anything older than the oldest set that is kept, unless it is the
-        one before that and its versions are still there.
+        Raises `UsageError` for anything else, for a number that no set has yet, and for anything
+        older than the oldest set that is kept, unless it is the one before that and its versions
+        are still there.
         """
         current = self.require_current()
+        moment = _number_or_time(moment)
+        if isinstance(moment, int) and moment > current.number:
+            raise UsageError(
+                f"{self.url} has no set {moment}; its newest set is number {current.number}.",
+                hint=f"List the sets: {self.command('list --sets')}",
+            )
         passed: list[Change] = []
         for change in pointer.history(self.objects, current):
             passed.append(change)
@@ -208,7 +219,13 @@ class Store:
         these. Raises `UsageError` if it is not kept any more.
         """
         if isinstance(to, str) and records.is_version(to):
-            return self.adopt([self.version(to)], "rollback", author)
+            version = self.version(to)
+            if keys and list(keys) != [version.key]:
+                raise UsageError(
+                    f"Version {to} is one of {version.key}, not of {', '.join(keys)}.",
+                    hint="Remove --key.",
+                )
+            return self.adopt([version], "rollback", author)
         current = self.require_current()
         number, then = self.at(current.number - 1 if to is None else to)
         unknown = [key for key in keys if key not in then]
@@ -250,6 +267,19 @@ def by_key(versions: Iterable[Version]) -> list[Version]:
     """The versions, sorted by key, the newest first."""
     newest = sorted(versions, key=lambda version: version.made, reverse=True)
     return sorted(newest, key=lambda version: version.key)
+
+
+def _number_or_time(moment: str | int) -> str | int:
+    """As the pointer has them."""
+    if isinstance(moment, int) or _NUMBER.fullmatch(moment):
+        return int(moment)
+    try:
+        return times.utc(moment)
+    except ValueError:
+        raise UsageError(
+            f"{moment!r} is neither the number of a set nor a time.",
+            hint="Write a time with its offset, such as 2026-05-01T00:00:00Z.",
+        ) from None
 
 
 def _refuse_retired(now: Current | None, version: str) -> None:

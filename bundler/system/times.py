@@ -53,6 +53,16 @@ def refuse_impossible(moment: str) -> None:
     datetime.fromisoformat(moment.removesuffix("Z"))
 
 
+def utc(text: str) -> str:
+    """A time in RFC 3339 with any offset, as every record here writes it. Raises `ValueError`."""
+    from datetime import datetime
+
+    found = datetime.fromisoformat(f"{text[:-1]}+00:00" if text[-1:] in ("Z", "z") else text)
+    if found.tzinfo is None:
+        raise ValueError(f"{text!r} has no offset")
+    return rfc3339(min(max(0, found.timestamp()), _LAST_SECOND))
+
+
 def seconds_of(moment: str) -> int:
     """Seconds since the epoch. Raises `ValueError` for any other form."""
     from datetime import datetime, timezone  # `time.strptime` takes 3 ms more to import

@@ -98,6 +98,46 @@ def test_what_a_bucket_lost_is_pushed_again_as_the_message_says(
     store("pull", "-o", "states")
 
 
+@pytest.mark.parametrize(
+    ("when", "says"),
+    [
+        ("1", None),
+        ("#1", None),
+        ("2020-01-01T02:00:00+01:00", None),
+        ("2020-01-01t01:00:00.5z", None),
+        ("2020-01-01T00:59:59Z", "has no set from"),
+        ("2020-01-01T01:00:00+01:00", "has no set from"),
+        ("0001-01-01T00:00:00+14:00", "has no set from"),
+        ("0", "has no set from"),
+        ("3", "newest set is number 2"),
+        ("yesterday", "neither the number of a set nor a time"),
+        ("2020-01-01", "neither"),
+        ("2020-01-01T01:00:00", "neither"),
+        ("2020-13-01T00:00:00Z", "neither"),
+        ("-1", "neither"),
+        ("\u00b3", "neither"),
+        ("9" * 5000, "neither"),
+        ("", "neither"),
+        (str(uuid.uuid4()), "has no version"),
+    ],
+)
+def test_what_is_no_set_of_the_store_is_never_taken_for_the_newest(
+    when: str, says: str | None, project: Path, store: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, made in enumerate(("2020-01-01T01:00:00Z", "2020-01-02T00:00:00Z"), start=1):
+        monkeypatch.setattr("bundler.store.pointer.times.now", lambda made=made: made)
+        publish(project, {"A": f"{number}".encode()})
+        store("push")
+    store("pull", "-o", "states", "--at", when, code=2 if says else 0)
+    said = store("rollback", "--at", when, code=2 if says else 0)
+    if says:
+        assert says in said
+    else:
+        (state,) = (project / "states").rglob("A/state")
+        assert state.read_bytes() == b"1"
+        assert "set 3" in said
+
+
 def test_two_states_with_one_key_are_named(project: Path, store: Run) -> None:
     for folder in ("one", "two"):
         make_bundle(project / folder, {"A": {"state": b"1"}})
