@@ -77,6 +77,9 @@ class Files(Protocol):
     def lookup(self, path: str) -> Node | None:
         """The node at exactly this path."""
 
+    def fetch(self, paths: Sequence[str]) -> None:
+        """Looks up nested directories with few requests, before they are needed."""
+
     def walk(self, top: str = "/") -> Iterator[tuple[str, Node]]:
         """Everything below a directory."""
 
@@ -430,6 +433,7 @@ def _mapped(finder: str) -> Iterator[str]:
 def parents(files: Files, path: str) -> tuple[Owned, ...]:
     """The directories above a path, with their owner and mode in the image."""
     found = []
+    files.fetch(parents_of(path))
     for parent in parents_of(path):
         node = files.lookup(parent)
         if node is None or node.kind != "directory":

@@ -8,7 +8,7 @@ https://github.com/opencontainers/image-spec/blob/main/layer.md.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, BinaryIO
 
@@ -136,6 +136,9 @@ class RootFilesystem:
         for part in _parts(path):
             node = node.children.get(part) if node is not None else None
         return node
+
+    def fetch(self, paths: Sequence[str]) -> None:
+        """Does nothing: everything has been read."""
 
     def is_directory(self, path: str) -> bool:
         node = self.lookup(path)

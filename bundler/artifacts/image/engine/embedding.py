@@ -24,7 +24,7 @@ from bundler.artifacts.image.engine.loading import archive_of, load
 from bundler.artifacts.image.engine.opening import EngineImage
 from bundler.artifacts.image.engine.running import imported_from
 from bundler.artifacts.image.image import Json
-from bundler.artifacts.image.layer import Layer, Placed, Written, parents_of
+from bundler.artifacts.image.layer import Layer, Placed, Written
 from bundler.errors import BundlerError, ConfigurationError, ToolFailed, VerificationFailed
 from bundler.state.bundle import Bundle, is_at
 from bundler.state.manifest import EVERY_BYTE, LAYER_DIGEST, RunRecord
@@ -176,7 +176,6 @@ def plan(container: ContainerFiles, base: _BaseInEngine, request: EmbedRequest) 
             path = before[0]
         else:
             path = finder.find(runs, bundle.place, override, request.hints)
-        container.fetch(parents_of(path))
         placed.append(Placed(bundle, path, image_import_path.parents(container, path)))
     return Layer(tuple(placed), user=image_import_path.user_id(container, runs.user))
 
