@@ -37,7 +37,7 @@ _MOST_BYTES = 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
 
 
-class _Manifest(msgspec.Struct):
+class _DbtManifest(msgspec.Struct):
     """What the assets are made of, not decoded: some manifests have hundreds of megabytes."""
 
     nodes: dict[str, msgspec.Raw] = msgspec.field(default_factory=dict)
@@ -54,7 +54,7 @@ def resources(directory: Path, files: Iterable[File]) -> dict[str, list[str]] | 
     for target in targets:
         try:
             manifest = msgspec.json.decode(
-                (directory / target / PARSED).read_bytes(), type=_Manifest
+                (directory / target / PARSED).read_bytes(), type=_DbtManifest
             )
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
