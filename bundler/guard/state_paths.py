@@ -251,13 +251,17 @@ class Located(NamedTuple):
 
 
 def _is_own(top: bytes, place: bytes) -> bool:
-    """Whether a place is in the repository, and in no other one inside it."""
+    """Whether a place is in the repository, and in no other one inside it.
+
+    It may be another one itself: what it is in can add it as a submodule.
+    """
     if place == top or not is_below(place, top):
         return False
-    while place != top:
-        if is_repository(place + b"/.git"):
+    above = os.path.dirname(place)
+    while above != top:
+        if is_repository(above + b"/.git"):
             return False
-        place = os.path.dirname(place)
+        above = os.path.dirname(above)
     return True
 
 

@@ -80,12 +80,10 @@ def check_work_tree(
     fold = git.ignores_case(repository)
     found = contents(repository, Places(tuple(named), fold))
     scope, rules = find(repository, named, found, ignore_case=fold)
-    submodules = (path[len(top) + 1 :] for path in scope.outside if is_below(path, top))
-    places = scope.places._replace(directories=(*scope.directories, *submodules))
-    if scope.links or places.pathspecs() != Places(tuple(named), fold).pathspecs():
-        found = contents(repository, places, scope.links)
+    if scope.links or scope.places.pathspecs() != Places(tuple(named), fold).pathspecs():
+        found = contents(repository, scope.places, scope.links)
     findings = [
-        *committed(top, found, places),
+        *committed(top, found, scope.places),
         *copied(repository, scope.places, scope.present),
         *unprotected(repository, scope, rules, found),
     ]
