@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bundler.artifacts.extract import extract
 from bundler.artifacts.open import open_artifact
-from bundler.project.projects import is_project, projects_below, workspace_members
+from bundler.project.projects import projects_below, projects_of
 from bundler.project.survey import survey
 from bundler.state.directory import find_state_directories
 from bundler.store.local import published, select
@@ -41,8 +41,7 @@ def _own(root: Path) -> list[Path]:
 
     All that are found unless each of the projects' is: the files may not say where one is.
     """
-    roots = [root] if is_project(root) else workspace_members(root)
-    surveys = [survey(path) for path in list(roots) or projects_below(root)]
+    surveys = [survey(path) for path in projects_of(root) or projects_below(root)]
     own = {each.root / path for each in surveys for path in each.state_directories}
     found = find_state_directories(root)
     return sorted(own) if own and own.issubset(found) else found

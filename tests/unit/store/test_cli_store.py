@@ -63,25 +63,29 @@ def publish(root: Path, states: dict[str, bytes]) -> None:
     make_bundle(root / ".local_defs_state", {key: {"state": v} for key, v in states.items()})
 
 
-@pytest.mark.parametrize("is_workspace", [False, True])
+@pytest.mark.parametrize("kind", ["project", "below", "member"])
 def test_a_push_takes_the_states_of_the_projects_and_no_copies_below_them(
-    is_workspace: bool, project: Path, store: Run
+    kind: str, project: Path, store: Run
 ) -> None:
-    root = project / "orders" if is_workspace else project
+    root = project if kind == "project" else project / "orders"
     root.mkdir(exist_ok=True)
+    source = '[[tool.state-bundler.source]]\nkey = "{0}"\ncommand = ["true"]\npath = "{0}"\n'
+    if kind == "member":  # of a workspace whose root is a project, too
+        with (project / "pyproject.toml").open("a") as file:
+            file.write(source.format("Z") + '[tool.uv.workspace]\nmembers = ["orders"]\n')
+        make_bundle(project / "Z", {"Z": {"state": b"1"}})
     with (root / "pyproject.toml").open("a") as file:
-        for key in "AB":
-            command = f'key = "{key}"\ncommand = ["true"]\npath = "{key}"\n'
-            file.write(f"[[tool.state-bundler.source]]\n{command}")
+        file.write(source.format("A") + source.format("B"))
     make_bundle(root / "A", {"A": {"state": b"1"}})
     make_bundle(root / "old/B", {"Old": {"state": b"1"}})
     store("push")  # B may be anywhere: it is not where the files say
-    assert [line.split()[0] for line in store("list").splitlines()[2:]] == ["A", "Old"]
+    above = ["Z"] * (kind == "member")
+    assert [it.split()[0] for it in store("list").splitlines()[2:]] == ["A", "Old", *above]
     store("remove", "Old")
     make_bundle(root / "B", {"B": {"state": b"2"}})
     make_bundle(root / "old/A", {"A": {"state": b"0"}})
     store("push")
-    assert [line.split()[0] for line in store("list").splitlines()[2:]] == ["A", "B"]
+    assert [it.split()[0] for it in store("list").splitlines()[2:]] == ["A", "B", *above]
 
 
 @pytest.mark.parametrize("lost", ["content", "versions"])
