@@ -22,6 +22,7 @@ from bundler.artifacts.names import ArtifactName
 from bundler.artifacts.open import open_artifact
 from bundler.errors import BadData, VerificationFailed, raise_all
 from bundler.listener import Listener
+from bundler.project.layout import repository_of
 from bundler.project.options import RefreshOptions, matches
 from bundler.project.projects import Project
 from bundler.project.selection import Selection
@@ -84,7 +85,7 @@ def _save(
         states=digest,
         commit=_commit(projects),
         locks=_locks(projects),
-        projects=_names(projects),
+        projects=_names_anywhere(projects),
     )
     raw = msgspec.json.encode(made)
     info = tarfile.TarInfo(_PLAN)
@@ -123,8 +124,8 @@ def carry_out(
     """
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
         plan = _read(path, Path(scratch))
-        if not set(plan.projects).issubset(_names(projects)):
-            raise _of_other_projects(plan.projects, _names(projects), path)
+        if not set(plan.projects).issubset(names := [project.name for project in projects]):
+            raise _of_other_projects(plan.projects, names, path)
         places = set(_places(projects))
         if not plan.contents.keys() <= places:
             raise _of_other_projects(plan.contents, places, path)
@@ -248,8 +249,13 @@ def _places(projects: Sequence[Project]) -> Iterator[str]:
         yield from (it.load["place"] for it in sources_of(project) if "place" in it.load)
 
 
-def _names(projects: Sequence[Project]) -> tuple[str, ...]:
-    return tuple(project.name for project in projects)
+def _names_anywhere(projects: Sequence[Project]) -> tuple[str, ...]:
+    """The names that do not come from the directory into which the repository was cloned."""
+    return tuple(
+        project.name
+        for project in projects
+        if project.name != project.root.name or repository_of(project.root) != project.root
+    )
 
 
 def _of_other_projects(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -238,24 +239,38 @@ def test_two_projects_of_one_name_are_not_planned_together(tmp_path: Path) -> No
     plan._refuse_one_name([projects[0], projects[0]])
 
 
+def _write_project(wd: WorkDir, path: str, name: str) -> None:
+    """Whose source is the same in each."""
+    command = [sys.executable, "-c", "import sys; open(sys.argv[1], 'w').write('[1]')"]
+    source = f'key = "A"\ncommand = {json.dumps([*command, "{state_path}"])}\npath = "state"\n'
+    wd.write(path, f"{name}[[tool.state-bundler.source]]\n{source}")
+
+
+def _run(wd: WorkDir, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return forked.said("state-bundler", *arguments, cwd=wd.path, env={**os.environ, **wd.env})
+
+
 @pytest.mark.slow
 def test_a_plan_of_a_project_is_none_of_another_with_the_same_keys_and_path(wd: WorkDir) -> None:
     for name in ("orders", "stock"):
-        command = [sys.executable, "-c", "import sys; open(sys.argv[1], 'w').write('[1]')"]
-        source = f'key = "A"\ncommand = {json.dumps([*command, "{state_path}"])}\npath = "state"\n'
-        text = f'[project]\nname = "{name}"\n[[tool.state-bundler.source]]\n{source}'
-        wd.write(f"{name}/pyproject.toml", text)
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return forked.said("state-bundler", *arguments, cwd=wd.path, env={**os.environ, **wd.env})
-
-    assert run("plan", "--project", "orders", "--out", "plan.bin").returncode == 1
+        _write_project(wd, f"{name}/pyproject.toml", f'[project]\nname = "{name}"\n')
+    assert _run(wd, "plan", "--project", "orders", "--out", "plan.bin").returncode == 1
     build = ("build", "oci", "--no-guard", "--plan", "plan.bin", "-o", "image", "--project")
-    other = run(*build, "stock")
+    other = _run(wd, *build, "stock")
     assert other.returncode == 76
     assert "plan.bin is a plan for orders, not for stock." in other.stderr
     assert not (wd.path / "image").exists()
-    assert run(*build, "orders").returncode == 0
+    assert _run(wd, *build, "orders").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_plan_is_for_every_clone_of_a_project_without_a_name(wd: WorkDir) -> None:
+    _write_project(wd, "pyproject.toml", "")
+    assert _run(wd, "plan", "--out", "plan.bin").returncode == 1
+    clone = shutil.copytree(wd.path, wd.path.with_name("clone"))
+    build = ("build", "oci", "--no-guard", "--plan", "plan.bin", "-o", "image", "--project")
+    made = _run(wd, *build, str(clone))
+    assert made.returncode == 0, made.stderr
 
 
 def test_names_from_an_api_are_only_text_in_a_comment() -> None:
