@@ -27,7 +27,7 @@ def is_shallow(repository: Repository) -> bool:
 def branches(repository: Repository) -> list[str]:
     """The refs of the local branches."""
     (answer,) = repository.ask(Question(["for-each-ref", "--format=%(refname)", "refs/heads"]))
-    return os.fsdecode(answer).splitlines()
+    return [os.fsdecode(line) for line in answer.splitlines()]
 
 
 def refs_to_no_commit(repository: Repository) -> list[str]:

@@ -118,12 +118,13 @@ def _read_projects(
 def _as_staged(
     repository: git.Repository, entries: Sequence[git.IndexEntry]
 ) -> list[GuardedProject]:
-    """What project files say as they are staged. Raises as `project_of` does."""
-    texts = git.blobs(repository, [entry.oid for entry in entries])
+    """What project files, but no links, say as they are staged. Raises as `project_of` does."""
+    files = [entry for entry in entries if entry.mode.startswith(b"100")]
+    texts = git.blobs(repository, [entry.oid for entry in files])
     try:
         return [
             project_of(repository.top or b"", *os.path.split(entry.path), text)
-            for entry, text in zip(entries, texts, strict=True)
+            for entry, text in zip(files, texts, strict=True)
         ]
     except ConfigurationError as error:
         hint = error.hint or "Correct the file, and stage it with git add."

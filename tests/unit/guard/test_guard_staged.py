@@ -343,6 +343,17 @@ def test_state_is_what_the_project_file_names_on_disk_or_as_it_is_staged(
         assert after == (78 if "bundler\n" in on_disk else is_state)
 
 
+def test_a_link_to_a_project_file_says_what_is_behind_it(repository: WorkDir) -> None:
+    repository.write("state-bundler/pyproject.toml", SOURCE.format("state"))
+    (repository.path / "app").mkdir()
+    (repository.path / "app/pyproject.toml").symlink_to("../state-bundler/pyproject.toml")
+    repository("git add -A")
+    assert repository.guard("--staged").code == 0
+    repository.write("app/state/K/state")
+    repository("git add -f -A")
+    assert repository.guard("--staged").code == 1
+
+
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
 def test_a_staged_project_file_needs_no_git_process(
     algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
