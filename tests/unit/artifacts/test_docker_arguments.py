@@ -123,7 +123,7 @@ def test_what_cannot_be_done_with_a_finished_image_is_said(line: str) -> None:
         ("-t a -t b", "a b", "", "a b"),
         ("-t a --push", "a", "a", "a"),
         ('-o type=image,"name=a,b" -o type=docker,name=a', "a b", "", "a b"),
-        ("-o type=image,name=a --push", "a", "a", "a"),
+        *((f"-o type={kind},name=a --push", "a", "a", "a") for kind in ("image", "registry")),
         *((f"-o type={kind},dest=f,name=a", "", "", "a") for kind in ("docker", "oci")),
         *((f"-t a -o type={kind},dest=f", "", "", named) for kind, named in (
             ("docker", "a"), ("oci", "a"), ("tar", ""), ("local", ""))),
@@ -143,6 +143,7 @@ def test_each_output_gives_its_own_names(
     found = parse([*line.split(), "."])
     assert found.names == tuple(in_engine.split())
     assert found.names_of(found.pushed) == tuple(pushed.split())
+    check(found)
     assert found.image_name == everywhere.replace(" ", ",")
 
 

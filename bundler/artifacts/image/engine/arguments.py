@@ -79,9 +79,10 @@ class Arguments:
         """The fields of each output; ``--push``, ``--load`` and the default are outputs, too."""
         found = [fields_of(output) for output in self.outputs]
         if self.push:
-            images = [it for it in found if it.get("type") == "image"]
-            found += () if images else [{"type": "image"}]
-            found = [{**it, "push": "true"} if it.get("type") == "image" else it for it in found]
+            images = ("image", "registry")
+            if not any(it.get("type") in images for it in found):
+                found.append({"type": "image"})
+            found = [{**it, "push": "true"} if it.get("type") in images else it for it in found]
         loads = self.load and all(it.get("type") != "docker" for it in found)
         return found + [{"type": "docker"}] * (loads or not found)
 
