@@ -94,7 +94,8 @@ KINDS = (
         ),
     ),
     Kind("dagster_powerbi.*", jobs=4),
-    Kind("dagster_*"),
+    # Other integrations of Dagster by name: many a project's own package begins with dagster_, too.
+    *(Kind(f"dagster_{vendor}.*") for vendor in ("census", "databricks", "omni")),
 )
 
 

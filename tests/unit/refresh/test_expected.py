@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from bundler.refresh.model import Component
 from bundler.refresh.outcome.exchanges import report_of
-from bundler.refresh.vendors import Expected, lost, notes
+from bundler.refresh.vendors import Expected, kind_of, lost, notes
 from tests.unit.refresh.test_exchanges import request, response
 
 NORMAL = Expected("GET api.example.com/v1/connectors/*/schemas 404", "it was never synced")
@@ -33,6 +36,22 @@ def test_what_a_library_says_of_a_normal_failure_is_not_another_one() -> None:
     skipped = {"event": "body", "id": 0, "fault": "skipped", "code": None}
     (exchange,) = report_of([*_missing("a"), skipped], [NORMAL.pattern]).expected
     assert exchange.body == ""
+
+
+@pytest.mark.parametrize(
+    ("kinds", "like", "has_whole_pages"),
+    [
+        (["dagster_shop.Projects", "dagster_dbt.DbtProjectComponent"], "dagster_dbt.*", True),
+        (["shop.Account", "dagster_fivetran.FivetranAccountComponent"], "dagster_fivetran.*", True),
+        (["dagster_databricks.DatabricksWorkspaceComponent"], "dagster_databricks.*", True),
+        (["dagster_shop.Catalog", "dagster.StateBackedComponent"], "*", False),
+    ],
+)
+def test_a_projects_own_package_is_no_integration(
+    kinds: list[str], like: str, has_whole_pages: bool
+) -> None:
+    kind = kind_of(Component("key", "LOCAL_FILESYSTEM", kinds[0], ancestors=tuple(kinds[1:])))
+    assert (kind.pattern, kind.whole_pages) == (like, has_whole_pages)
 
 
 def test_what_the_last_state_had_is_lost(tmp_path: Path) -> None:
