@@ -139,10 +139,10 @@ def _says_failed(members: dict[str, Any]) -> bool:
     status = members.get("status")
     if isinstance(status, str) and status.lower() in _FAILED:
         return True
-    if members.get("iserror") is True or (
-        isinstance(status, dict) and _says_failed(_normal(status))
-    ):
+    if members.get("iserror") is True:
         return True
+    if isinstance(status, dict) and not _holds_data(inner := _normal(status)):  # dbt Cloud
+        members = {**inner, **members}
     return any(members.get(name) is False for name in ("success", "issuccess", "ok", "succeeded"))
 
 
