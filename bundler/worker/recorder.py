@@ -19,6 +19,7 @@ too (``repeated``). A client library that cannot be watched is ``blind``.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import itertools
 import re
@@ -51,6 +52,8 @@ _CURSORS = (
 _MOST_CURSORS = 1000
 # Shorter ones are in many URLs by chance.
 _LONG_CURSOR = 16
+# Parameters in which the URLs of two pages of a list differ.
+_PAGE = re.compile(r"(?i)page|offset|cursor|skip|start|after|token|next|from")
 # What vendors' libraries log when they catch an exception, or get nothing, and continue.
 _SKIPPED = re.compile(
     r"Failed to fetch LookML explore|Failed to process Tableau workbook"
@@ -206,6 +209,8 @@ class Recorder:
             return
         with suppress(AttributeError):  # an exception with slots
             setattr(error, _MARK, number)
+        # What this thread or task leaves out now is not what it was answered before.
+        _answered.set(RecordedRequest(number, "", ""))
         abandoned = bool(getattr(client, "closed", False))
         chain = self._describe(error)
         self._report("failure", id=number, chain=chain, tries=tries, abandoned=abandoned)
@@ -242,13 +247,14 @@ class Recorder:
         if self._report is None:
             return
         request = _answered.get(_NO_REQUEST)
-        if request.body is not None and _is_misread(text, request.body.size):
+        size = request.body.size if request.body is not None else 0
+        if _is_misread(text, size):
             self.reject(request.number, "not-utf-8")
         if not isinstance(value, dict):
             return
         if self._has_graphql_errors(value):
             self._report("graphql-errors", id=request.number)
-        if request.method == "GET":
+        if request.method == "GET" and _is_whole(text, size):
             self._compare(request, value)
         cursor = _cursor(value)
         if cursor and len(self._cursors) < _MOST_CURSORS:
@@ -264,15 +270,19 @@ class Recorder:
         if not value:
             self._report("nothing", id=request.number)
         path, _, query = request.url.partition("?")
-        rows = next((rows for rows in value.values() if isinstance(rows, list) and rows), None)
+        rows = [row for rows in value.values() if isinstance(rows, list) for row in rows]
         if query and rows and len(self._pages) < _MOST_CURSORS:
-            other = self._pages.setdefault((path, hash(repr(rows))), query)
-            if other != query:
+            digest = 0
+            for row in rows:  # one by one: together they may be large
+                digest = hash((digest, repr(row)))
+            other = self._pages.setdefault((path, digest), query)
+            differs = {name for name, _ in {*parse_qsl(other)} ^ {*parse_qsl(query)}}
+            if differs and all(map(_PAGE.search, differs)):
                 self._report("repeated", id=request.number)
 
     def warned(self, message: Any) -> None:
         """Records that a vendor's library leaves something out, if that is what it logs."""
-        if _SKIPPED.match(str(message)):
+        if isinstance(message, str) and _SKIPPED.match(message):
             self.reject(_answered.get(_NO_REQUEST).number, "skipped")
 
     def _follow(self, url: str, body: Any) -> None:
@@ -282,23 +292,38 @@ class Recorder:
             redirect = self._redirects.pop(_target(url), 0)
             if redirect:
                 self._report("followed", id=redirect)
-        for page in [page for page in list(self._cursors) if _asks_for(*page, url, body)]:
-            self._report("followed", id=self._cursors.pop(page, 0))
+        if self._cursors:
+            words = f"{unquote(url.partition('?')[2])} {body!r}"
+            for page in list(self._cursors):
+                if _asks_for(*page, url, words):
+                    self._report("followed", id=self._cursors.pop(page, 0))
 
 
-def _asks_for(answered: str, cursor: str, url: str, body: Any) -> bool:
-    """Whether a request is for what a cursor in the answer to another URL stands for."""
-    if len(cursor) >= _LONG_CURSOR and cursor in f"{url} {unquote(url)} {body!r}":
+def _asks_for(answered: str, cursor: str, url: str, words: str) -> bool:
+    """Whether a request is for what a cursor in the answer to another URL stands for.
+
+    words: its query and body.
+    """
+    if len(cursor) >= _LONG_CURSOR and any(cursor in it for it in (url, unquote(url), words)):
         return True
     try:
-        asked, at = urlsplit(url), urlsplit(urljoin(answered, cursor))
+        asked = urlsplit(url)
+        if cursor.startswith(("https:", "http:", "/", "?")):
+            at = urlsplit(urljoin(answered, cursor))
+            if at.path == asked.path:  # the client may add to the query
+                return {*parse_qsl(at.query)} <= {*parse_qsl(asked.query)}
+        is_same_list = cursor in words and urlsplit(answered).path == asked.path
     except ValueError:  # no URL
         return False
-    if at.path == asked.path and cursor.startswith(("https:", "http:", "/", "?")):
-        return {*parse_qsl(at.query)} <= {*parse_qsl(asked.query)}  # the client may add to it
-    word = rf"(?<!\w){re.escape(cursor)}(?!\w)"
-    words = f"{unquote(asked.query)} {body!r}"
-    return urlsplit(answered).path == asked.path and bool(re.search(word, words))
+    return is_same_list and bool(re.search(rf"(?<!\w){re.escape(cursor)}(?!\w)", words))
+
+
+def _is_whole(text: Any, size: int) -> bool:
+    """Whether a text was a body of that many bytes, and not a value in it or anything else."""
+    if not isinstance(text, str) or len(text) > size:
+        return False
+    length = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    return size - length in (0, len(codecs.BOM_UTF8))
 
 
 def _is_misread(text: Any, size: int) -> bool:
@@ -317,11 +342,16 @@ def _is_misread(text: Any, size: int) -> bool:
 def _cursor(value: dict[str, Any]) -> str:
     """What the answer says the next page is to be requested with; empty on the last one."""
     for holder in (value, value.get("data"), value.get("meta"), value.get("pagination")):
-        if isinstance(holder, dict) and holder.get("hasMore", holder.get("has_more")) is not False:
+        if isinstance(holder, dict) and _may_continue(holder):
             for name in _CURSORS:
                 if isinstance(holder.get(name), str) and holder[name]:
                     return str(holder[name])
     return ""
+
+
+def _may_continue(holder: dict[str, Any]) -> bool:
+    """Unless an answer says that this was the last page; Sigma's client also takes words for it."""
+    return str(holder.get("hasMore", holder.get("has_more"))).lower() != "false"
 
 
 def _number(length: str) -> int | None:

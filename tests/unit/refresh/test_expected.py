@@ -38,6 +38,14 @@ def test_what_a_library_says_of_a_normal_failure_is_not_another_one() -> None:
     assert exchange.body == ""
 
 
+def test_what_a_library_leaves_out_of_an_expected_answer_is_expected() -> None:
+    body = {"event": "body", "id": 0, "code": None}
+    page = [request(0, BASE), response(0, 200), {**body, "fault": "html"}]
+    skipped = {**body, "fault": "skipped"}
+    assert report_of([*page, skipped], ["GET /v1/connectors html"]).failed == ()
+    assert report_of([*page[:2], skipped], ["GET /v1/connectors html"]).failed != ()
+
+
 @pytest.mark.parametrize(
     ("kinds", "like", "has_whole_pages"),
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -16,6 +16,11 @@ LIST = "https://host:443/v1/items"
 OPAQUE = "eyJza2lwIjoxMDAsImxpbWl0IjoxMDB9"
 
 
+def parts(value: dict[str, Any]) -> Iterator[str]:
+    """The JSON in a string of the answer, which a component parses, too."""
+    return (part for part in value.values() if isinstance(part, str) and part.startswith("{"))
+
+
 def record(exchanges: Iterable[tuple[Any, ...]]) -> list[tuple[str, str]]:
     """The problems of pages. exchanges: a URL, the answer, and the body of the request."""
     told: list[dict[str, Any]] = []
@@ -23,8 +28,13 @@ def record(exchanges: Iterable[tuple[Any, ...]]) -> list[tuple[str, str]]:
     recorder.record(lambda event, **fields: told.append({"event": event, **fields}), lambda _: [])
     for url, value, *body in exchanges:
         request = recorder.begin("POST" if body else "GET", url, *body)
-        recorder.answer(request, 200, {"content-type": "application/json"})
-        recorder.decoded(value)
+        answer = recorder.answer(request, 200, {"content-type": "application/json"})
+        assert answer is not None
+        text = json.dumps(value, ensure_ascii=False)
+        answer.take(text.encode())
+        recorder.decoded(value, text)
+        for part in parts(value):
+            recorder.decoded(json.loads(part), part)
     return [(exchange.url, exchange.body) for exchange in report_of(told).unfollowed]
 
 
@@ -62,7 +72,10 @@ def test_the_same_cursor_in_two_lists_is_two_pages() -> None:
     assert record(pages) == [(LIST, "more")]
 
 
-@pytest.mark.parametrize("last", [{"hasMore": False}, {"has_more": False}, {"nextPage": None}])
+@pytest.mark.parametrize(
+    "last",
+    [{"hasMore": False}, {"has_more": False}, {"hasMore": "False"}, {"nextPage": None}],
+)
 def test_a_cursor_of_the_last_page_leads_nowhere(last: dict[str, Any]) -> None:
     assert record([(LIST, {"items": [1], "nextPage": "2", **last})]) == []
 
@@ -77,6 +90,25 @@ def test_a_page_that_comes_twice_is_reported() -> None:
     following = [(url, {**value, "nextPage": OPAQUE}) for url, value in twice]
     last = (f"{LIST}?cursor={OPAQUE}", {"data": []})
     assert record([*following, last]) == [(LIST, "repeated")]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("id=1", "id=2"),  # one object each
+        ("page=1&type=a", "page=1&type=b"),
+    ],
+)
+def test_equal_lists_of_different_things_are_no_pages(first: str, second: str) -> None:
+    answers = [(f"{LIST}?{query}", {"name": query, "tags": ["x"]}) for query in (first, second)]
+    assert record(answers) == []
+
+
+def test_pages_with_the_same_columns_are_not_equal() -> None:
+    pages = [{"columns": ["a"], "rows": [[page]], "config": '{"x": ["é"]}'} for page in (1, 2)]
+    answers = [(f"{LIST}?page={number}", page) for number, page in enumerate(pages)]
+    assert record(answers) == []
+    assert record([(LIST, {"é": 1, "config": "{}"})]) == []
 
 
 def test_an_object_without_anything_is_reported() -> None:
@@ -141,3 +173,27 @@ def test_what_a_library_says_it_leaves_out_is_the_fault_of_the_last_answer(
     recorder.answer(recorder.begin("GET", LIST), 200, {})
     recorder.warned(message)
     assert [one.body for one in report_of(told).failed] == ["skipped"] * is_reported
+
+
+@pytest.mark.parametrize(("is_expected", "faults"), [(False, [""]), (True, [])])
+def test_what_is_left_out_after_a_request_that_failed_is_not_the_fault_of_an_earlier_one(
+    is_expected: bool, faults: list[str]
+) -> None:
+    told: list[dict[str, Any]] = []
+    recorder = Recorder(bodies, error_objects)
+    recorder.record(lambda event, **fields: told.append({"event": event, **fields}), lambda _: [])
+    recorder.answer(recorder.begin("GET", f"{LIST}/1"), 200, {})
+    recorder.fail(recorder.begin("GET", f"{LIST}/2").number, ConnectionRefusedError())
+    recorder.warned("Failed to fetch LookML explore 'a' for model 'b'.")
+    report = report_of(told, ["GET /v1/items/2 error"] * is_expected)
+    assert [one.body for one in report.failed] == faults
+
+
+def test_a_message_that_is_no_text_is_left_to_the_logger() -> None:
+    class Message:
+        def __str__(self) -> str:
+            raise LookupError
+
+    recorder = Recorder(bodies, error_objects)
+    recorder.record(lambda *_, **__: None, lambda _: [])
+    recorder.warned(Message())
