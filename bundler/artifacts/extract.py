@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -39,21 +40,22 @@ class Extracted(msgspec.Struct, frozen=True):
 def extract(artifact: Artifact, destination: Path) -> tuple[Extracted, ...]:
     """Writes every state directory of the artifact below `destination`, under its path there.
 
-    The destination appears complete or not at all. An empty directory may be a volume or the
+    A new destination appears complete or not at all. An empty directory may be a volume or the
     current one, so it is not replaced: what belongs in it is renamed into it at the end. Raises
     `UsageError` if it is not empty, `VerificationFailed` if a state directory does not match its
     manifest.
     """
-    place = destination.resolve()
-    exists = place.is_dir()
-    if exists:
-        remove_leftovers(place)
-        if any(place.iterdir()):
-            raise UsageError(f"{destination} is not empty.", hint="Choose a new directory with -o.")
-    if not artifact.state_directories():
-        raise VerificationFailed(f"{artifact.name} contains no state directory.")
+    place = Path(os.path.realpath(destination))
     with ExitStack() as stack:
         stack.enter_context(io_errors(destination))
+        exists = place.is_dir()
+        if exists:
+            remove_leftovers(place)
+            if any(place.iterdir()):
+                hint = "Choose a new directory with -o."
+                raise UsageError(f"{destination} is not empty.", hint=hint)
+        if not artifact.state_directories():
+            raise VerificationFailed(f"{artifact.name} contains no state directory.")
         make_directories(place.parent)
         written = place / "states" if exists else place
         temporary, found = read_settled(artifact, lambda: _extract_all(artifact, written, stack))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bundler import verify_at_start
 from bundler.artifacts.extract import extract
 from bundler.artifacts.verify import Verdict, verify
-from bundler.errors import ConfigurationError, UsageError, VerificationFailed
+from bundler.errors import ConfigurationError, InputOutputError, UsageError, VerificationFailed
 from bundler.state.directory import DirectoryArtifact
 from bundler.state.manifest import DirectoryRefresh, KeyRefresh, RunRecord, canonical, state_of
 from bundler.state.statedir import StateDir, check_keys, sanitize_key
@@ -221,6 +221,16 @@ def test_extract_that_fails_leaves_an_empty_directory_empty(
     with DirectoryArtifact(directory) as artifact, pytest.raises(VerificationFailed):
         extract(artifact, tmp_path / "out")
     assert os.listdir(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("where", ["loop", "file", "file/below", f"{'x' * 300}"])
+def test_extract_says_what_cannot_be_a_directory(
+    directory: Path, tmp_path: Path, where: str
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").touch()
+    with DirectoryArtifact(directory) as artifact, pytest.raises(InputOutputError):
+        extract(artifact, tmp_path / where)
 
 
 def test_extract_does_not_overwrite(directory: Path, tmp_path: Path) -> None:
