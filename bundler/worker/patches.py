@@ -14,6 +14,7 @@ was left out: the standard library's ``json`` and ``logging``. dbt has to write 
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import re
 import threading
@@ -96,6 +97,9 @@ def _decode(recorder: Recorder, call: Call) -> Any:
 
 def _warning(recorder: Recorder, call: Call) -> Any:
     recorder.warned(call.argument(0, "msg"))
+    # A project's logger may have its own, without a stacklevel.
+    if type(call.of)._log is not logging.Logger._log:  # noqa: SLF001  # where it is overridden
+        return call()
     return call(stacklevel=call.argument(None, "stacklevel", 1) + _OWN_FRAMES)
 
 

@@ -114,9 +114,13 @@ def test_a_log_record_names_the_place_of_the_warning(
         "import logging, os\n"
         "logging.basicConfig(filename=os.environ['LOG'], format='%(filename)s:%(lineno)d')\n"
         "logging.getLogger('x').warning('of %s', 1)\n"
+        "class Own(logging.Logger):\n"
+        "    def _log(self, level, msg, args, exc_info=None, extra=None):\n"
+        "        logging.root.handlers[0].stream.write(msg)\n"
+        "Own('y').warning('of its own')\n"
     )
     run("os", "import warning_here")
-    assert (tmp_path / "log").read_text() == "warning_here.py:3\n"
+    assert (tmp_path / "log").read_text() == "warning_here.py:3\nof its own"
 
 
 # Each asks with headers for what it gets, or reads only the beginning of a body that is cut.
