@@ -55,9 +55,11 @@ def refuse_impossible(moment: str) -> None:
 
 def utc(text: str) -> str:
     """A time in RFC 3339 with any offset, as every record here writes it. Raises `ValueError`."""
+    import re
     from datetime import datetime
 
-    found = datetime.fromisoformat(f"{text[:-1]}+00:00" if text[-1:] in ("Z", "z") else text)
+    whole = re.sub(r"(?<=:\d\d)\.\d+", "", text)  # Python 3.10 reads only three or six digits
+    found = datetime.fromisoformat(f"{whole[:-1]}+00:00" if whole[-1:] in ("Z", "z") else whole)
     if found.tzinfo is None:
         raise ValueError(f"{text!r} has no offset")
     return rfc3339(min(max(0, found.timestamp()), _LAST_SECOND))
