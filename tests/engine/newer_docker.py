@@ -76,6 +76,7 @@ def test_several_platforms_into_the_engine(project: Project) -> None:
     assert project.inspect()["Id"] == project.inspect(f"{project.name}:b")["Id"] == built.image_id
 
 
+@pytest.mark.containerd
 @pytest.mark.parametrize(
     "words",
     [

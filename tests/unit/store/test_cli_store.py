@@ -122,7 +122,7 @@ def test_what_a_bucket_lost_is_pushed_again_as_the_message_says(
         ("\u00b3", "neither"),
         ("9" * 5000, "neither"),
         ("", "neither"),
-        (str(uuid.uuid4()), "has no version"),
+        ("00000000-0000-4000-8000-000000000000", "has no version"),
     ],
 )
 def test_what_is_no_set_of_the_store_is_never_taken_for_the_newest(
