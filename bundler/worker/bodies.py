@@ -46,6 +46,7 @@ _TAIL_BYTES = 512
 _JSON_TYPE = re.compile(r"(?:application|text)/(?:[\w.+-]*[+-])?(?:json|jsonl|ndjson|json-?lines)$")
 _XML_TYPE = re.compile(r"(?:application|text)/(?:[\w.+-]*\+)?xml$")
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
+_COMMA, _SEMICOLON = re.compile(r",(?=\s*[\w.+-]+/)"), re.compile(r"[;,\s]")
 # Types that servers use for anything: then the body itself decides.
 _ANY_TYPES = ("", "text/plain", "application/octet-stream", "binary/octet-stream")
 _SPACE = b" \t\r\n"
@@ -96,8 +97,9 @@ class Body:
         self.client: Any = None
         self.ended = False
         self._wire = wire
-        # Some servers send the type twice, or forget the semicolon.
-        self._type = re.split(r"[;,\s]", kind.strip(), maxsplit=1)[0].lower()
+        # Some servers send several types, or forget the semicolon.
+        kinds = {_SEMICOLON.split(it.strip())[0].lower() for it in _COMMA.split(kind)}
+        self._type = kinds.pop() if len(kinds) == 1 else ""
         self._charset = _charset(kind)
         self._asks = asks
         self._coding = coding

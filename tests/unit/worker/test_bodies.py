@@ -123,6 +123,9 @@ def test_small_pieces_and_large_bodies_come_to_the_same(document: Any, size: int
         (b'{"a": "%s"', "text/plain", ["not-json"]),
         (b'{"a": "%s"', "application/json charset=utf-8", ["not-json"]),
         (b'{"a": "%s"', "application/json, application/json", ["not-json"]),
+        (b'{"a": "%s"}', "text/html, application/json", []),  # the body decides
+        (b'{"a": "%s"', "text/html, application/json", ["not-json"]),
+        (b"<html>%s</html>", "application/json; charset=utf-8, text/html", ["html"]),
         (b'{"a": "%s"', "text/csv", []),
         (b"[section]\na = {%s", "text/plain", []),
         (b"{%s", "application/octet-stream", []),
