@@ -25,9 +25,9 @@ class Component(msgspec.Struct, frozen=True):
     kind: its class, ``package.module.Class``, ``command``, or ``command:dbt``. ancestors: the
     classes that it inherits from, nearest first: a subclass of a vendor's component is one.
     location: the file that declares it, such as ``defs/shop/defs.yaml``; for messages. line: its
-    line in that file; 0 if unknown. warning: what the user should know about it. made_of: a digest
-    of what its state is made of; components that share a key must agree on it. key_variables:
-    environment variables that are part of the key: another value is another key.
+    line in that file; 0 if unknown. warning: what the user should know about it. made_of:
+    identifies what its state is made of; components that share a key must agree on it.
+    key_variables: environment variables that are part of the key: another value is another key.
     environment_variables: every variable that was read to make it. unset_variables: those in its
     declaration that are not set, or empty. defers_in: where a dbt project in its state looks for
     the manifest that it defers to, below the key directory; empty if it does not defer. unread: the

@@ -59,12 +59,13 @@ def _named(name: str) -> list[Any]:
 
 def _tell(component: Any, entry: dict[str, Any]) -> dict[str, Any]:
     config = component.defs_state_config
-    kind = f"{type(component).__module__}.{type(component).__qualname__}"
+    module = type(component).__module__
+    kind = f"{module}.{type(component).__qualname__}"
     return {
         "key": entry["key"] or config.key,
         "management_type": getattr(config.management_type, "value", config.management_type),
         "refresh_if_dev": config.refresh_if_dev,
         "kind": kind,
         "location": entry["component"],
-        "made_of": kind,
+        "made_of": repr([kind, getattr(sys.modules.get(module), "__file__", None)]),
     }

@@ -7,8 +7,8 @@ Replaced is the one function of each client library that makes an exchange: urll
 (requests, botocore and most vendors use it), ``http.client`` itself, httpcore's pools
 (httpx) and aiohttp's session, those that are imported and those that will be; and what bodies are
 read with. A clone by GitPython is an exchange too, with the method ``git-clone``: dagster-dbt
-fetches projects that way. What parses answers is wrapped likewise, and what logs that something
-was left out: the standard library's ``json`` and ``logging``. dbt has to write the manifest.
+fetches projects that way. What parses answers is wrapped likewise (``json`` and simplejson), and
+what logs that something was left out (``logging``). dbt has to write the manifest.
 """
 
 from __future__ import annotations

@@ -63,11 +63,13 @@ def test_sources_with_one_key_fetch_the_same(
         refresh([project], RefreshOptions(), Listener())
 
 
-def test_a_command_of_another_folder_is_another_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", [_FIRST, _ONE])
+def test_the_same_name_in_another_folder_is_another_source(what: str, tmp_path: Path) -> None:
     """In a state directory that two projects share, each would have its own state."""
     for folder, path in ((tmp_path, "inner/state"), (tmp_path / "inner", "state")):
         folder.mkdir(exist_ok=True)
-        (folder / "pyproject.toml").write_text(_source(_FIRST, path))
+        (folder / "parts.py").write_text(_PARTS.replace("[1]", f"[1, {len(path)}]"))
+        (folder / "pyproject.toml").write_text(_source(what, path))
     projects = [
         open_project(it, python=Path(sys.executable)) for it in (tmp_path, tmp_path / "inner")
     ]
