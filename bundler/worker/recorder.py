@@ -53,7 +53,7 @@ _MOST_CURSORS = 1000
 # Shorter ones are in many URLs by chance.
 _LONG_CURSOR = 16
 # Parameters in which the URLs of two pages of a list differ.
-_PAGE = re.compile(r"(?i)page|offset|cursor|skip|start|after|token|next|from")
+_PAGE = re.compile(r"(?i)page|offset|cursor|skip|after|next|start_?(?:at|index)?$")
 # What vendors' libraries log when they catch an exception, or get nothing, and continue.
 _SKIPPED = re.compile(
     r"Failed to fetch LookML explore|Failed to process Tableau workbook"

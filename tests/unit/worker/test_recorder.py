@@ -97,6 +97,8 @@ def test_a_page_that_comes_twice_is_reported() -> None:
     [
         ("id=1", "id=2"),  # one object each
         ("page=1&type=a", "page=1&type=b"),
+        ("start_date=1", "start_date=2"),
+        ("access_token=1", "access_token=2"),
     ],
 )
 def test_equal_lists_of_different_things_are_no_pages(first: str, second: str) -> None:
