@@ -93,7 +93,11 @@ _BODIES = {
         "{host} answered {status}, and the redirect did not lead to a response",
         hint=_NO_ANSWER,
     ),
-    "not-utf-8": Cause(BadData, "the response from {host} is not in the encoding that it declares"),
+    "not-utf-8": Cause(
+        BadData,
+        "the response from {host} is not in the encoding that it declares, or in which the "
+        "component reads it",
+    ),
     "too-deep": Cause(BadData, "the JSON from {host} is nested too deeply"),
     "bomb": Cause(BadData, "the response from {host} decompresses to over 200 times its size"),
     "graphql-errors": Cause(BadData, "{host} answered with GraphQL errors"),
