@@ -175,7 +175,7 @@ class Recorder:
             self,
             request.number,
             kind=headers.get("content-type") or "",
-            asks=request.method == "GET",
+            asks=request.method == "GET" and status != _ACCEPTED,
             coding=_coding(coding),
             length=length,
         )

@@ -216,6 +216,7 @@ def test_what_a_server_says_to_a_command_need_not_be_json() -> None:
 def test_an_answer_that_nobody_asked_for_is_refused() -> None:
     assert judge([b"[1]"], status=206) == ["partial"]
     assert judge([b"[1]"], status=202) == ["accepted"]
+    assert judge([], status=202) == ["accepted"]  # and not empty, too
     assert judge([b"[1]"], status=202, method="POST") == []
     assert judge([], status=304) == ["not-modified"]
 
