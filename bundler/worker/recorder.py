@@ -242,7 +242,7 @@ class Recorder:
             size = len(text.encode("utf-8", "replace")) if text.strip() else 0
             self._report("not-json", id=_answered.get(_NO_REQUEST).number, size=size)
 
-    def decoded(self, value: Any, text: Any = "") -> None:
+    def decoded(self, value: Any, text: Any) -> None:
         """Records what this thread or task has parsed, and from which text."""
         if self._report is None:
             return
