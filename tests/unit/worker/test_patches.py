@@ -97,6 +97,7 @@ def test_every_hook_is_there_in_the_libraries_of_today(run: Refresh) -> None:
     run("aiohttp, http.client, httpx, json, logging, requests, simplejson, urllib.request, urllib3")
 
 
+@pytest.mark.slow
 def test_what_requests_parses_with_simplejson_is_seen(run: Refresh, httpserver: HTTPServer) -> None:
     # Too large to be parsed by the recorder itself.
     answer = {"data": {"rows": ["x" * 100_000]}, "errors": [{"message": "showing a part"}]}
