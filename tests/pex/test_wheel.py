@@ -9,6 +9,7 @@ import io
 import os
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
@@ -16,8 +17,9 @@ import pytest
 
 from bundler.artifacts.python.credentials import NOTHING, AllowedFiles, refuse
 from bundler.artifacts.python.wheel import open_wheel
+from bundler.artifacts.python.wheel.building import command
 from bundler.artifacts.verify import verify
-from bundler.errors import ConfigurationError, UsageError, VerificationFailed
+from bundler.errors import ConfigurationError, ToolFailed, UsageError, VerificationFailed
 from bundler.listener import SILENT, Listener
 from bundler.state.directory import DirectoryArtifact
 from bundler.state.statedir import StateDir
@@ -156,6 +158,18 @@ def test_a_signed_wheel_is_refused(tmp_path: Path) -> None:
     made = wheel(tmp_path, {"shop-1.0.dist-info/RECORD.jws": "{}"})
     with pytest.raises(UsageError, match="signed"):
         embed_wheel(made, [bundle_of(set_state(tmp_path / "s", A="1"))], RECORD, made)
+
+
+def test_a_folder_named_build_is_no_program_that_builds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """setuptools makes one in the project."""
+    venv.create(tmp_path / "venv", with_pip=False)
+    (tmp_path / "build").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ToolFailed, match="No program can build a wheel"):
+        command(tmp_path / "venv/bin/python", tmp_path, tmp_path)
 
 
 def test_what_is_no_wheel_is_refused(tmp_path: Path) -> None:

@@ -82,7 +82,8 @@ def command(interpreter: Path, project: Path, folder: Path) -> list[str]:
         ("build", ["--wheel", "--outdir", str(folder), str(project)]),
         ("pip", ["wheel", "--no-deps", "--wheel-dir", str(folder), str(project)]),
     ):
-        if process.run([interpreter, "-c", f"import {module}"]).exit_code == 0:
+        # A folder here with the name of the module has no such part.
+        if process.run([interpreter, "-c", f"import {module}.__main__"]).exit_code == 0:
             return [str(interpreter), "-m", module, *arguments]
     raise ToolFailed(
         f"No program can build a wheel: no uv, and neither build nor pip in {interpreter}.",
