@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
+
 import click
 
 from bundler.cli.build_options import BuildArguments
@@ -82,7 +85,9 @@ def build_docker(ctx: click.Context, given: DockerArguments) -> None:
         quiet=quiet,
     )
     made = docker.build(request, narrator(quiet=quiet))
-    if quiet and given.style == "text":
-        click.echo(made.digest)
-    else:
-        show_verdict(made.verdict, made.name, given.style)
+    is_taken = any(fields.get("dest") == "-" for fields in arguments.results)  # by an archive
+    with redirect_stdout(sys.stderr if is_taken else sys.stdout):
+        if quiet and given.style == "text":
+            click.echo(made.digest)
+        else:
+            show_verdict(made.verdict, made.name, given.style)

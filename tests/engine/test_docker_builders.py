@@ -26,6 +26,7 @@ from bundler.errors import (
     VerificationFailed,
 )
 from bundler.state.bundle import STATE_DIRECTORY
+from tests.support import forked
 from tests.support.bundles import PLACE, make_record
 from tests.support.dockerprojects import EDITABLE, Noted, Project
 from tests.support.embedding import build_image
@@ -197,6 +198,20 @@ def test_an_image_that_goes_into_a_file_gets_no_name_in_the_engine(
     if kind == "docker":  # it has the name
         project.engine.docker("load", stdin=file.read_bytes())
         assert project.inspect()["Id"] == built.image_id
+
+
+@pytest.mark.parametrize("kind", ["docker", "oci", "tar"])
+def test_an_archive_on_stdout_is_everything_that_is_printed_there(
+    project: Project, kind: str
+) -> None:
+    project.configure()
+    argv = [forked.BIN / "state-bundler", "build", "docker", "-o", f"type={kind},dest=-", "."]
+    done = forked.run(argv, cwd=project.root, env=project.environment())
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        assert archive.getnames()
+    assert done.stdout.endswith(bytes(2 * tarfile.BLOCKSIZE))
+    assert b"1 state" in done.stderr
 
 
 @pytest.mark.parametrize("words", ["-qt=NAME", "-qtNAME", "-o type=docker,name=NAME"])
