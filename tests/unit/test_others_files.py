@@ -365,7 +365,7 @@ def test_logs_are_not_written_through_links(tmp_path: Path, link: str) -> None:
     (outside / "state-bundler").mkdir()
     (here / link).parent.mkdir(parents=True, exist_ok=True)
     (here / link).symlink_to(outside / "a.log" if link.endswith(".log") else outside)
-    jobs = jobs_of([here / "a"], ["true"], [], here, here / "build/state-bundler")
+    jobs = jobs_of([here / "a"], ["true"], ["oci"], here, here / "build/state-bundler")
     before = everything(tmp_path)
     with pytest.raises(ConfigurationError, match="symbolic link"):
         run_all(jobs, 1, lambda _: None)
