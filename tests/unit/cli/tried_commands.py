@@ -22,6 +22,8 @@ _DOCKER = "tests/engine/test_printed_docker_commands.py"
 _DG = "tests/dagster/test_printed_dg_commands.py"
 _REACH = "tests/dagster/test_doctor.py::test_reach_asks_each_system_with_the_same_load"
 _WORKFLOW = "tests/engine/test_first_contact.py::test_every_step_of_the_workflow_runs"
+_STORE = "tests/unit/store/test_cli_store.py"
+_LOST = f"{_STORE}::test_what_a_bucket_lost_is_pushed_again_as_the_message_says"
 _RULES = f"{_GUARD}::test_an_unprotected_directory"
 _PIP = f"{_TOOLS}::test_an_environment_that_pip_fills"
 _NO_CONTEXT = f"{_DOCKER}::test_a_context_that_is_missing"
@@ -283,6 +285,7 @@ TRIED: tuple[tuple[str, str, str], ...] = (
         "state-bundler refresh",
         f"{_MORE}::test_a_publish_that_was_interrupted",
     ),
+    ("store/content.py ", "state-bundler store remove KEY", _LOST),
     ("store/local.py published", "state-bundler refresh", f"{_HERE}::test_a_store_that_is_empty"),
     (
         "store/shards.py join",
