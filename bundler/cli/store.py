@@ -227,8 +227,8 @@ def verify(given: StoreVerifyArguments) -> None:
     if checked.problems:
         error = VerificationFailed(
             f"{found.url} is damaged: {' '.join(checked.problems)}",
-            hint=f"Roll back to an intact version: {found.command('rollback')}; or remove the key "
-            f"and push it again: {found.command('remove KEY')}",
+            hint=f"Roll back to an intact version: {found.command('rollback')}\n"
+            f"Or remove the key, then push it again: {found.command('remove KEY')}",
         )
         if len(checked.problems) > 1:
             error.headline = f"{found.url} is damaged: {len(checked.problems)} problems."

@@ -97,8 +97,8 @@ def _decode(recorder: Recorder, call: Call) -> Any:
 
 def _warning(recorder: Recorder, call: Call) -> Any:
     recorder.warned(call.argument(0, "msg"))
-    # A project's logger may have its own, without a stacklevel.
-    if type(call.of)._log is not logging.Logger._log:  # noqa: SLF001  # where it is overridden
+    # A project's own class of logger may not take a stacklevel.
+    if type(call.of) not in (logging.Logger, logging.RootLogger):
         return call()
     return call(stacklevel=call.argument(None, "stacklevel", 1) + _OWN_FRAMES)
 

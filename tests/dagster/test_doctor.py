@@ -256,11 +256,11 @@ def test_a_wheel_without_state_fails_only_where_wheels_are_made(
 
 def test_fix_is_only_offered_where_it_changes_a_file(wd: WorkDir) -> None:
     root = _project(wd.at("shop").path)
-    wd.write(".gitignore", ".local_defs_state\n!.local_defs_state\n")  # as text the rule is there
+    wd.write(".gitignore", ".local_defs_state\n!.local_defs_state\n")
     wd.write("shop/src/shop/defs/.local_defs_state/Foo/state", "[1]")
     wd.write(".pre-commit-config.yaml", "repos: &all []\nothers: *all\n")
     report = _by_title(list(examine(root, python=Path(sys.executable))))
-    assert {finding.part for finding in report["repository"]} == {""}
+    assert {finding.part for finding in report["repository"]} == {"ignore"}
     assert {finding.part for finding in report["build backend"]} == {"backend"}
     offered = {finding.part for found in report.values() for finding in found} - {""}
     argv = [sys.executable, "-m", "bundler", "doctor", "--fix", f"--python={sys.executable}"]
