@@ -16,12 +16,10 @@ from bundler.artifacts.image.engine.embedding import tag
 from bundler.artifacts.image.engine.files import reading
 from bundler.artifacts.image.image import LABEL_LAYER
 from bundler.artifacts.image.image_import_path import (
-    groups_of,
-    may_enter,
     parents,
     runs_as,
-    user_id,
 )
+from bundler.artifacts.image.image_users import groups_of, may_enter, user_id
 from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.state.bundle import STATE_DIRECTORY
 from tests.support.bundles import PLACE, make_bundle, make_record

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from bundler.artifacts.embedding import EmbedRequest
-from bundler.artifacts.image import image, image_import_path
+from bundler.artifacts.image import image, image_import_path, image_users
 from bundler.artifacts.image.blobs import (
     REF_NAME,
     BlobStore,
@@ -183,7 +183,7 @@ def _layer_for(job: _Job, loaded: LoadedImage) -> Layer:
         override = job.request.places.get(bundle.place)
         path = image_import_path.find(tree, runs, bundle.place, override=override)
         placed.append(_placed(bundle, path, tree))
-    return Layer(tuple(placed), user=image_import_path.user_id(tree, runs.user))
+    return Layer(tuple(placed), user=image_users.user_id(tree, runs.user))
 
 
 def _remembered(job: _Job, loaded: LoadedImage) -> Layer | None:

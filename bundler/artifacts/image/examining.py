@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from bundler.artifacts.image import image, image_import_path
+from bundler.artifacts.image import image, image_import_path, image_users
 from bundler.artifacts.image.image_import_path import Files
 from bundler.artifacts.image.members import state_directories_in
 from bundler.artifacts.image.rootfs import RootFilesystem
@@ -90,9 +90,9 @@ def unreachable(
         for folder in above.get(path) or image_import_path.parents(files(), path):
             if folder.mode & _EVERYONE == _EVERYONE:
                 continue
-            user = known.user if known else image_import_path.user_id(files(), name)
-            if not image_import_path.may_enter(
-                folder, user, lambda: image_import_path.groups_of(files(), name)
+            user = known.user if known else image_users.user_id(files(), name)
+            if not image_users.may_enter(
+                folder, user, lambda: image_users.groups_of(files(), name)
             ):
                 yield (
                     f"The image runs as {name}, who may not enter {folder.path} (mode "

@@ -17,12 +17,13 @@ import re
 import shlex
 import struct
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Protocol
 
 import msgspec
 
+from bundler.artifacts.image.image_users import Lookup, passwd
 from bundler.artifacts.image.layer import Owned, parents_of
 from bundler.artifacts.image.rootfs import Node
 from bundler.artifacts.image.tarstream import TarMember
@@ -30,7 +31,6 @@ from bundler.errors import ConfigurationError
 from bundler.state.bundle import STATE_DIRECTORY
 
 INIT = "__init__.py"
-_PASSWD_FIELDS, _GROUP_FIELDS = 7, 4  # passwd(5), group(5)
 
 
 class Nowhere(ConfigurationError):
@@ -62,7 +62,7 @@ _PACKAGE_FOLDERS = ("dist-packages", "site-packages")
 _FINDERS = ("__editable__", "_editable_impl_")
 
 
-class Files(Protocol):
+class Files(Lookup, Protocol):
     """The file system of an image, however it is accessed. lists: whether nodes have their
     children."""
 
@@ -73,9 +73,6 @@ class Files(Protocol):
 
     def is_directory(self, path: str) -> bool:
         """Whether a directory has exactly this path."""
-
-    def lookup(self, path: str) -> Node | None:
-        """The node at exactly this path."""
 
     def fetch(self, paths: Sequence[str]) -> None:
         """Looks up nested directories with few requests, before they are needed."""
@@ -368,7 +365,7 @@ def _user_base(files: Files, runs: RunsAs) -> str:
 
 def _home(files: Files, user: str) -> str:
     name = user.partition(":")[0] or "root"
-    known = [fields[5] for fields in _passwd(files) if name in (fields[0], fields[2])]
+    known = [fields[5] for fields in passwd(files) if name in (fields[0], fields[2])]
     return known[0] if known else "/root" if name in ("root", "0") else "/"
 
 
@@ -441,58 +438,6 @@ def parents(files: Files, path: str) -> tuple[Owned, ...]:
         else:
             found.append(Owned(parent, node.mode, node.uid, node.gid))
     return tuple(found)
-
-
-def user_id(files: Files, user: str) -> int:
-    """The numeric user of an image's ``User``; a name is looked up in ``/etc/passwd``.
-
-    Raises `ConfigurationError` if the image does not know the name: no container would start.
-    """
-    name = user.partition(":")[0]
-    if not name:
-        return 0
-    if name.isdecimal():
-        return int(name)
-    for fields in _passwd(files):
-        if fields[0] == name and fields[2].isdecimal():
-            return int(fields[2])
-    raise ConfigurationError(
-        f"The image runs as the user {name!r}, which is not in its /etc/passwd.",
-        hint="Create the user in the Dockerfile, or use a number: USER 10001.",
-    )
-
-
-def may_enter(folder: Owned, user: int, groups: Callable[[], Collection[str]]) -> bool:
-    """Whether a user may open what is in a directory. groups: called only if they decide."""
-    if user in (0, folder.uid):
-        return user == 0 or bool(folder.mode & 0o100)
-    if folder.mode & 0o011 in (0, 0o011):
-        return bool(folder.mode & 0o001)
-    return bool(folder.mode & (0o010 if str(folder.gid) in groups() else 0o001))
-
-
-def groups_of(files: Files, user: str) -> set[str]:
-    """The numbers of the groups of an image's user; without any, root's."""
-    name, _, given = user.partition(":")
-    known = list(_fields(files, "/etc/group", _GROUP_FIELDS))
-    if given:
-        return {given, *(fields[2] for fields in known if fields[0] == given)}
-    own = next((it for it in _passwd(files) if name in (it[0], it[2])), None)
-    if own is None:
-        return {"0"}
-    return {own[3], *(fields[2] for fields in known if own[0] in fields[3].split(","))}
-
-
-def _passwd(files: Files) -> Iterator[list[str]]:
-    return _fields(files, "/etc/passwd", _PASSWD_FIELDS)
-
-
-def _fields(files: Files, path: str, count: int) -> Iterator[list[str]]:
-    node = files.lookup(path)
-    for line in ((node.content if node is not None else None) or b"").splitlines():
-        fields = line.decode(errors="replace").split(":")
-        if len(fields) == count:
-            yield fields
 
 
 def runs_as(config: Mapping[str, object]) -> RunsAs:

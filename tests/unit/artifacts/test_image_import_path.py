@@ -17,8 +17,8 @@ from bundler.artifacts.image.image_import_path import (
     parents,
     runs_as,
     shadowing,
-    user_id,
 )
+from bundler.artifacts.image.image_users import user_id
 from bundler.artifacts.image.rootfs import RootFilesystem
 from bundler.errors import ConfigurationError
 from tests.support.layouts import directory, layer

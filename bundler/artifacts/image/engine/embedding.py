@@ -15,7 +15,7 @@ from typing import Any
 
 from bundler.artifacts import reference
 from bundler.artifacts.embedding import EmbedRequest
-from bundler.artifacts.image import image, image_import_path
+from bundler.artifacts.image import image, image_import_path, image_users
 from bundler.artifacts.image.engine.config import config_of, settings_of
 from bundler.artifacts.image.engine.connection import Engine, NotInEngine
 from bundler.artifacts.image.engine.files import ContainerFiles, reading
@@ -177,7 +177,7 @@ def plan(container: ContainerFiles, base: _BaseInEngine, request: EmbedRequest) 
         else:
             path = finder.find(runs, bundle.place, override, request.hints)
         placed.append(Placed(bundle, path, image_import_path.parents(container, path)))
-    return Layer(tuple(placed), user=image_import_path.user_id(container, runs.user))
+    return Layer(tuple(placed), user=image_users.user_id(container, runs.user))
 
 
 class PlaceFinder:
