@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,6 @@ from bundler.cli import documents, main
 from bundler.cli.ci import summarise, table
 from bundler.cli.console import Console, safe
 from bundler.git.runner import gitpython
-from bundler.setup.doctor.matrix import projects_in
 from bundler.system.atomic import io_errors, save
 from bundler.system.wording import counted
 from bundler.workflows import build_all as builds
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bundler.workflows.build_all import Outcome
 
 _LOGS = Path("build") / "state-bundler"
+# What each build of any kind imports only when it gets there.
 _SHARED = (
     "ahocorasick_rs",
     "rfc8785",
@@ -31,18 +32,10 @@ _SHARED = (
     "bundler.guard.content",
     "bundler.guard.wheel",
     "bundler.guard.worktree",
-    "bundler.refresh.run",
-    "bundler.refresh.scanning",
     "bundler.refresh.sources.component",
     "bundler.refresh.sources.dagster",
+    "bundler.workflows.loadcheck",
 )
-_SHARED_BY_KIND = {
-    "bake": ("docker", "bundler.workflows.build.bake", "bundler.workflows.loadcheck"),
-    "docker": ("docker", "bundler.workflows.build.docker", "bundler.workflows.loadcheck"),
-    "oci": ("bundler.workflows.build.oci",),
-    "pex": ("bundler.workflows.build.pex", "bundler.workflows.loadcheck"),
-    "wheel": ("bundler.workflows.build.wheel", "bundler.workflows.loadcheck"),
-}
 _PROGRAM = (sys.executable, "-m", "bundler", "build")
 
 
@@ -52,29 +45,42 @@ def build_all(arguments: Sequence[str], workers: int | None, report: Path | None
         raise click.UsageError("Missing artifact kind: docker, bake, pex, oci or wheel.")
     if builds.is_one_of_all():
         raise click.UsageError("--each cannot be used inside a build that --each started.")
-    here = Path.cwd()
-    jobs = builds.jobs_of(projects_in(here), _PROGRAM, arguments, here, here / _LOGS)
-    workers = min(workers or builds.DEFAULT_WORKERS, len(jobs))
-    narrative, done = Console(sys.stderr), 0
-    narrative.line(f"{counted(len(jobs), 'project')}, {workers} at a time; logs: {_LOGS}")
+    narrative, done, count = Console(sys.stderr), 0, 0
 
-    def told(outcome: Outcome) -> None:
+    def begins(projects: int, at_once: int) -> None:
+        nonlocal count
+        count = projects
+        narrative.line(f"{counted(count, 'project')}, {at_once} at a time; logs: {_LOGS}")
+        _import_shared(arguments[0])
+
+    def ended(outcome: Outcome) -> None:
         nonlocal done
         done += 1
-        narrative.line(f"{_sign(narrative, outcome)} {done}/{len(jobs)} {_summary(outcome)}")
+        narrative.line(f"{_sign(narrative, outcome)} {done}/{count} {_summary(outcome)}")
 
-    _import_shared(arguments[0])
-    outcomes = builds.run_all(jobs, workers, told, build=_build)
+    here = Path.cwd()
+    outcomes, exit_code = builds.build_all(
+        here,
+        arguments,
+        workers,
+        program=_PROGRAM,
+        logs=here / _LOGS,
+        begins=begins,
+        ended=ended,
+        build=_build,
+    )
     _show(outcomes)
     if report is not None:
         _write(report, outcomes)
-    return builds.failure_of(outcomes)
+    return exit_code
 
 
 def _import_shared(kind: str) -> None:
     """Imports once what each build imports."""
     gitpython()
-    for name in (*_SHARED, *_SHARED_BY_KIND.get(kind, ())):
+    with suppress(ModuleNotFoundError):  # each build says that there is no such kind
+        import_module(f"bundler.workflows.build.{kind}")
+    for name in (*_SHARED, *(["docker"] if kind in ("bake", "docker") else [])):
         import_module(name)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,12 +32,12 @@ from bundler.cli.store_options import (
 )
 
 if TYPE_CHECKING:
-    from bundler.artifacts.names import ArtifactName
     from bundler.listener import Listener
     from bundler.project.options import RefreshOptions
-    from bundler.project.projects import Project
+    from bundler.project.selection import Selection
     from bundler.refresh.run import Refreshed
-    from bundler.workflows.store_refresh import Into
+
+    _Asked = tuple[Selection, RefreshOptions, Listener]
 
 _SHOWN_DIGEST = 12
 
@@ -85,54 +85,29 @@ def refresh(given: RefreshCommand) -> None:
         raise click.UsageError("-o cannot be combined with --push or --shard.")
     if given.dry_run and (given.push or given.shard is not None or given.output is not None):
         raise click.UsageError("--dry-run cannot be combined with --push, --shard or -o.")
-    destination = _destination(given.output)
-    listener = narrator(quiet=given.quiet, verbose=given.verbose)
-    found, options = given.projects.selection().find(listener), given.refreshing.options()
+    asked = (
+        given.projects.selection(),
+        given.refreshing.options(),
+        narrator(quiet=given.quiet, verbose=given.verbose),
+    )
     if given.dry_run:
-        _preview(found, options, listener, given.style)
+        _preview(asked, given.style)
+    elif given.output is not None:
+        _export(asked, given.output, given.style)
     elif given.shard is not None:
-        _refresh_shard(found, options, listener, given, given.shard)
+        _refresh_shard(asked, given, given.shard)
     elif given.push:
-        _push(found, options, listener, given)
+        _push(asked, given)
     else:
-        _refresh(found, options, listener, destination, given.style)
+        from bundler.workflows.refresh import refresh as only_refresh
+
+        _show(only_refresh(*asked), given.style, written=None)
 
 
-def _destination(output: str | None) -> ArtifactName | None:
-    if output is None:
-        return None
-    from bundler.workflows.export import destination_of
+def _preview(asked: _Asked, style: str) -> None:
+    from bundler.workflows.refresh import preview
 
-    return destination_of(output)
-
-
-def _refresh(
-    projects: Sequence[Project],
-    options: RefreshOptions,
-    listener: Listener,
-    destination: ArtifactName | None,
-    style: str,
-) -> None:
-    if destination is None:
-        from bundler.refresh.run import refresh as only_refresh
-
-        _show(only_refresh(projects, options, listener), style, written=None)
-        return
-    from bundler.cli.documents import WrittenArchive
-    from bundler.workflows.export import refresh_and_export
-
-    refreshed, digest = refresh_and_export(projects, options, destination, listener)
-    _show(refreshed, style, written=WrittenArchive(name=str(destination), digest=digest))
-    if style == "text":
-        Console(sys.stdout).line(f"{destination} {digest}")
-
-
-def _preview(
-    projects: Sequence[Project], options: RefreshOptions, listener: Listener, style: str
-) -> None:
-    from bundler.refresh.run import preview
-
-    keys = preview(projects, options, listener)
+    keys = preview(*asked)
     if style == "json":
         from bundler.cli.documents import changes, print_document
 
@@ -142,43 +117,34 @@ def _preview(
     Console(sys.stdout).table(("KEY", "ACTION", "DECLARED"), rows)
 
 
-def _push(
-    projects: Sequence[Project],
-    options: RefreshOptions,
-    listener: Listener,
-    given: RefreshCommand,
-) -> None:
+def _export(asked: _Asked, output: str, style: str) -> None:
+    from bundler.cli.documents import WrittenArchive
+    from bundler.workflows.export import refresh_and_export
+
+    refreshed, name, digest = refresh_and_export(*asked, output)
+    _show(refreshed, style, written=WrittenArchive(name=name, digest=digest))
+    if style == "text":
+        Console(sys.stdout).line(f"{name} {digest}")
+
+
+def _push(asked: _Asked, given: RefreshCommand) -> None:
     from bundler.workflows.store_refresh import refresh_and_push
 
-    into = _into(projects, given)
-    refreshed, pushed = refresh_and_push(projects, options, into, listener)
-    _show(refreshed, given.style, pushed=pushed_document(pushed, into.store.url))
+    refreshed, pushed, store = refresh_and_push(*asked, url=given.url, wait=given.wait or 0.0)
+    _show(refreshed, given.style, pushed=pushed_document(pushed, store.url))
     if given.style == "text":
-        show_pushed(pushed, into.store.url)
+        show_pushed(pushed, store.url)
 
 
-def _refresh_shard(
-    projects: Sequence[Project],
-    options: RefreshOptions,
-    listener: Listener,
-    given: RefreshCommand,
-    shard: str,
-) -> None:
+def _refresh_shard(asked: _Asked, given: RefreshCommand, shard: str) -> None:
     from bundler.store.shards import parse_shard
     from bundler.workflows.store_refresh import refresh_shard
 
-    into, number, run = _into(projects, given), parse_shard(shard), run_of(given.run)
-    staged = refresh_shard(projects, options, into, run=run, shard=number, listener=listener)
-    show_staged(into.store, staged, run, given.style)
-
-
-def _into(projects: Sequence[Project], given: RefreshCommand) -> Into:
-    from bundler.store.configured import open_configured
-    from bundler.store.local import author
-    from bundler.workflows.store_refresh import Into
-
-    root = projects[0].root
-    return Into(open_configured(given.url, root), author(root), given.wait or 0.0)
+    run = run_of(given.run)
+    store, staged = refresh_shard(
+        *asked, url=given.url, wait=given.wait or 0.0, run=run, shard=parse_shard(shard)
+    )
+    show_staged(store, staged, run, given.style)
 
 
 def _show(refreshed: Refreshed, style: str, **more: Any) -> None:

@@ -188,6 +188,18 @@ def projects_of(root: Path) -> list[Path]:
     return list(dict.fromkeys([root, *members])) if is_project(root) else members
 
 
+def projects_in(root: Path) -> Sequence[Path]:
+    """The project in this folder and those of its workspace, or all below.
+
+    Raises `ConfigurationError` if there is none.
+    """
+    root = root.resolve()
+    members = projects_of(root) or projects_below(root)
+    if not members:
+        raise no_project(root, ())
+    return members
+
+
 def required_members(root: Path) -> list[Path]:
     """What `workspace_members` yields.
 

@@ -22,7 +22,7 @@ import msgspec
 from bundler.artifacts.image.engine.arguments import fields_of, read
 from bundler.errors import BundlerError, ChildFailed, ConfigurationError, UsageError, exit_code_of
 from bundler.project.config import pyproject_of
-from bundler.project.projects import project_name
+from bundler.project.projects import project_name, projects_in
 from bundler.refresh.forking import ForkServers, ask_parent
 from bundler.refresh.surroundings import ONE_OF_ALL
 from bundler.system.atomic import io_errors
@@ -32,7 +32,7 @@ _POLL_SECONDS = 0.05
 _LEVELS = 2  # of folders for logs, below the current directory
 
 # A build mostly waits for the network and for other programs.
-DEFAULT_WORKERS = 4
+_DEFAULT_WORKERS = 4
 _NAME, _PATH, _HERE = "{name}", "{path}", "{here}"
 
 
@@ -98,6 +98,30 @@ def failed(failures: Sequence[BundlerError]) -> BuildResult:
         for error in failures
     ]
     return BuildResult(why="\n".join(said))
+
+
+def build_all(
+    here: Path,
+    arguments: Sequence[str],
+    workers: int | None,
+    *,
+    program: Sequence[str],
+    logs: Path,
+    begins: Callable[[int, int], None],
+    ended: Callable[[Outcome], None],
+    build: Callable[[Sequence[str]], int],
+) -> tuple[list[Outcome], int]:
+    """Builds every project here. Returns how each ended, and the exit code for all of them.
+
+    program, arguments: of each build, see `jobs_of`. begins: called with the number of projects,
+    and of those that are built concurrently. ended, build: see `run_all`.
+    """
+    jobs = jobs_of(projects_in(here), program, arguments, here, logs)
+    workers = min(workers or _DEFAULT_WORKERS, len(jobs))
+    begins(len(jobs), workers)
+    outcomes = run_all(jobs, workers, ended, build=build)
+    failures = [ChildFailed(it.job.name, it.exit_code) for it in outcomes if it.exit_code]
+    return outcomes, exit_code_of(failures)
 
 
 def jobs_of(
@@ -280,13 +304,3 @@ def _result_of(job: ProjectBuild) -> BuildResult:
         if not job.result.exists():  # it was killed, or another program's error ended it
             return BuildResult()
         return msgspec.json.decode(job.result.read_bytes(), type=BuildResult)
-
-
-def failure_of(outcomes: Sequence[Outcome]) -> int:
-    """The exit code for all of them: the most serious of the failures."""
-    failures: list[BundlerError] = [
-        ChildFailed(outcome.job.name, outcome.exit_code)
-        for outcome in outcomes
-        if outcome.exit_code
-    ]
-    return exit_code_of(failures)

@@ -21,6 +21,7 @@ from bundler.errors import UsageError, VerificationFailed
 from bundler.listener import Listener
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project
+from bundler.project.selection import Selection
 from bundler.refresh.run import Refreshed, refresh
 from bundler.state import run_record
 from bundler.system.atomic import io_errors, make_directories
@@ -62,12 +63,17 @@ def _refuse_foreign(path: Path) -> None:
 
 
 def refresh_and_export(
-    projects: Sequence[Project], options: RefreshOptions, to: ArtifactName, listener: Listener
-) -> tuple[Refreshed, str]:
-    """Refreshes and publishes, then writes these very states. Returns their image's digest, too."""
+    selection: Selection, options: RefreshOptions, listener: Listener, output: str
+) -> tuple[Refreshed, str, str]:
+    """Refreshes and publishes, then writes these very states.
+
+    output: see `destination_of`. Returns its full name and the digest of the image there, too.
+    """
+    to = destination_of(output)
+    projects = selection.find(listener)
     with ExitStack() as held:
         refreshed = refresh(projects, options, listener, held=held)
-        return refreshed, export_states(refreshed, projects, to, listener)
+        return refreshed, str(to), export_states(refreshed, projects, to, listener)
 
 
 def export_states(

@@ -10,87 +10,102 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.errors import ConfigurationError, Locked
 from bundler.listener import Listener
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project
+from bundler.project.selection import Selection
 from bundler.refresh.collecting import Collected
 from bundler.refresh.directories import LOCAL, VERSIONED
 from bundler.refresh.run import Refreshed, fetch_into, refresh
 from bundler.store import shards
+from bundler.store.configured import open_configured
 from bundler.store.lease import POLL_SECONDS, Held, lease
+from bundler.store.local import author
 from bundler.store.pointer import Author
 from bundler.store.pushing import NewState, PushedStates
 from bundler.store.records import Shard
 from bundler.store.store import Store
 
 
-@dataclass(frozen=True)
-class Into:
-    """The destination: a store. wait: how many seconds to wait for another pipeline's lease."""
-
-    store: Store
-    author: Author
-    wait: float = 0.0
-
-
 def refresh_and_push(
-    projects: Sequence[Project], options: RefreshOptions, into: Into, listener: Listener
-) -> tuple[Refreshed, PushedStates]:
+    selection: Selection,
+    options: RefreshOptions,
+    listener: Listener,
+    *,
+    url: str | None,
+    wait: float,
+) -> tuple[Refreshed, PushedStates, Store]:
     """Refreshes versioned and local keys, publishes the local ones, then pushes all as one set.
 
-    Raises `Locked` if another pipeline refreshes one of the keys, and as `refresh` and `Store.push`
-    do; the store is then unchanged.
+    url: of the store; None for the configured one. wait: how many seconds to wait for another
+    pipeline's lease. Raises `Locked` if another pipeline refreshes one of the keys, and as
+    `refresh` and `Store.push` do; the store is then unchanged.
     """
-    with _lease(options.keys, into, into.wait), _scratch() as scratch:
+    projects = selection.find(listener)
+    store, by = _destination(projects, url)
+    with _lease(store, options.keys, by, wait), _scratch() as scratch:
         refreshed = refresh(projects, options, listener, scratch)
-        listener.phase(f"Pushing to {into.store.url}")
+        listener.phase(f"Pushing to {store.url}")
         states = [*_new(refreshed.collected), *_published(refreshed)]
-        pushed = into.store.push(states, into.author)
-    return refreshed, pushed
+        return refreshed, store.push(states, by), store
 
 
 def refresh_shard(
-    projects: Sequence[Project],
+    selection: Selection,
     options: RefreshOptions,
-    into: Into,
+    listener: Listener,
     *,
+    url: str | None,
+    wait: float,
     run: str,
     shard: tuple[int, int],
-    listener: Listener,
-) -> Shard:
-    """Refreshes the keys of one shard and stages them in the store; publishes nothing here."""
+) -> tuple[Store, Shard]:
+    """Refreshes the keys of one shard and stages them in the store; publishes nothing here.
+
+    url, wait: as `refresh_and_push` takes them.
+    """
     if options.keys:
         raise ConfigurationError(
             "A shard selects its keys itself.", hint="Remove --key or --shard."
         )
+    projects = selection.find(listener)
+    store, by = _destination(projects, url)
     with ExitStack() as leased, _scratch() as scratch:
 
         async def choose(known: frozenset[str]) -> Sequence[str]:
             mine = sorted(key for key in known if shards.belongs(key, *shard))
             if mine:
-                await _take_lease(leased, mine, into)
+                await _take_lease(leased, store, mine, by, wait)
             return mine
 
         collected = fetch_into(
             scratch, projects, options, listener, types=(LOCAL, VERSIONED), choose=choose
         )
-        return shards.stage(into.store, list(_new(collected)), run, shard, into.author)
+        return store, shards.stage(store, list(_new(collected)), run, shard, by)
 
 
-def _lease(keys: Sequence[str], into: Into, wait: float) -> AbstractContextManager[Held]:
-    return lease(into.store.objects, keys, into.author.by or "a pipeline", wait=wait)
+def _destination(projects: Sequence[Project], url: str | None) -> tuple[Store, Author]:
+    root = projects[0].root
+    return open_configured(url, root), author(root)
 
 
-async def _take_lease(held: ExitStack, keys: Sequence[str], into: Into) -> None:
+def _lease(
+    store: Store, keys: Sequence[str], by: Author, wait: float
+) -> AbstractContextManager[Held]:
+    return lease(store.objects, keys, by.by or "a pipeline", wait=wait)
+
+
+async def _take_lease(
+    held: ExitStack, store: Store, keys: Sequence[str], by: Author, wait: float
+) -> None:
     """Waits for the lease in a way that Ctrl-C can interrupt."""
-    end = time.monotonic() + into.wait
+    end = time.monotonic() + wait
     while True:
         try:
-            held.enter_context(_lease(keys, into, 0.0))
+            held.enter_context(_lease(store, keys, by, 0.0))
         except Locked:
             if time.monotonic() >= end:
                 raise

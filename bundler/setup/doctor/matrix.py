@@ -10,8 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from bundler.project.no_project import no_project
-from bundler.project.projects import project_name, projects_below, projects_of
+from bundler.project.projects import project_name, projects_below, projects_in
 from bundler.project.survey import Survey, survey
 from bundler.setup.init.images import DeclaredBuild, build_of, builds_in
 
@@ -24,18 +23,6 @@ class MatrixEntry(TypedDict):
     path: str
     dockerfile: str
     context: str
-
-
-def projects_in(root: Path) -> Sequence[Path]:
-    """The project in this folder and those of its workspace, or all below.
-
-    Raises `ConfigurationError` if there is none.
-    """
-    root = root.resolve()
-    members = projects_of(root) or projects_below(root)
-    if not members:
-        raise no_project(root, ())
-    return members
 
 
 def unnamed(root: Path, projects: Sequence[Path]) -> tuple[Path, ...]:

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from bundler.errors import ConfigurationError
+from bundler.project.projects import projects_in
 from bundler.project.stateful import has_state
 from bundler.project.survey import survey
 from bundler.setup.doctor import Examined, Finding
-from bundler.setup.doctor.matrix import projects_in
 
 
 def roots_of(project: Path) -> Sequence[Path]:

@@ -12,11 +12,11 @@ import pytest
 
 from bundler.cli.console import Console
 from bundler.cli.doctor_workspace import show
-from bundler.project.projects import workspace_members
+from bundler.project.projects import projects_in, workspace_members
 from bundler.project.stateful import has_state
 from bundler.project.survey import survey
 from bundler.setup.doctor import Examined, Finding
-from bundler.setup.doctor.matrix import projects_in, unnamed
+from bundler.setup.doctor.matrix import unnamed
 from bundler.setup.doctor.workspace import distinct, stateless_of
 from tests.support.shapes import ALL, SHAPES
 

@@ -9,10 +9,10 @@ from bundler.project.projects import (
     DagsterModules,
     find,
     find_interpreter,
+    projects_in,
     start_for_context,
     workspace_members,
 )
-from bundler.setup.doctor.matrix import projects_in
 from bundler.setup.init import chosen
 
 PROJECT = '[project]\nname = "{name}"\n[tool.dg.project]\nroot_module = "{name}"\n'
