@@ -101,8 +101,8 @@ def build_pex(arguments: tuple[str, ...], given: BuildPexArguments) -> None:
     from bundler.workflows.build import pex
 
     parsed = parse([*arguments, "-o", str(given.output)])
-    request = pex.PexRequest(parsed, given.building.request(), given.pex_command)
-    made = pex.build(request, narrator(quiet=given.building.quiet))
+    request, listener = given.building.request(), narrator(quiet=given.building.quiet)
+    made = pex.build(parsed, request, listener, pex=given.pex_command)
     show_verdict(made.verdict, made.name, given.style)
 
 
@@ -133,10 +133,8 @@ def build_oci(given: OciArguments) -> None:
     from bundler.workflows.build import oci
     from bundler.workflows.build_all import BuildResult, report_result
 
-    request = oci.OciRequest(
-        given.building.request(), given.output, base=given.base, image_path=given.image_path
-    )
-    made = oci.build(request, narrator(quiet=given.building.quiet))
+    request, listener = given.building.request(), narrator(quiet=given.building.quiet)
+    made = oci.build(request, given.output, listener, base=given.base, image_path=given.image_path)
     if made is None:
         report_result(BuildResult("none (no state)"))
     else:

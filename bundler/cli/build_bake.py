@@ -41,8 +41,8 @@ def build_bake(ctx: click.Context, given: BakeArguments) -> None:
     arguments = ctx.meta[META]
     if baking.asks(arguments):
         ctx.exit(dockerbuild.plain("buildx", "bake", *arguments))
-    request = bake.BakeRequest(
-        arguments, given.building.request(), chosen=given.chosen, every_byte=given.every_byte
+    request, listener = given.building.request(), narrator(quiet=given.building.quiet)
+    made = bake.build(
+        arguments, request, listener, chosen=given.chosen, every_byte=given.every_byte
     )
-    made = bake.build(request, narrator(quiet=given.building.quiet))
     show_verdicts([(each.verdict, each.name) for each in made], given.style)

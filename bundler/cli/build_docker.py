@@ -77,14 +77,14 @@ def build_docker(ctx: click.Context, given: DockerArguments) -> None:
     if arguments.asks:
         ctx.exit(dockerbuild.plain("build", *ctx.meta[META]))
     quiet = given.building.quiet or arguments.quiet
-    request = docker.DockerRequest(
+    made = docker.build(
         arguments,
         given.building.request(),
+        narrator(quiet=quiet),
         image_path=given.image_path,
         every_byte=given.every_byte,
         quiet=quiet,
     )
-    made = docker.build(request, narrator(quiet=quiet))
     is_taken = any(fields.get("dest") == "-" for fields in arguments.results)  # by an archive
     with redirect_stdout(sys.stderr if is_taken else sys.stdout):
         if quiet and given.style == "text":

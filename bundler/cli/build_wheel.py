@@ -36,6 +36,6 @@ def build_wheel(given: WheelArguments) -> None:
     """
     from bundler.workflows.build import wheel
 
-    listener = narrator(quiet=given.building.quiet)
-    made = wheel.build(wheel.WheelRequest(given.building.request(), given.output), listener)
+    request, listener = given.building.request(), narrator(quiet=given.building.quiet)
+    made = wheel.build(request, given.output, listener)
     show_verdict(made.verdict, made.name, given.style)

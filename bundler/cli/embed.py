@@ -49,14 +49,14 @@ def embed(sources: tuple[str, ...], given: EmbedCommand) -> None:
       state-bundler embed oci:build/image --tag ghcr.io/acme/shop:1.4-{environment} \\
         --environment prod
     """
-    from bundler.workflows.embed import EmbedImagesRequest, refresh_and_embed
+    from bundler.workflows.embed import refresh_and_embed
 
-    request = EmbedImagesRequest(
+    made = refresh_and_embed(
         sources,
         given.tags,
         given.building.request(),
+        narrator(quiet=given.building.quiet or given.style == "json"),
         image_path=given.image_path,
         every_byte=given.every_byte,
     )
-    listener = narrator(quiet=given.building.quiet or given.style == "json")
-    show_outcome(refresh_and_embed(request, listener), given.style)
+    show_outcome(made, given.style)

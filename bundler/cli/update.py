@@ -39,19 +39,19 @@ def update(artifacts: tuple[str, ...], given: UpdateArguments) -> None:
       state-bundler update docker://ghcr.io/acme/shop:1.4 --format json
       state-bundler update ghcr.io/acme/shop:1.4 ghcr.io/acme/shop-eu:2.0
     """
-    from bundler.workflows.update import UpdateRequest, update_all
+    from bundler.workflows.update import update_all
 
     artifacts = tuple(dict.fromkeys(artifacts))
     if given.new_tag and given.in_place:
         raise click.UsageError("--tag and --in-place are mutually exclusive.")
     if given.new_tag and len(artifacts) > 1:
         raise click.UsageError("--tag requires exactly one ARTIFACT.")
-    listener = narrator(quiet=given.building.quiet or given.style == "json")
-    request = UpdateRequest(
+    updates = update_all(
         artifacts,
         given.building.request(),
+        narrator(quiet=given.building.quiet or given.style == "json"),
         new_tag=given.new_tag,
         in_place=given.in_place,
         every_byte=given.every_byte,
     )
-    show_updates(update_all(request, listener), len(artifacts), given.style)
+    show_updates(updates, len(artifacts), given.style)

@@ -59,33 +59,26 @@ def _image(text: str) -> ArtifactName:
     return msgspec.structs.replace(name, kind="layout") if name.kind == "path" else name
 
 
-class EmbedImagesRequest(msgspec.Struct, frozen=True):
-    """sources, tags, image_path, every_byte: as `embed` takes them."""
-
-    sources: Sequence[str]
-    tags: Sequence[str]
-    states: StateRequest
-    image_path: str | None = None
-    every_byte: bool = False
-
-
-def refresh_and_embed(request: EmbedImagesRequest, listener: Listener) -> EmbedResult:
+def refresh_and_embed(
+    sources: Sequence[str],
+    tags: Sequence[str],
+    request: StateRequest,
+    listener: Listener,
+    *,
+    image_path: str | None = None,
+    every_byte: bool = False,
+) -> EmbedResult:
     """Raises `UsageError` if there is no state, and as `prepare` and `embed` do."""
-    for source in request.sources:
+    for source in sources:
         require_engine(ArtifactName.parse(source).without_asking())
-    projects = request.states.selection.find(listener)
-    with prepare(projects, request.states, listener) as prepared:
+    projects = request.selection.find(listener)
+    with prepare(projects, request, listener) as prepared:
         if not prepared.bundles:
             raise UsageError(
                 "There is no state to embed.", hint="Select its project with --project."
             )
         return embed(
-            request.sources,
-            request.tags,
-            prepared,
-            listener,
-            image_path=request.image_path,
-            every_byte=request.every_byte,
+            sources, tags, prepared, listener, image_path=image_path, every_byte=every_byte
         )
 
 

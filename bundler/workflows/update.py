@@ -41,19 +41,17 @@ class UpdateOutcome(NamedTuple):
     failure: BundlerError | None = None
 
 
-class UpdateRequest(msgspec.Struct, frozen=True):
-    """artifacts: the names of each. new_tag, in_place, every_byte: see `update`."""
-
-    artifacts: Sequence[str]
-    states: StateRequest
-    new_tag: str | None = None
-    in_place: bool = False
-    every_byte: bool = False
-
-
-def update_all(request: UpdateRequest, listener: Listener) -> Iterator[UpdateOutcome]:
+def update_all(
+    artifacts: Sequence[str],
+    request: StateRequest,
+    listener: Listener,
+    *,
+    new_tag: str | None = None,
+    in_place: bool = False,
+    every_byte: bool = False,
+) -> Iterator[UpdateOutcome]:
     """Refreshes once, and updates each artifact; one that fails does not stop the others."""
-    names = [ArtifactName.parse(artifact) for artifact in request.artifacts]
+    names = [ArtifactName.parse(artifact) for artifact in artifacts]
     for name in names:  # before minutes are spent on a refresh
         require_engine(name)
     with ExitStack() as stack:
@@ -62,19 +60,17 @@ def update_all(request: UpdateRequest, listener: Listener) -> Iterator[UpdateOut
             with open_if_pex(name):
                 pass
         connections = stack.enter_context(shared_connections(names))
-        projects = request.states.selection.find(listener)
-        prepared = stack.enter_context(
-            prepare(projects, request.states, listener, replaces=request.artifacts)
-        )
+        projects = request.selection.find(listener)
+        prepared = stack.enter_context(prepare(projects, request, listener, replaces=artifacts))
         for name in names:
             try:
                 made = update(
                     name,
-                    request.new_tag,
-                    in_place=request.in_place,
+                    new_tag,
+                    in_place=in_place,
                     prepared=prepared,
                     listener=listener,
-                    every_byte=request.every_byte,
+                    every_byte=every_byte,
                     before=first if name == names[0] else None,
                     connections=connections,
                 )

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
 from bundler.artifacts.embedding import EmbedResult
 from bundler.artifacts.image.engine import baking
 from bundler.artifacts.image.engine.building import foresee
@@ -18,23 +16,24 @@ from bundler.workflows.image_places import places_of, refuse_relative, wanted_pl
 from bundler.workflows.pipeline import StateRequest, prepare, verify_and_load
 
 
-class BakeRequest(msgspec.Struct, frozen=True):
-    """arguments: bake's own. chosen: targets or groups; empty for those with a project."""
+def build(
+    arguments: Sequence[str],
+    request: StateRequest,
+    listener: Listener,
+    *,
+    chosen: Sequence[str] = (),
+    every_byte: bool = False,
+) -> list[EmbedResult]:
+    """arguments: bake's own. chosen: targets or groups; empty for those with a project.
 
-    arguments: Sequence[str]
-    states: StateRequest
-    chosen: Sequence[str] = ()
-    every_byte: bool = False
-
-
-def build(request: BakeRequest, listener: Listener) -> list[EmbedResult]:
-    """Raises as `baking.resolve`, `prepare` and `baking.building_targets` do."""
+    Raises as `baking.resolve`, `prepare` and `baking.building_targets` do.
+    """
     docker = Docker.from_environment()
     docker.refuse_silence()
-    found = baking.resolve(docker, request.arguments)
-    selected = found.chosen(request.chosen)
+    found = baking.resolve(docker, arguments)
+    selected = found.chosen(chosen)
     baking.preflight(found, selected)
-    projects = request.states.selection.find(listener)
+    projects = request.selection.find(listener)
     refuse_relative(None, projects)
     targets = selected or _with_code(found, projects)
     baking.preflight(found, targets, projects)
@@ -42,11 +41,11 @@ def build(request: BakeRequest, listener: Listener) -> list[EmbedResult]:
     for name in targets:
         wanted = wanted_places(found.arguments(name), projects)
         foresee(found.given(name), engine, wanted, listener)
-    with prepare(projects, request.states, listener, loads=True) as prepared:
+    with prepare(projects, request, listener, loads=True) as prepared:
         listener.phase("Building the images")
         listener.hands_over(silent=False)
         places = places_of(prepared)
-        embedding = prepared.request(listener, places=places, every_byte=request.every_byte)
+        embedding = prepared.request(listener, places=places, every_byte=every_byte)
         with baking.building_targets(found, targets, embedding) as images:
             verdicts = [verify_and_load(image.artifact, prepared, listener) for image in images]
         return [

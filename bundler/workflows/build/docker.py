@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
 from bundler.artifacts.embedding import EmbedResult
 from bundler.artifacts.image.engine import building, stdin_context
 from bundler.artifacts.image.engine.arguments import Arguments
@@ -23,19 +21,20 @@ from bundler.workflows.image_places import (
 from bundler.workflows.pipeline import StateRequest, prepare, verify_and_load
 
 
-class DockerRequest(msgspec.Struct, frozen=True):
-    """arguments: docker's own. quiet: whether docker prints nothing, either."""
+def build(
+    arguments: Arguments,
+    request: StateRequest,
+    listener: Listener,
+    *,
+    image_path: str | None = None,
+    every_byte: bool = False,
+    quiet: bool = False,
+) -> EmbedResult:
+    """arguments: docker's own. quiet: whether docker prints nothing, either.
 
-    arguments: Arguments
-    states: StateRequest
-    image_path: str | None = None
-    every_byte: bool = False
-    quiet: bool = False
-
-
-def build(request: DockerRequest, listener: Listener) -> EmbedResult:
-    """Raises as `building.preflight`, `prepare` and `building.building` do."""
-    arguments, docker = request.arguments, Docker.from_environment()
+    Raises as `building.preflight`, `prepare` and `building.building` do.
+    """
+    docker = Docker.from_environment()
     with stdin_context.take(arguments) as piped:
         detected = Detecting(docker)
         given = BuildInput(arguments, piped, detected)
@@ -43,16 +42,16 @@ def build(request: DockerRequest, listener: Listener) -> EmbedResult:
         docker.refuse_silence()  # before minutes are spent on a refresh
         detected.start()
         building.require_buildkit(given, detected)
-        projects = request.states.selection.find(listener, _start(given, listener))
-        _refuse_impossible(request, given, docker, projects, listener)
-        with prepare(projects, request.states, listener, loads=True) as prepared:
+        projects = request.selection.find(listener, _start(given, listener))
+        _refuse_impossible(image_path, given, docker, projects, listener)
+        with prepare(projects, request, listener, loads=True) as prepared:
             listener.phase("Building the image")
-            listener.hands_over(silent=request.quiet)
+            listener.hands_over(silent=quiet)
             embedding = prepared.request(
                 listener,
-                places=places_of(prepared, request.image_path),
+                places=places_of(prepared, image_path),
                 hints=import_root_hints(arguments, projects),
-                every_byte=request.every_byte,
+                every_byte=every_byte,
             )
             with building.building(given, embedding, docker, detected()) as image:
                 before = next(iter(arguments.names), None)
@@ -71,14 +70,14 @@ def _start(given: BuildInput, listener: Listener) -> Path | None:
 
 
 def _refuse_impossible(
-    request: DockerRequest,
+    image_path: str | None,
     given: BuildInput,
     docker: Docker,
     projects: Sequence[Project],
     listener: Listener,
 ) -> None:
-    refuse_relative(request.image_path, projects)
+    refuse_relative(image_path, projects)
     for project in projects:
         building.refuse_missing_configuration(given, project.root)
-    wanted = wanted_places(request.arguments, projects, request.image_path)
+    wanted = wanted_places(given.arguments, projects, image_path)
     building.foresee(given, docker.connect_late(), wanted, listener)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from bundler.artifacts.embedding import EmbedResult
 from bundler.artifacts.names import LATEST, ArtifactName
 from bundler.listener import Listener
@@ -13,26 +11,25 @@ from bundler.workflows.image_places import refuse_relative
 from bundler.workflows.pipeline import StateRequest, prepare
 
 
-class OciRequest(msgspec.Struct, frozen=True):
-    """output: ``LAYOUT[:TAG]``. base: the same of the base image; None for the state alone."""
-
-    states: StateRequest
-    output: str
-    base: str | None = None
-    image_path: str | None = None
-
-
-def build(request: OciRequest, listener: Listener) -> EmbedResult | None:
+def build(
+    request: StateRequest,
+    output: str,
+    listener: Listener,
+    *,
+    base: str | None = None,
+    image_path: str | None = None,
+) -> EmbedResult | None:
     """None if one of many projects has no state, and no base: then there is nothing to make.
 
+    output: ``LAYOUT[:TAG]``. base: the same of the base image; None for the state alone.
     Raises as `prepare` and `embed` do.
     """
-    target = ArtifactName.layout(request.output)
-    sources = [str(ArtifactName.layout(request.base))] if request.base else []
+    target = ArtifactName.layout(output)
+    sources = [str(ArtifactName.layout(base))] if base else []
     tags = [str(target.tagged(target.tag or LATEST))]
-    projects = request.states.selection.find(listener)
-    refuse_relative(request.image_path, projects)
-    with prepare(projects, request.states, listener) as prepared:
+    projects = request.selection.find(listener)
+    refuse_relative(image_path, projects)
+    with prepare(projects, request, listener) as prepared:
         if not (sources or prepared.bundles) and is_one_of_all():
             return None
-        return embed(sources, tags, prepared, listener, image_path=request.image_path)
+        return embed(sources, tags, prepared, listener, image_path=image_path)

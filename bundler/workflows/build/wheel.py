@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
-
 from bundler.artifacts.embedding import EmbedResult
 from bundler.artifacts.python.blocking import refuse_fifos_of_project
 from bundler.artifacts.python.credentials import AllowedFiles
@@ -15,26 +13,22 @@ from bundler.listener import Listener
 from bundler.workflows.pipeline import StateRequest, prepare, verify_and_load
 
 
-class WheelRequest(msgspec.Struct, frozen=True):
-    """output: the directory that gets the wheel."""
+def build(request: StateRequest, directory: Path, listener: Listener) -> EmbedResult:
+    """directory: gets the wheel.
 
-    states: StateRequest
-    output: Path
-
-
-def build(request: WheelRequest, listener: Listener) -> EmbedResult:
-    """Raises `UsageError` for several projects, and as `prepare` and `building` do."""
-    projects = request.states.selection.find(listener)
+    Raises `UsageError` for several projects, and as `prepare` and `building` do.
+    """
+    projects = request.selection.find(listener)
     if len(projects) > 1:
         raise UsageError(
             "A wheel contains one project, but several are selected.",
             hint="Select it with --project.",
         )
     (project,) = projects
-    python, output = project.interpreter.path, request.output.resolve()
-    command(python, project.root, request.output)  # refuses what cannot be built
+    python, output = project.interpreter.path, directory.resolve()
+    command(python, project.root, directory)  # refuses what cannot be built
     refuse_fifos_of_project(project.root, "the build backend", listener)
-    with prepare(projects, request.states, listener, loads=True) as prepared:
+    with prepare(projects, request, listener, loads=True) as prepared:
         embedding, allowed = prepared.request(listener), AllowedFiles.of(projects)
         with building(project.root, python, output, embedding, allowed) as built:
             verdict = verify_and_load(built.artifact, prepared, listener)
