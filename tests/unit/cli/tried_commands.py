@@ -348,7 +348,7 @@ TRIED: tuple[tuple[str, str, str], ...] = (
         f"{_HERE}::test_states_that_were_altered",
     ),
     (
-        "workflows/store_build.py state",
+        "workflows/stored_versions.py state",
         "state-bundler refresh --push",
         f"{_MORE}::test_a_store_without_a_version",
     ),
