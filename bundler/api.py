@@ -132,13 +132,12 @@ def verify(artifact: str, policy: Policy | None = None) -> Verdict:
 def _demand(policy: Policy, artifact: Artifact, verdict: Verdict) -> None:
     import time
 
-    from bundler.errors import Findings
     from bundler.workflows.policy import judge, subject_of
+    from bundler.workflows.verify import VerifyReport
 
     breaches = judge(policy, subject_of(policy, artifact, verdict, time.time()))
-    if breaches:
-        messages = " ".join(breach.what for breach in breaches)
-        raise Findings(f"{verdict.name} is intact, but violates the policy: {messages}")
+    if failure := VerifyReport(verdict.name, verdict, breaches).failure():
+        raise failure
 
 
 def diff(before: str, after: str, volatile: Sequence[str] = ()) -> Difference:

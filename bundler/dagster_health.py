@@ -247,13 +247,10 @@ def _record(directory: Path) -> "RunRecord | None":
 
 def _digests_in(name: str) -> dict[str, str]:
     from bundler.artifacts.open import open_artifact
-    from bundler.state.manifest import parse
 
     with open_artifact(name) as artifact:
         return {
             state.key: state.digest.dir_hash
-            for directory in artifact.state_directories()
-            for raw in (directory.read_manifest(),)
-            if raw is not None
-            for state in parse(raw, name).states
+            for manifest in artifact.manifests().values()
+            for state in manifest.states
         }

@@ -56,7 +56,8 @@ def build_all(arguments: Sequence[str], workers: int | None, report: Path | None
     def ended(outcome: Outcome) -> None:
         nonlocal done
         done += 1
-        narrative.line(f"{_sign(narrative, outcome)} {done}/{count} {_summary(outcome)}")
+        sign = narrative.cross() if outcome.exit_code else narrative.tick()
+        narrative.line(f"{sign} {done}/{count} {_summary(outcome)}")
 
     here = Path.cwd()
     outcomes, exit_code = builds.build_all(
@@ -111,12 +112,6 @@ def _write(report: Path, outcomes: Sequence[Outcome]) -> None:
     ]
     with io_errors(report):
         save(report, documents.as_text(documents.BuildReport, builds=found).encode())
-
-
-def _sign(console: Console, outcome: Outcome) -> str:
-    if outcome.exit_code:
-        return console.styled(console.sign("✗", "x"), "red", "bold")
-    return console.styled(console.sign("✓", "ok"), "green", "bold")
 
 
 def _summary(outcome: Outcome) -> str:

@@ -97,11 +97,18 @@ class Console:
         """A symbol, or its ASCII replacement if the stream has no Unicode."""
         return unicode if self._unicode else plain
 
+    def tick(self) -> str:
+        return self.styled(self.sign("✓", "ok"), "green", "bold")
+
+    def cross(self) -> str:
+        return self.styled(self.sign("✗", "x"), "red", "bold")
+
     def failure(self, error: BundlerError) -> None:
         """Prints an expected failure."""
-        cross = self.styled(self.sign("✗", "x"), "red", "bold")
         title = self.styled(f"{error.title} ({error.exit_code})", "red", "bold")
-        self.paragraph(safe(error.headline or error.what), indent="  ", first=f"{cross} {title}: ")
+        self.paragraph(
+            safe(error.headline or error.what), indent="  ", first=f"{self.cross()} {title}: "
+        )
         if error.where and error.where not in error.what:
             self.line(f"  Where: {safe(error.where)}")
         for rule, lines in error.details:

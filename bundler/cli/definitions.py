@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from bundler.cli.console import Console, safe
-from bundler.system.wording import counted
+from bundler.system.wording import counted, listed
 
 if TYPE_CHECKING:
     from bundler.cli.documents.changes import DiffDefinitions
@@ -101,8 +101,7 @@ def _lines(item: DefinitionChange) -> Iterator[str]:
 def _field(field: FieldChange) -> str:
     if field.added or field.removed:
         signed = [*(f"+{item}" for item in field.added), *(f"-{item}" for item in field.removed)]
-        more = len(signed) - _MOST_ITEMS
-        return ", ".join(signed[:_MOST_ITEMS]) + (f" and {more} more" if more > 0 else "")
+        return listed(signed, _MOST_ITEMS)
     from bundler.state.jsondiff import apart
 
     before, after = ("none" if it is None else str(it) for it in (field.before, field.after))

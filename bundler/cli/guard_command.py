@@ -15,6 +15,7 @@ from bundler.guard.moments import check
 from bundler.guard.verdict import GuardFinding, GuardVerdict, Moment, Movement, grouped, shared
 from bundler.system import streams
 from bundler.system.fast_tuple import NamedTuple
+from bundler.system.wording import nearest
 from bundler.version import __version__
 
 TYPE_CHECKING = False
@@ -135,11 +136,8 @@ def parse(arguments: Sequence[str]) -> GuardArguments:
 
 
 def _unknown(word: str) -> UsageError:
-    from difflib import get_close_matches
-
-    known = (*OPTIONS, "--help", "--version")
-    near = get_close_matches(word.partition("=")[0], known, 1)
-    suggestion = f" Did you mean {near[0]}?" if near else ""
+    near = nearest(word.partition("=")[0], (*OPTIONS, "--help", "--version"))
+    suggestion = f" Did you mean {near}?" if near else ""
     return UsageError(f"Unknown option {word}.{suggestion}", hint="See state-guard --help.")
 
 

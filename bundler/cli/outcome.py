@@ -135,8 +135,7 @@ def _digest(verdict: Verdict) -> str:
 
 def _as_text(verdict: Verdict, name: str) -> None:
     console = Console(sys.stdout)
-    tick = console.styled(console.sign("✓", "ok"), "green", "bold")
-    console.line(f"{tick} {name}{_digest(verdict)}")
+    console.line(f"{console.tick()} {name}{_digest(verdict)}")
     for directory in verdict.directories:
         if directory.manifest is not None:
             console.line(f"  {directory.path}: {content(directory.manifest)}")

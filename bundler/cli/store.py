@@ -15,13 +15,14 @@ from bundler.cli.extract import show_extracted
 from bundler.cli.options import NewDirectory, flag, formats, option, takes
 from bundler.cli.store_options import KEYS, NOWHERE, SHOWN, StoreArguments, moment
 from bundler.errors import UsageError, VerificationFailed
-from bundler.system.wording import counted, nearest
+from bundler.system.wording import counted, listed, nearest
 
 if TYPE_CHECKING:
     from bundler.store import Store
     from bundler.store.records import Change, Current, Version
 
 _MOST_SETS = 30
+_MOST_KEYS = 3
 
 
 @click.group()
@@ -139,11 +140,9 @@ def _show_sets(changes: list[Change], store: Store, style: str) -> None:
     Console(sys.stdout).table(("SET", "TIME", "WHAT", "BY", "COMMIT", "KEYS"), rows, "SET")
 
 
-def _told(change: Change, most: int = 3) -> str:
+def _told(change: Change) -> str:
     keys = [move.key if move.after else f"-{move.key}" for move in change.moves]
-    more = f" and {len(keys) - most} more" if len(keys) > most else ""
-    note = f" ({change.note})" if change.note else ""
-    return ", ".join(keys[:most]) + more + note
+    return listed(keys, _MOST_KEYS) + (f" ({change.note})" if change.note else "")
 
 
 class ShowArguments(StoreArguments):
@@ -220,10 +219,8 @@ def verify(given: StoreVerifyArguments) -> None:
         print_document(stores.StoreVerify, checked, store=found.url)
     elif not checked.problems:
         console = Console(sys.stdout)
-        tick = console.styled(console.sign("✓", "ok"), "green", "bold")
-        console.line(
-            f"{tick} {found.url}: {counted(checked.versions, 'version')}, {size(checked.size)}"
-        )
+        versions = counted(checked.versions, "version")
+        console.line(f"{console.tick()} {found.url}: {versions}, {size(checked.size)}")
     if checked.problems:
         error = VerificationFailed(
             f"{found.url} is damaged: {' '.join(checked.problems)}",

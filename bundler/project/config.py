@@ -23,6 +23,7 @@ from bundler.state.definitions import KINDS
 from bundler.state.source_path import ADVICE, nested, path_problem
 from bundler.system import toml
 from bundler.system.git_directory import read_regular
+from bundler.system.wording import nearest
 
 TABLE = "tool.state-bundler"
 STORE_VARIABLE = "STATE_BUNDLER_STORE"
@@ -237,14 +238,10 @@ def _checked(table: Any, model: type[msgspec.Struct], name: str, file: Path) -> 
     for key, value in table.items():
         normal_key = key.replace("_", "-")
         if normal_key not in known:
-            import difflib
-
-            near = difflib.get_close_matches(normal_key, known, n=1)
+            near = nearest(normal_key, known)
             raise ConfigurationError(
                 f"{file}: [{name}] has no {key!r}.",
-                hint=f"Did you mean {near[0]!r}?"
-                if near
-                else f"Known: {', '.join(sorted(known))}.",
+                hint=f"Did you mean {near!r}?" if near else f"Known: {', '.join(sorted(known))}.",
             )
         normal[normal_key] = _checked_below(normal_key, value, name, file)
     return normal

@@ -15,6 +15,7 @@ import msgspec
 from bundler.errors import ConfigurationError
 from bundler.project.settings_docs import ROOT
 from bundler.system import toml
+from bundler.system.wording import nearest
 
 PREFIX = "STATE_BUNDLER_"
 # Other modules use these.
@@ -55,12 +56,10 @@ def _variable(name: str) -> str:
 
 
 def _unknown(variable: str, known: list[str]) -> ConfigurationError:
-    import difflib
-
-    near = difflib.get_close_matches(variable, [*known, *(PREFIX + name for name in OTHERS)], n=1)
+    near = nearest(variable, [*known, *(PREFIX + name for name in OTHERS)])
     return ConfigurationError(
         f"No setting has the environment variable {variable}.",
-        hint=f"Did you mean {near[0]}?" if near else f"Known: {', '.join(sorted(known))}.",
+        hint=f"Did you mean {near}?" if near else f"Known: {', '.join(sorted(known))}.",
     )
 
 

@@ -12,7 +12,7 @@ from bundler.errors import ConfigurationError
 from bundler.project.classic_dbt import classic_dbt, files, mentions
 from bundler.project.classic_vendors import advice_on_vendors
 from bundler.project.config import pyproject_of, read_toml
-from bundler.system.wording import counted
+from bundler.system.wording import counted, listed
 
 _SOURCE = "[[tool.state-bundler.source]] with a key, a command that writes {state_path}, and a path"
 _MOST_NAMES = 6
@@ -78,9 +78,7 @@ def _example(root: Path) -> str:
 
 def names(root: Path, projects: Sequence[Path]) -> str:
     """The projects' folders, at most the first few."""
-    shown = [path.relative_to(root).as_posix() for path in projects[:_MOST_NAMES]]
-    more = len(projects) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
+    return listed([path.relative_to(root).as_posix() for path in projects], _MOST_NAMES)
 
 
 def dagster_without_dg(root: Path) -> str | None:

@@ -71,6 +71,12 @@ class Found(msgspec.Struct, frozen=True):
     version: str = ""
     warnings: tuple[str, ...] = ()
 
+    def keys(self, management_type: ManagementType) -> frozenset[str]:
+        """Those of the components of this type."""
+        return frozenset(
+            item.key for item in self.components if item.management_type == management_type
+        )
+
 
 class Reached(msgspec.Struct, frozen=True):
     """The result of reaching one key's system.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, TypeVar
 import msgspec
 
 from bundler.errors import BundlerError
-from bundler.state.manifest import Claim, Manifest, RunRecord
+from bundler.state.manifest import Claim, Manifest, RunRecord, parse
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -83,6 +83,14 @@ class Artifact(ABC):
     @abstractmethod
     def state_directories(self) -> Sequence[StateDirectory]:
         """Every state directory, whether the program would look there or not."""
+
+    def manifests(self) -> dict[str, Manifest]:
+        """By the path of each state directory that has one. Raises `VerificationFailed`."""
+        return {
+            directory.path: parse(raw, f"{self.name}: the manifest in {directory.path}")
+            for directory in self.state_directories()
+            if (raw := directory.read_manifest()) is not None
+        }
 
     def labels(self) -> Mapping[str, str]:
         """Named metadata: an image's labels, a PEX's build properties."""

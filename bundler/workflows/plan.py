@@ -41,7 +41,7 @@ from bundler.state.artifact import Artifact
 from bundler.state.bundle import STATE_DIRECTORY, paths_at
 from bundler.state.definitions import Definitions, DefinitionsDifference, compare, merge
 from bundler.state.directory import PublishedDirectories
-from bundler.state.manifest import NonLocalKey, parse
+from bundler.state.manifest import NonLocalKey
 from bundler.state.statedir import StateDir
 
 PUBLISHED = "what is published"
@@ -195,23 +195,14 @@ def _of_projects(found: Difference, before: Artifact, refreshed: Refreshed) -> D
     """Without versioned keys, whose states a store has too: a refresh leaves them alone."""
     if before.kind != "store":
         return found
-    ignored = {
-        component.key
-        for source in refreshed.found
-        for component in source.components
-        if component.management_type == VERSIONED
-    }
+    ignored = {key for source in refreshed.found for key in source.keys(VERSIONED)}
     keys = tuple(key for key in found.keys if key.key not in ignored)
     return msgspec.structs.replace(found, keys=keys)
 
 
 def as_it_is(name: str, artifact: Artifact) -> PlanBaseline:
     """A baseline's identity, which shows later whether it has changed."""
-    contents = {}
-    for directory in artifact.state_directories():
-        raw = directory.read_manifest()
-        if raw is not None:
-            contents[directory.path] = parse(raw, artifact.name).content_digest
+    contents = {path: it.content_digest for path, it in artifact.manifests().items()}
     return PlanBaseline(name, contents, artifact.files_below())
 
 

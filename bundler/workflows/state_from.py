@@ -31,6 +31,7 @@ from bundler.errors import (
 from bundler.listener import Listener
 from bundler.project.layout import import_roots
 from bundler.project.projects import Project
+from bundler.refresh.directories import LOCAL, VERSIONED
 from bundler.refresh.model import Found
 from bundler.refresh.run import Refreshed, discover
 from bundler.refresh.scratch import scratch_folder
@@ -41,9 +42,6 @@ from bundler.state.manifest import Contents, DirectoryRefresh, KeyRefresh, Manif
 from bundler.state.run_record import version_in
 from bundler.state.statedir import StateDir, sanitize_key
 from bundler.system.wording import counted
-
-_LOCAL = "LOCAL_FILESYSTEM"
-_VERSIONED = "VERSIONED_STATE_STORAGE"
 
 
 class _Target(msgspec.Struct, frozen=True):
@@ -125,16 +123,10 @@ def _targets(
         by_path[source.directory] = _Target(
             source.directory,
             source.place,
-            _keys_of(source, _LOCAL) | ((before and before.keys) or frozenset()),
-            _keys_of(source, _VERSIONED) | ((before and before.versioned) or frozenset()),
+            source.keys(LOCAL) | ((before and before.keys) or frozenset()),
+            source.keys(VERSIONED) | ((before and before.versioned) or frozenset()),
         )
     return found, tuple(by_path.values())
-
-
-def _keys_of(source: Found, management_type: str) -> frozenset[str]:
-    return frozenset(
-        item.key for item in source.components if item.management_type == management_type
-    )
 
 
 def configured(project: Project) -> list[_Target]:

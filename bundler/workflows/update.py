@@ -23,7 +23,7 @@ from bundler.errors import BundlerError, ToolFailed, UsageError
 from bundler.listener import Listener
 from bundler.state.artifact import Artifact
 from bundler.state.bundle import Bundle, is_at
-from bundler.state.manifest import Manifest, RunRecord, parse
+from bundler.state.manifest import RunRecord
 from bundler.system.atomic import remove_leftovers
 from bundler.system.fast_tuple import NamedTuple
 from bundler.workflows.pipeline import Prepared, StateRequest, prepare, verify_and_load
@@ -314,18 +314,8 @@ def state_digits(bundles: Sequence[Bundle]) -> str:
 
 def is_current(artifact: Artifact, bundles: Sequence[Bundle]) -> bool:
     """Whether the artifact contains these states already, by its manifests' content digests."""
-    there = {manifest.content_digest for manifest in manifests(artifact)}
+    there = {manifest.content_digest for manifest in artifact.manifests().values()}
     return all(bundle.manifest.content_digest in there for bundle in bundles)
-
-
-def manifests(artifact: Artifact) -> list[Manifest]:
-    """The manifests in an artifact. Raises `VerificationFailed` for a malformed one."""
-    found = []
-    for directory in artifact.state_directories():
-        raw = directory.read_manifest()
-        if raw is not None:
-            found.append(parse(raw, f"{artifact.name}: the manifest in {directory.path}"))
-    return found
 
 
 def renewed(before: RunRecord | None, prepared: Prepared) -> RunRecord:

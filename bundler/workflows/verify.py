@@ -100,11 +100,5 @@ def local_keys(directories: Sequence[Path], listener: Listener) -> list[str]:
     from bundler.project.projects import find
     from bundler.refresh.run import discover
 
-    return sorted(
-        {
-            component.key
-            for source in discover(find(directories), listener)
-            for component in source.components
-            if component.management_type == "LOCAL_FILESYSTEM"
-        }
-    )
+    found = discover(find(directories), listener)
+    return sorted({key for source in found for key in source.keys("LOCAL_FILESYSTEM")})

@@ -25,7 +25,6 @@ from bundler.component_storage import StoreStateStorage
 from bundler.store import local, open_store
 from bundler.store.lease import lease
 from bundler.store.prune import referenced_by
-from bundler.workflows.update import manifests
 from tests.support.bundles import make_bundle
 
 Run = Callable[..., str]
@@ -368,7 +367,7 @@ def build(*arguments: str, code: int = 0) -> None:
 def non_local(name: str = "oci:layout") -> dict[str, str | None]:
     """The keys whose states are not in the artifact, with the versions that it pins."""
     with open_artifact(name) as artifact:
-        (manifest,) = manifests(artifact)
+        (manifest,) = artifact.manifests().values()
     return {item.key: item.version for item in manifest.predicate.contents.non_local}
 
 
@@ -410,7 +409,7 @@ def test_a_build_embeds_versioned_states_for_when_the_store_is_down(
     with open_artifact("oci:layout") as artifact:
         assert version in referenced_by(artifact)
         assert not verify(artifact).all_problems
-        (manifest,) = manifests(artifact)
+        (manifest,) = artifact.manifests().values()
     state = manifest.state("Versioned")
     assert state is not None
     assert state.version == version
@@ -445,7 +444,7 @@ def test_states_from_the_store_are_embedded_with_their_versions(
     }
     build("--state-from", "store:")
     with open_artifact("oci:layout") as artifact:
-        (manifest,) = manifests(artifact)
+        (manifest,) = artifact.manifests().values()
         assert referenced_by(artifact) == set(versions.values())
     assert {state.key: state.version for state in manifest.states} == {
         "Versioned": versions["Versioned"],
@@ -455,7 +454,8 @@ def test_states_from_the_store_are_embedded_with_their_versions(
     (pushed / "layout").rename(pushed / "first")
     build("--state-from", "oci:first")
     with open_artifact("oci:layout") as artifact:
-        assert manifests(artifact)[0].content_digest == manifest.content_digest
+        (again,) = artifact.manifests().values()
+        assert again.content_digest == manifest.content_digest
         assert referenced_by(artifact) == set(versions.values())
     monkeypatch.setenv("VALUE", "two")
     assert run(cli, ["refresh", "--push"]) == 0

@@ -21,6 +21,7 @@ from bundler.errors import BadData, ConfigurationError
 from bundler.listener import Listener
 from bundler.project.options import KeyOptions, RefreshOptions
 from bundler.project.projects import open_project
+from bundler.refresh.model import Component, Found
 from bundler.refresh.removals import Removal, ShrunkState, refused
 from bundler.refresh.run import check_selection
 from bundler.refresh.secrets import Secrets
@@ -44,8 +45,8 @@ def test_versioned_keys_of_a_store_are_not_part_of_a_plan() -> None:
     found = Difference(
         "store", "new", tuple(KeyDifference(key, "removed", 1, 1) for key in "KV"), 0
     )
-    versioned = SimpleNamespace(key="V", management_type="VERSIONED_STATE_STORAGE")
-    refreshed: Any = SimpleNamespace(found=[SimpleNamespace(place=A, components=[versioned])])
+    versioned = Component("V", "VERSIONED_STATE_STORAGE", "kind")
+    refreshed: Any = SimpleNamespace(found=[Found(Path(), A, (versioned,))])
     for kind, expected in (("store", ["K"]), ("oci", ["K", "V"])):
         before: Any = SimpleNamespace(kind=kind)
         assert [it.key for it in plan._of_projects(found, before, refreshed).keys] == expected
