@@ -72,20 +72,17 @@ def _ours(rest: list[str]) -> list[str]:
     words = rest[1:] if rest[:1] == ["buildx"] and rest[1:2] == ["build"] else rest
     if words[:1] not in (["build"], ["bake"]):
         return rest
-    from importlib import import_module
-
     from bundler.artifacts.image.engine.arguments import split_own
-    from bundler.cli.build_docker import takes_value
+    from bundler.cli.build_docker import build_bake, build_docker, takes_value
 
-    name = "bake" if words[0] == "bake" else "docker"
-    command = getattr(import_module(f"bundler.cli.build_{name}"), f"build_{name}")
+    command = build_bake if words[0] == "bake" else build_docker
     ours, theirs = split_own(words[1:], takes_value(command), _PREFIX)
     given = {*ours, *theirs}
     if "--help-all" in given:
         ours, theirs = ["--help-all"], []
     elif given & {"--help", "-h"}:
         ours, theirs = ["--help"], []
-    return ["build", name, *ours, "--", *theirs]
+    return ["build", str(command.name), *ours, "--", *theirs]
 
 
 def _end_with_docker() -> None:

@@ -7,13 +7,12 @@ from typing import Any
 
 import click
 
-from bundler.cli.build_bake import build_bake
-from bundler.cli.build_docker import build_docker
+from bundler.cli.build_docker import build_bake, build_docker
 from bundler.cli.build_options import BuildArguments, EmbedArguments
-from bundler.cli.build_wheel import build_wheel
 from bundler.cli.help import Grouped
 from bundler.cli.options import (
     File,
+    NewDirectory,
     Options,
     flag,
     formats,
@@ -141,6 +140,34 @@ def build_oci(given: OciArguments) -> None:
         show_verdict(made.verdict, style=given.style)
 
 
+class WheelArguments(Options):
+    output: NewDirectory = option(
+        "-o, --output",
+        "Directory to write the wheel to.",
+        default=Path("dist"),
+        show_default=True,
+    )
+    style: str = formats("json")
+    building: BuildArguments = nested(BuildArguments)
+
+
+@build.command(
+    name="wheel", cls=Grouped, short_help="Build a wheel with the project's own backend."
+)
+@takes("given", WheelArguments)
+def build_wheel(given: WheelArguments) -> None:
+    """Build the project's wheel with its own backend, with the state embedded.
+
+    \b
+    Example:
+      state-bundler build wheel -o dist
+    """
+    from bundler.workflows.build import wheel
+
+    request, listener = given.building.request(), narrator(quiet=given.building.quiet)
+    made = wheel.build(request, given.output, listener)
+    show_verdict(made.verdict, made.name, given.style)
+
+
 build.add_command(build_docker)
 build.add_command(build_bake)
-build.add_command(build_wheel)

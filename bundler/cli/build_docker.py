@@ -1,4 +1,4 @@
-"""``state-bundler build docker``: docker builds, and the state becomes the top layer."""
+"""``state-bundler build docker`` and ``build bake``: docker builds, and the state is on top."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ import click
 
 from bundler.cli.build_options import BuildArguments
 from bundler.cli.help import Grouped
-from bundler.cli.options import Options, every_byte, formats, image_path, narrator, nested, takes
-from bundler.cli.outcome import show_verdict
+from bundler.cli.options import (
+    Options,
+    every_byte,
+    formats,
+    image_path,
+    narrator,
+    nested,
+    option,
+    takes,
+)
+from bundler.cli.outcome import show_verdict, show_verdicts
 
-META = "bundler.docker.arguments"
+_META = "bundler.docker.arguments"
 
 
 class Wrapping(Grouped):
@@ -25,7 +34,7 @@ class Wrapping(Grouped):
         from bundler.artifacts.image.engine.arguments import split_own
 
         mine, theirs = split_own(args, takes_value(self))
-        ctx.meta[META] = theirs
+        ctx.meta[_META] = theirs
         return super().parse_args(ctx, ["--help"] if "-h" in theirs else mine)
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
@@ -73,9 +82,9 @@ def build_docker(ctx: click.Context, given: DockerArguments) -> None:
     from bundler.artifacts.image.engine.arguments import parse
     from bundler.workflows.build import docker
 
-    arguments = parse(ctx.meta[META])
+    arguments = parse(ctx.meta[_META])
     if arguments.asks:
-        ctx.exit(dockerbuild.plain("build", *ctx.meta[META]))
+        ctx.exit(dockerbuild.plain("build", *ctx.meta[_META]))
     quiet = given.building.quiet or arguments.quiet
     made = docker.build(
         arguments,
@@ -91,3 +100,41 @@ def build_docker(ctx: click.Context, given: DockerArguments) -> None:
             click.echo(made.digest)
         else:
             show_verdict(made.verdict, made.name, given.style)
+
+
+class BakeArguments(Options):
+    chosen: tuple[str, ...] = option(
+        "--state-target TARGET",
+        "A target or group to embed the state in (repeatable). Default: the targets whose "
+        "context contains a project.",
+    )
+    every_byte: bool = every_byte()
+    style: str = formats("json")
+    building: BuildArguments = nested(BuildArguments)
+
+
+@click.command(
+    name="bake",
+    cls=Wrapping,
+    short_help="Build images with docker buildx bake and its own arguments.",
+)
+@click.pass_context
+@takes("given", BakeArguments)
+def build_bake(ctx: click.Context, given: BakeArguments) -> None:
+    """Build images with docker buildx bake and its own arguments, with the state as the top layer.
+
+    \b
+    Example:
+      state-bundler build bake -f docker-bake.hcl app
+    """
+    from bundler.artifacts.image.engine import baking, dockerbuild
+    from bundler.workflows.build import bake
+
+    arguments = ctx.meta[_META]
+    if baking.asks(arguments):
+        ctx.exit(dockerbuild.plain("buildx", "bake", *arguments))
+    request, listener = given.building.request(), narrator(quiet=given.building.quiet)
+    made = bake.build(
+        arguments, request, listener, chosen=given.chosen, every_byte=given.every_byte
+    )
+    show_verdicts([(each.verdict, each.name) for each in made], given.style)
