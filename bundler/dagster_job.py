@@ -32,7 +32,7 @@ from bundler.state.statedir import check_keys, sanitize_key
 from bundler.state.tree import scan
 from bundler.store import local
 from bundler.store.pointer import Author
-from bundler.store.pushing import NewState, Push
+from bundler.store.pushing import NewState, Push, confirm
 from bundler.system import times
 
 _VERSIONED = "VERSIONED_STATE_STORAGE"
@@ -137,6 +137,7 @@ def _refresh(instance: DagsterInstance, project: Path, key: str) -> str:
         new = NewState(state, directory, refresh=KeyRefresh(key, 1, fetched=now, confirmed=now))
         attempt = Push(store.known, [new], Author(local.user())).attempt(share=False)
     if attempt.unchanged:
+        confirm(store.objects, [new], store.require_current())
         return attempt.before[key].version
     return attempt.versions[0].version
 

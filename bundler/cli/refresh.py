@@ -29,6 +29,7 @@ from bundler.cli.store_options import (
     run_of,
     show_pushed,
     show_staged,
+    warn_of_displaced,
 )
 
 if TYPE_CHECKING:
@@ -133,7 +134,9 @@ def _push(asked: _Asked, given: RefreshCommand) -> None:
     refreshed, pushed, store = refresh_and_push(*asked, url=given.url, wait=given.wait or 0.0)
     _show(refreshed, given.style, pushed=pushed_document(pushed, store.url))
     if given.style == "text":
-        show_pushed(pushed, store.url)
+        show_pushed(pushed, store)
+    else:
+        warn_of_displaced(store, pushed.moves)
 
 
 def _refresh_shard(asked: _Asked, given: RefreshCommand, shard: str) -> None:

@@ -72,6 +72,8 @@ def list_(given: ListArguments) -> None:
             if not given.keys or version.key in given.keys
         ]
         _show_versions(versions, current, found, given.style)
+        # What was lost is in no row: an error, after what is left.
+        found.all_of({key: entry.version for key, entry in current.keys.items()})
 
 
 def _versions(store: Store, current: Current, *, everything: bool) -> list[Version]:

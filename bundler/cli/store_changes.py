@@ -19,11 +19,13 @@ from bundler.cli.store_options import (
     run_of,
     show_pushed,
     show_staged,
+    warn_of_displaced,
 )
 from bundler.errors import UsageError
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
+    from bundler.store import Store
     from bundler.store.records import Current
 
 
@@ -60,7 +62,7 @@ def push(given: PushArguments, artifact: str | None) -> None:
             staged = shards.stage(store, states, name, number, author)
             show_staged(store, staged, name, given.style)
         else:
-            show_pushed(store.push(states, author), store.url, given.style)
+            show_pushed(store.push(states, author), store, given.style)
 
 
 class JoinArguments(StoreArguments):
@@ -84,8 +86,8 @@ def join(given: JoinArguments, count: int) -> None:
     from bundler.store import shards
     from bundler.store.records import Joined
 
-    name = run_of(given.run)
-    done = shards.join(given.open(), name, count, given.author(given.note))
+    name, store = run_of(given.run), given.open()
+    done = shards.join(store, name, count, given.author(given.note))
     if isinstance(done, Joined) and given.style == "json":
         from bundler.cli.documents import print_document, stores
 
@@ -94,7 +96,7 @@ def join(given: JoinArguments, count: int) -> None:
         told = f"Run {safe(name)} was already joined: set {done.number} of {done.made}"
         Console(sys.stdout).line(told)
     else:
-        _tell(done, given.style)
+        _tell(store, done, given.style)
 
 
 class RollbackArguments(StoreArguments):
@@ -117,11 +119,12 @@ def rollback(given: RollbackArguments) -> None:
       state-bundler store rollback --at 2026-05-01T00:00:00Z
       state-bundler store rollback --at 41 --key 'FivetranAccountComponent[acme]'
     """
-    author = given.author(given.note)
-    _tell(given.open().rollback(moment(given.at), given.keys, author), given.style)
+    store, author = given.open(), given.author(given.note)
+    _tell(store, store.rollback(moment(given.at), given.keys, author), given.style)
 
 
-def _tell(current: Current, style: str) -> None:
+def _tell(store: Store, current: Current, style: str) -> None:
+    warn_of_displaced(store, current.change.moves)
     if style == "json":
         from bundler.cli.documents import print_document, stores
 
@@ -224,6 +227,7 @@ def copy(given: CopyArguments, target: str) -> None:
     other = open_store(target)
     author = given.author(given.note)
     done = copying.copy(given.open(), other, history=given.history, author=author)
+    warn_of_displaced(other, done.moves)
     if given.style == "json":
         from bundler.cli.documents import print_document, stores
 
@@ -290,7 +294,7 @@ def remove(given: RemoveArguments, keys: tuple[str, ...]) -> None:
     """Remove keys from the current set. Their versions stay in the store until they are pruned."""
     store = given.open()
     store.current_ids(keys)  # an unknown key is an error
-    _tell(store.remove(keys, given.author(given.note)), given.style)
+    _tell(store, store.remove(keys, given.author(given.note)), given.style)
 
 
 COMMANDS = (push, join, rollback, remove, pin, prune, copy, import_)

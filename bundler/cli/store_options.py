@@ -14,11 +14,13 @@ from bundler.cli.options import Directory, Options, option
 from bundler.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bundler.cli.documents import Pushed
     from bundler.store import Store
     from bundler.store.pointer import Author
     from bundler.store.pushing import PushedStates
-    from bundler.store.records import Shard
+    from bundler.store.records import Move, Shard
 
 SHOWN = 12
 NOWHERE = "-"
@@ -100,7 +102,14 @@ def pushed_document(pushed: PushedStates, url: str) -> Pushed:
     return Pushed.of(pushed, store=url, versions=versions)
 
 
-def show_pushed(pushed: PushedStates, url: str, style: str = "text") -> None:
+def warn_of_displaced(store: Store, moves: Sequence[Move]) -> None:
+    for message in store.displaced(moves):
+        Console(sys.stderr).line(f"warning: {message}")
+
+
+def show_pushed(pushed: PushedStates, store: Store, style: str = "text") -> None:
+    warn_of_displaced(store, pushed.moves)
+    url = store.url
     if style == "json":
         from bundler.cli.documents import print_document, stores
 

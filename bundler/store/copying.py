@@ -11,17 +11,21 @@ from bundler.store import content, pointer, records
 from bundler.store.content import Incoming
 from bundler.store.pointer import NOBODY, Author
 from bundler.store.pushing import relocated
-from bundler.store.records import Batch
+from bundler.store.records import Batch, Move
 from bundler.store.store import Store
 
 
 @dataclass(frozen=True)
 class Copied:
-    """The result of a copy. versions: those that were not there before. size: bytes of content."""
+    """The result of a copy.
+
+    versions: those that were not there before. size: bytes of content. moves: of its sets.
+    """
 
     versions: tuple[str, ...]
     size: int
     number: int
+    moves: tuple[Move, ...] = ()
 
 
 def copy(source: Store, target: Store, *, history: bool = False, author: Author = NOBODY) -> Copied:
@@ -32,7 +36,7 @@ def copy(source: Store, target: Store, *, history: bool = False, author: Author 
     with history, at one of the source's sets.
     """
     steps = list(_steps(source, history=history))
-    wanted = {version for step in steps for version in step.values()}
+    wanted = {version for step in steps for version in step.values() if version}
     versions, size = _bring(source, target, wanted)
     there = target.known.find_all(wanted)
     for key, version in steps[-1].items():
@@ -40,21 +44,28 @@ def copy(source: Store, target: Store, *, history: bool = False, author: Author 
             raise VerificationFailed(
                 f"{source.url} no longer has version {version} of {key}.", key=key
             )
-    number = 0
+    start = target.current() or pointer.NOTHING
+    number, moves = start.number, list[Move]()
     for step in steps:
         members = [there[version] for version in step.values() if version in there]
-        number = target.adopt(members, "copy", author).number
-    return Copied(versions, size, number)
+        gone = [key for key, version in step.items() if version is None]
+        current = target.adopt(members, "copy", author, gone)
+        if current.number > number:
+            number = current.number
+            moves += current.change.moves
+    target.confirm(source.currents().values())
+    return Copied(versions, size, number, tuple(moves))
 
 
-def _steps(source: Store, *, history: bool) -> Iterator[Mapping[str, str]]:
-    """What to make current, step by step; the last is what is current in the source."""
+def _steps(source: Store, *, history: bool) -> Iterator[Mapping[str, str | None]]:
+    """What to make current, step by step, None for a key that was removed; the last is what is
+    current in the source."""
     current = source.require_current()
     if history:
         changes = list(pointer.history(source.objects, current))
         yield pointer.keys_at(current, changes, current.oldest - 1)
         for change in reversed(changes):
-            yield {move.key: move.after for move in change.moves if move.after is not None}
+            yield {move.key: move.after for move in change.moves}
     yield {key: entry.version for key, entry in current.keys.items()}
 
 

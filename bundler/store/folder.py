@@ -17,12 +17,15 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from bundler.errors import ConfigurationError, VerificationFailed
+from bundler.state.bundle import MANIFEST_NAME, STATE_DIRECTORY
 from bundler.state.tree import name_problem
 from bundler.store.objects import Buffer, Listed, StoredObject
+from bundler.store.records import FORMAT_NAME
 from bundler.system.atomic import io_errors, sync_directory
 from bundler.system.walking import walk
 
 _TEMPORARY = ".part-"
+_IGNORE = ".gitignore"
 
 
 class Folder:
@@ -33,17 +36,25 @@ class Folder:
 
     @classmethod
     def of_url(cls, url: str) -> Folder:
-        """Raises `ConfigurationError` for a host or a relative path."""
+        """Raises `ConfigurationError` for a host, a relative path or a folder in a state
+        directory."""
         host, slash, path = url.removeprefix("file://").partition("/")
         if host not in ("", "localhost") or not slash:
             raise ConfigurationError(
                 f"{url!r} is not a local folder.", hint="Use file:///an/absolute/path."
             )
-        return cls(Path("/" + unquote(path)))
+        root = Path("/" + unquote(path))
+        for above in (root, *root.resolve().parents):
+            if above.name == STATE_DIRECTORY or (above / MANIFEST_NAME).exists():
+                raise ConfigurationError(
+                    f"{url} is in the state directory {above}, which may only contain its states.",
+                    hint="Move the store to a folder outside of it, and use that folder's URL.",
+                )
+        return cls(root)
 
     @property
     def url(self) -> str:
-        return f"file://{self.root}"
+        return f"file://{self.root}".replace("%", "%25")
 
     def _path(self, name: str) -> Path:
         """The path of an object. Raises `VerificationFailed` for a name that leads elsewhere."""
@@ -70,6 +81,8 @@ class Folder:
 
     def create(self, name: str, data: bytes) -> bool:
         path = self._path(name)
+        if name == FORMAT_NAME:  # in a repository, no commit has its states
+            self.create(_IGNORE, b"*\n")
         with io_errors(path), self._new(path, [data]) as temporary:
             try:
                 os.link(temporary, path)  # unlike a rename, this fails if the name exists

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,9 +13,10 @@ from bundler.errors import InputOutputError, UsageError
 from bundler.state.manifest import KeyRefresh, State
 from bundler.store import content, pointer, records
 from bundler.store.content import StoredPlace, local_file
+from bundler.store.objects import Objects
 from bundler.store.pointer import Author
 from bundler.store.reading import Versions
-from bundler.store.records import Batch, Current, Entry, Version
+from bundler.store.records import Batch, Current, Entry, Move, Version
 from bundler.system import times
 
 # A prune removes what is in the store without being part of a set after a day. A push gives up
@@ -43,13 +44,14 @@ class PushedStates:
     """The result of a push.
 
     number: of the set. versions: of every key that was pushed. unchanged: keys that kept their
-    version. uploaded: bytes that were uploaded.
+    version. uploaded: bytes that were uploaded. moves: from the earlier versions to these.
     """
 
     number: int
     versions: Mapping[str, str]
     unchanged: tuple[str, ...]
     uploaded: int
+    moves: tuple[Move, ...] = ()
 
 
 @dataclass
@@ -86,12 +88,13 @@ class Push:
                 current = pointer.advance(self.known.objects, "push", self.author, attempt.decide)
             except OutdatedError:
                 continue  # what was to be shared with the older version is uploaded now
-            confirm(self.known, self.states, current)
+            confirm(self.known.objects, self.states, current)
             return PushedStates(
                 current.number,
                 {new.state.key: current.keys[new.state.key].version for new in self.states},
                 attempt.unchanged,
                 self.uploaded,
+                current.change.moves if attempt.versions else (),
             )
 
     def attempt(self, *, share: bool) -> Attempt:
@@ -248,8 +251,18 @@ def with_keys(now: Current | None, keys: dict[str, Entry]) -> Current | None:
     return msgspec.structs.replace(before, keys=keys, labels=labels)
 
 
-def confirm(known: Versions, states: Sequence[NewState], current: Current) -> None:
-    """Records when the external systems were last asked, if that is later than what is recorded."""
+def as_confirmed(version: Version, entry: Entry) -> Version:
+    """The version with the time at which its system last confirmed it, which the pointer has."""
+    refresh = version.refresh or KeyRefresh(version.key, fetched=version.made)
+    if (entry.confirmed or "") <= (refresh.confirmed or ""):
+        return version
+    later = msgspec.structs.replace(refresh, confirmed=entry.confirmed, stale=False)
+    return msgspec.structs.replace(version, refresh=later)
+
+
+def confirm(objects: Objects, states: Iterable[NewState | Version], current: Current) -> None:
+    """Records when the external systems were last asked, if that is later than what is recorded,
+    or if that is in the future."""
     seen = {
         new.state.key: (new.state.digest.semantic, new.refresh.confirmed)
         for new in states
@@ -258,7 +271,10 @@ def confirm(known: Versions, states: Sequence[NewState], current: Current) -> No
 
     def confirmed(key: str, entry: Entry) -> Entry:
         semantic, moment = seen.get(key, ("", ""))
-        if semantic != entry.semantic or moment <= (entry.confirmed or ""):
+        before = entry.confirmed or ""
+        if before and times.is_future(time.time() - times.seconds_of(before)):
+            before = ""  # of a machine whose clock was wrong
+        if semantic != entry.semantic or moment <= before:
             return entry
         return msgspec.structs.replace(entry, confirmed=moment)
 
@@ -267,4 +283,4 @@ def confirm(known: Versions, states: Sequence[NewState], current: Current) -> No
         return None if keys == now.keys else msgspec.structs.replace(now, keys=keys)
 
     if decide(current) is not None:
-        pointer.amend(known.objects, decide)
+        pointer.amend(objects, decide)

@@ -139,12 +139,16 @@ class Current(Model, frozen=True, tag_field="_type", tag=f"{_TYPES}-current/v1")
 
 
 class Shard(Model, frozen=True, tag_field="_type", tag=f"{_TYPES}-shard/v1"):
-    """What one shard of a refresh has pushed; unchanged: keys that kept this version."""
+    """What one shard of a refresh has pushed.
+
+    unchanged: keys that kept this version. confirmed: when their systems were asked.
+    """
 
     index: Size
     count: Size
     versions: tuple[Uuid, ...]
     unchanged: dict[str, Uuid] = msgspec.field(default_factory=dict)
+    confirmed: dict[str, Time] = msgspec.field(default_factory=dict)
 
 
 class Joined(Model, frozen=True, tag_field="_type", tag=f"{_TYPES}-joined/v1"):

@@ -14,8 +14,10 @@ import shlex
 from collections.abc import Collection, Sequence
 from typing import TypeVar
 
+import msgspec
+
 from bundler.errors import ConfigurationError, UsageError, VerificationFailed
-from bundler.state.manifest import decode_canonical
+from bundler.state.manifest import KeyRefresh, decode_canonical
 from bundler.store import pointer, records
 from bundler.store.lease import server_time
 from bundler.store.objects import StoredObject
@@ -58,7 +60,13 @@ def stage(
     attempt = Push(store.known, states, author).attempt(share=False)
     kept = {key: attempt.before[key].version for key in attempt.unchanged}
     versions = tuple(version.version for version in attempt.versions)
-    value = Shard(shard[0], shard[1], versions, kept)
+    refreshes = {new.state.key: new.refresh for new in states if new.refresh}
+    confirmed = {
+        key: moment
+        for key in kept
+        if key in refreshes and (moment := refreshes[key].confirmed) is not None
+    }
+    value = Shard(shard[0], shard[1], versions, kept, confirmed)
     pointer.make(store.objects)
     while not store.objects.create(name, raw := records.encode(value)):
         stored = store.objects.get(name)
@@ -118,6 +126,12 @@ def join(store: Store, run: str, count: int, author: Author = NOBODY) -> Current
         if version not in found:
             raise VerificationFailed(f"{store.url} no longer has version {version} of run {run}.")
     current = store.adopt([found[version] for version in wanted], "join", author)
+    confirmed = {key: moment for shard in shards for key, moment in shard.confirmed.items()}
+    store.confirm(
+        msgspec.structs.replace(version, refresh=KeyRefresh(key, confirmed=confirmed[key]))
+        for key, version in store.all_of(kept).items()
+        if key in confirmed
+    )
     raw = records.encode(Joined(count, current.number, current.change.made, tuple(wanted)))
     store.objects.write(_joined_name(run), [raw], len(raw))
     _forget(store, run, count)

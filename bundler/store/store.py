@@ -11,13 +11,22 @@ from pathlib import Path
 import msgspec
 
 from bundler.errors import UsageError, VerificationFailed
+from bundler.state.bundle import is_at
 from bundler.store import pointer, records
 from bundler.store.objects import Objects
 from bundler.store.open_objects import open_objects
 from bundler.store.pointer import NOBODY, Author
-from bundler.store.pushing import NewState, Push, PushedStates, entry_of, with_keys
+from bundler.store.pushing import (
+    NewState,
+    Push,
+    PushedStates,
+    as_confirmed,
+    confirm,
+    entry_of,
+    with_keys,
+)
 from bundler.store.reading import Versions
-from bundler.store.records import Action, Change, Current, Pin, Version
+from bundler.store.records import Action, Change, Current, Entry, Move, Pin, Version
 from bundler.system import times
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
@@ -63,10 +72,21 @@ class Store:
         return Push(self.known, states, author).run()
 
     def adopt(
-        self, versions: Sequence[Version], action: Action, author: Author = NOBODY
+        self,
+        versions: Sequence[Version],
+        action: Action,
+        author: Author = NOBODY,
+        gone: Collection[str] = (),
     ) -> Current:
-        """Makes versions that are already in the store the current ones of their keys."""
-        return self._change(action, author, versions)
+        """Makes versions that are already in the store the current ones of their keys.
+
+        gone: keys that have none any more.
+        """
+        return self._change(action, author, versions, gone)
+
+    def confirm(self, versions: Iterable[Version]) -> None:
+        """Records when external systems last confirmed these versions; see `pushing.confirm`."""
+        confirm(self.objects, versions, self.require_current())
 
     def remove(self, keys: Iterable[str], author: Author = NOBODY) -> Current:
         """Leaves keys without a current version; their old versions stay until they are pruned."""
@@ -122,21 +142,26 @@ class Store:
         return found
 
     def currents(self, keys: Iterable[str] | None = None) -> dict[str, Version]:
-        """The current versions of these keys, or of all.
+        """The current versions of these keys, or of all, with the time of the last confirmation.
 
         Raises as `current_ids` does, and `VerificationFailed` if the pointer names a version that
         does not exist.
         """
-        return self.all_of(self.current_ids(keys))
+        entries = self._entries(keys)
+        found = self.all_of({key: entry.version for key, entry in entries.items()})
+        return {key: as_confirmed(found[key], entry) for key, entry in entries.items()}
 
     def current_ids(self, keys: Iterable[str] | None = None) -> dict[str, str]:
         """The UUIDs of the current versions of these keys, or of all.
 
         Raises `UsageError` for a key that has none.
         """
+        return {key: entry.version for key, entry in self._entries(keys).items()}
+
+    def _entries(self, keys: Iterable[str] | None) -> dict[str, Entry]:
         current = self.current()
         have = current.keys if current else {}
-        wanted = dict.fromkeys(have, "") if keys is None else dict.fromkeys(keys, "")
+        wanted = list(have if keys is None else dict.fromkeys(keys))
         for key in wanted:
             if key not in have:
                 raise UsageError(
@@ -144,8 +169,7 @@ class Store:
                     hint=f"Push one: {self.command('push')}",
                     key=key,
                 )
-            wanted[key] = have[key].version
-        return wanted
+        return {key: have[key] for key in wanted}
 
     def all_of(self, wanted: Mapping[str, str]) -> dict[str, Version]:
         """Versions by key. Raises `VerificationFailed` if one does not exist."""
@@ -159,6 +183,22 @@ class Store:
                     key=key,
                 )
         return {key: found[version] for key, version in wanted.items()}
+
+    def displaced(self, moves: Iterable[Move]) -> Iterator[str]:
+        """Keys whose version before was of another state directory, as messages: a store that two
+        projects share has one state for both."""
+        pairs = [(move.before, move.after) for move in moves if move.before and move.after]
+        found = self.known.find_all({version for pair in pairs for version in pair})
+        for before, after in pairs:
+            if before not in found or after not in found:
+                continue
+            old, new = found[before].place, found[after].place
+            if old and new and not (is_at(old, new) or is_at(new, old)):
+                yield (
+                    f"{found[after].key} was the state of {old} and is now that of {new}, for both "
+                    "of them. If they are not the same, use a store for each project, and go back: "
+                    f"{self.command(f'rollback --at {before}')}"
+                )
 
     def pull(self, wanted: Iterable[tuple[Version, Path]]) -> None:
         """Writes each version's state tree into a key directory; see `Versions.pull`."""

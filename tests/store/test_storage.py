@@ -99,6 +99,19 @@ def test_confirmation_is_noted_without_a_new_set(store: Store, states: Make) -> 
     assert (current.number, current.keys["A"].confirmed) == (1, "2026-01-02T00:00:00Z")
     store.push(refreshed("2026-01-01T12:00:00Z"))
     assert store.require_current().keys["A"].confirmed == "2026-01-02T00:00:00Z"
+    # Whatever reads the state reads that, also after a join, and after a wrong clock.
+    shards.stage(store, refreshed("2026-01-03T00:00:00Z"), "7", (1, 1), ME)
+    shards.join(store, "7", 1)
+    store.push(refreshed("9999-01-01T00:00:00Z"))
+    assert confirmed(store) == "9999-01-01T00:00:00Z"
+    store.push(refreshed("2026-01-04T00:00:00Z"))
+    assert confirmed(store) == "2026-01-04T00:00:00Z"
+
+
+def confirmed(store: Store) -> str | None:
+    record = open_stored(f"store:{store.url}").run_record()
+    assert record is not None
+    return record.refresh[0].keys[0].confirmed
 
 
 def test_a_file_that_changes_meanwhile_is_not_pushed(store: Store, states: Make) -> None:
@@ -199,13 +212,19 @@ def test_an_altered_pointer_is_refused(store: Store, states: Make) -> None:
 def test_copy(new_url: Callable[[], str], states: Make, tmp_path: Path) -> None:
     source, target = open_store(new_url()), open_store(new_url())
     old = source.push(states(A=b"1", B=os.urandom(9 * MEBIBYTE)))
-    source.push(states(A=b"2"))
+    refresh = KeyRefresh("A", confirmed="2026-01-02T00:00:00Z")
+    (new,) = states(A=b"2")
+    for made in (None, refresh):
+        source.push([NewState(new.state, new.directory, refresh=made)])
     copied = copying.copy(source, target)
     assert len(copied.versions) == 2
+    assert confirmed(target) == refresh.confirmed
     assert contents(target, tmp_path) == contents(source, tmp_path)
     assert copying.copy(source, target).versions == ()
+    source.remove(["B"])
     again = copying.copy(source, target, history=True)
     assert again.versions == (old.versions["A"],)
+    assert set(contents(target, tmp_path)) == {"A"}, "what was removed is removed there, too"
     assert contents(target, tmp_path) == contents(source, tmp_path)
     assert not checking.check(target).problems
 
@@ -408,6 +427,23 @@ def test_a_place_that_ignores_conditions_is_refused(tmp_path: Path, states: Make
 def test_what_is_no_store(url: str) -> None:
     with pytest.raises(ConfigurationError):
         open_store(url)
+
+
+def test_a_folder_is_no_place_for_its_states_in_git_or_in_a_state_directory(
+    tmp_path: Path, states: Make
+) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    store = open_store(f"file://{tmp_path}/100%25 \u00fc")
+    store.push(states(A=b"1"))
+    assert open_store(store.url).currents().keys() == {"A"}
+    argv = ["git", "-C", tmp_path, "status", "--porcelain", "-uall"]
+    assert b"content" not in subprocess.check_output(argv)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/@manifest.json").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "other")
+    for folder in ("shop/.local_defs_state/store", "other", "other/a/store", "link/store"):
+        with pytest.raises(ConfigurationError, match="is in the state directory"):
+            open_store(f"file://{tmp_path}/{folder}")
 
 
 def test_a_url_is_shown_without_credentials() -> None:

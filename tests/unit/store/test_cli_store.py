@@ -95,6 +95,8 @@ def test_what_a_bucket_lost_is_pushed_again_as_the_message_says(
     store("push")
     shutil.rmtree(tmp_path / "store" / lost)
     assert "state-bundler store remove" in store("pull", "-o", "states", code=76)
+    for every in ([], ["--all-versions"]):
+        store("list", *every, code=76 if lost == "versions" else 0)
     assert "store remove KEY" in store("verify", code=76)
     store("remove", "A")
     store("push")
@@ -146,6 +148,35 @@ def test_two_states_with_one_key_are_named(project: Path, store: Run) -> None:
         make_bundle(project / folder, {"A": {"state": b"1"}})
     said = store("push", code=2)
     assert f"{project}/one/A and {project}/two/A" in said
+
+
+@pytest.mark.slow
+def test_a_key_of_another_state_directory_is_a_warning(
+    project: Path, store: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two projects with one store: both get the state that was pushed last."""
+    make_bundle(project / "one", {"A": {"state": b"1"}})
+    store("push")
+    (project / "one").rename(project / "two")
+    capsys.readouterr()
+
+    def warned(*arguments: str) -> list[str]:
+        assert run(cli, ["store", *arguments]) == 0
+        return [it for it in capsys.readouterr().err.splitlines() if it.startswith("warning: A ")]
+
+    assert not warned("push"), "the same state"
+    make_bundle(project / "two", {"A": {"state": b"2"}})
+    assert not warned("copy", f"file://{tmp_path}/other")
+    (warning,) = warned("push")
+    assert "was the state of one and is now that of two" in warning
+    assert not warned("push")
+    assert warned("copy", f"file://{tmp_path}/other")
+    assert warned("copy", f"file://{tmp_path}/third", "--history")
+    assert warned(*warning.rpartition("state-bundler store ")[2].replace("'", "").split())
+    (project / "two").rename(project / "one")
+    make_bundle(project / "one", {"A": {"state": b"3"}})
+    assert not warned("push", "--shard", "1/1", "--run", "7")
+    assert not warned("join", "1", "--run", "7")
 
 
 def test_push_look_roll_back(project: Path, store: Run, tmp_path: Path) -> None:
