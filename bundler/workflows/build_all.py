@@ -9,6 +9,7 @@ workers (`bundler.refresh.forking`).
 from __future__ import annotations
 
 import os
+import re
 import select
 import shlex
 import socket
@@ -165,8 +166,9 @@ def _targets(arguments: Sequence[str], root: Path, name: str) -> Iterator[str]:
     yield from filter(None, ",".join(named).split(","))
     paths = [it["dest"] for it in fields if "dest" in it]
     for path in (*paths, *found.all("--iidfile"), *found.all("--metadata-file")):
-        # A folder may be for the wheels of all projects.
-        yield os.path.abspath(root / path / (name if kind == "wheel" else ""))
+        # A folder may be for the wheels of all projects, whose files have their normalized names.
+        wheel = re.sub(r"[-_.]+", "-", name).lower() if kind == "wheel" else ""
+        yield os.path.abspath(root / path / wheel)
 
 
 def _safe(name: str, root: Path) -> str:

@@ -313,6 +313,13 @@ def test_two_projects_with_one_name_never_write_one_artifact(
         jobs_of(roots, ["build"], arguments.split(), tmp_path, tmp_path / "logs")
 
 
+def test_two_names_of_one_wheel(tmp_path: Path) -> None:
+    roots = [tmp_path / "x-a", tmp_path / "X_.a"]
+    with pytest.raises(UsageError, match="would write the same artifact"):
+        jobs_of(roots, ["build"], ["wheel", "-o", "{here}/dist"], tmp_path, tmp_path)
+    jobs_of(roots, ["build"], ["wheel", "-o", "{here}/dist/{name}"], tmp_path, tmp_path)
+
+
 def test_each_project_has_its_own_log(tmp_path: Path) -> None:
     paths = ["a/b", "a__b", "a__b_", "a/b_"]
     roots = [tmp_path / path for path in paths]
