@@ -109,7 +109,7 @@ class Fleet:
         bundle = make_bundle(self.root / f"bundle{time.monotonic_ns()}", {"Shop": {"x": content}})
         layer = Layer((Placed(bundle, f"/app/src/{PLACE}", ()),))
         with open(self.root / "layer.tar", "wb") as stream:
-            layer.write(stream.write)
+            stream.writelines(layer.pieces())
 
     def ours(self, command: str, *options: str) -> list[list[str | Path]]:
         program = Path(sys.executable).with_name("state-bundler")

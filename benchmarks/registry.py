@@ -221,7 +221,7 @@ class Case:
         self.bundle = Bundle(state, manifest, PLACE)
         layer = Layer((Placed(self.bundle, f"/app/src/{self.bundle.place}", ()),))
         with open(self.root / "layer.tar", "wb") as stream:
-            layer.write(stream.write)
+            stream.writelines(layer.pieces())
         (self.context / "Dockerfile").write_text(
             f"FROM {self.repository('docker', 'gzip')}:base\n"
             f"COPY state /app/src/{self.bundle.place}\n"

@@ -131,7 +131,8 @@ class StateBackedComponent(ABC, Generic[_T]):
 
 
 class DefsStateStorage(ABC):
-    """Storage for versioned state. A version is a name that is never reused.
+    """Storage for versioned state, such as `bundler.component_storage`. A version is a name that is
+    never reused.
 
     Raises `StorageUnavailableError` if the storage does not answer.
     """
@@ -158,43 +159,6 @@ class DefsStateStorage(ABC):
         self.upload_state_from_path(key, version, path)
         self.set_latest_version(key, version)
         return version
-
-
-class FolderStateStorage(DefsStateStorage):
-    """Versioned state in a folder: ``<key>/<version>/state`` and ``<key>/latest``."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def get_latest_version(self, key: str) -> str | None:
-        try:
-            return (self._folder(key) / "latest").read_text().strip() or None
-        except FileNotFoundError:
-            return None
-
-    def download_state_to_path(self, key: str, version: str, path: Path) -> None:
-        source = self._folder(key) / _safe(version) / "state"
-        if not source.exists():
-            raise StateError(f"The storage has no version {version} of {key!r}.")
-        _copy(source, path)
-
-    def upload_state_from_path(self, key: str, version: str, path: Path) -> None:
-        folder = self._folder(key)
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
-        _copy(path, temporary / "state")
-        os.replace(temporary, folder / _safe(version))
-
-    def set_latest_version(self, key: str, version: str) -> None:
-        folder = self._folder(key)
-        if not (folder / _safe(version) / "state").exists():
-            raise StateError(f"The storage has no version {version} of {key!r}.")
-        temporary = folder / f".latest-{uuid.uuid4()}"
-        temporary.write_text(version)
-        os.replace(temporary, folder / "latest")
-
-    def _folder(self, key: str) -> Path:
-        return self._root / _safe(key)
 
 
 @dataclass
@@ -363,14 +327,6 @@ def _safe(key: str) -> str:
     if name in ("", ".", ".."):
         raise StateError(f"The key {key!r} has no valid folder name.")
     return name
-
-
-def _copy(source: Path, target: Path) -> None:
-    if source.is_dir():
-        shutil.copytree(source, target, symlinks=True)
-    else:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
 
 
 def _complete(coroutine: Coroutine[Any, Any, None]) -> None:

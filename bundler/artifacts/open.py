@@ -15,10 +15,10 @@ from bundler.errors import (
     ToolFailed,
     UsageError,
     VerificationFailed,
-    unreadable,
 )
 from bundler.state.artifact import Artifact
 from bundler.state.directory import DirectoryArtifact
+from bundler.system.reading import reading
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.registry import Connections
@@ -77,9 +77,9 @@ def shared_connections(names: Sequence[object]) -> Iterator[Connections | None]:
 def _open_directory(path: Path) -> Artifact:
     # A virtual environment that pex has made has one, too, and is an ordinary directory.
     if (path / "PEX-INFO").exists() and not (path / "pyvenv.cfg").exists():
-        from bundler.artifacts.python.pex import open_pex
+        from bundler.artifacts.python.pex.file import PexArtifact
 
-        return open_pex(path)
+        return PexArtifact(path)
     return DirectoryArtifact(path)
 
 
@@ -87,13 +87,13 @@ def _open_file(path: Path) -> Artifact:
     if not path.is_file():
         raise UsageError(f"{path} is neither a file nor a folder.")
     if path.suffix == ".whl":
-        from bundler.artifacts.python.wheel import open_wheel
+        from bundler.artifacts.python.wheel import WheelArtifact
 
-        return open_wheel(path)
+        return WheelArtifact(path)
     if _ends_as_zip(path):
-        from bundler.artifacts.python.pex import open_pex
+        from bundler.artifacts.python.pex.file import PexArtifact
 
-        return open_pex(path)
+        return PexArtifact(path)
     if path.suffix in (".tar", ".tgz", ".gz", ".zst"):
         from bundler.artifacts.image.ociread import open_layout
 
@@ -106,12 +106,9 @@ def _open_file(path: Path) -> Artifact:
 
 def _ends_as_zip(path: Path) -> bool:
     """Whether the record that ends a zip file exists, whatever else is wrong with the file."""
-    try:
-        with path.open("rb") as stream:
-            stream.seek(-min(_MAX_END_BYTES, path.stat().st_size), os.SEEK_END)
-            return _END_MAGIC in stream.read()
-    except OSError as error:
-        raise unreadable(path, error) from error
+    with reading(path), path.open("rb") as stream:
+        stream.seek(-min(_MAX_END_BYTES, path.stat().st_size), os.SEEK_END)
+        return _END_MAGIC in stream.read()
 
 
 def _open_image(name: str) -> Artifact:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -32,12 +31,11 @@ from bundler.state.manifest import (
 from bundler.state.run_record import STORE
 from bundler.store import content, records
 from bundler.store.content import Piece
-from bundler.store.objects import Buffer, Objects
+from bundler.store.objects import Objects
 from bundler.store.records import Version
 from bundler.store.store import Store, open_store
 from bundler.system.readable import stream_of
 
-_PARTS_AT_ONCE = 3
 _MOMENT = (
     r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]+"
     r"|[0-9]{4}-[0-9-]+[Tt][0-9:.]+([Zz]|[+-][0-9:]+)"
@@ -150,12 +148,4 @@ def manifest_of(versions: Sequence[Version]) -> Manifest:
 def _open(objects: Objects, piece: Piece) -> BinaryIO:
     if piece.size <= content.CHUNK_BYTES:
         return io.BytesIO(content.read_piece(objects, piece))
-    return stream_of(_read_ahead(objects, piece))
-
-
-def _read_ahead(objects: Objects, piece: Piece) -> Generator[Buffer, None, None]:
-    parts = ThreadPoolExecutor(_PARTS_AT_ONCE)
-    try:
-        yield from content.read_parts(objects, piece, parts, _PARTS_AT_ONCE)
-    finally:
-        parts.shutdown(cancel_futures=True)
+    return stream_of(content.read_file(objects, piece))

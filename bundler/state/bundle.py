@@ -11,18 +11,15 @@ import hashlib
 import io
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO, cast
 
 import msgspec
 
 from bundler import verify_at_start
-from bundler.errors import VerificationFailed, unreadable
+from bundler.errors import VerificationFailed
 from bundler.state.manifest import Manifest
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
-_BUFFER_BYTES = 256 * 1024
+from bundler.system.readable import Readable
+from bundler.system.reading import reading
 
 STATE_DIRECTORY = ".local_defs_state"
 MANIFEST_NAME = "@manifest.json"
@@ -76,8 +73,10 @@ class BundleMember(msgspec.Struct, frozen=True):
 
     def open(self) -> BinaryIO:
         """The bytes; reading them to the end raises `VerificationFailed` if they changed."""
-        source = io.BytesIO(self.source) if isinstance(self.source, bytes) else _open(self.source)
-        return io.BufferedReader(_Checked(source, self), buffer_size=_BUFFER_BYTES)
+        if isinstance(self.source, bytes):
+            return _checked(io.BytesIO(self.source), self)
+        with reading(self.source):
+            return _checked(io.FileIO(self.source), self)
 
 
 class Bundle(msgspec.Struct, frozen=True):
@@ -102,40 +101,21 @@ class Bundle(msgspec.Struct, frozen=True):
         return sorted(members, key=lambda member: member.path.encode())
 
 
-def _open(path: Path) -> io.FileIO:
-    try:
-        return io.FileIO(path)
-    except OSError as error:
-        raise unreadable(path, error) from error
-
-
-class _Checked(io.RawIOBase):
+def _checked(source: io.FileIO | io.BytesIO, member: BundleMember) -> BinaryIO:
     """Passes bytes through and compares them with the manifest's digest at the end."""
+    digest, left = hashlib.sha256(), member.size
 
-    def __init__(self, source: io.FileIO | io.BytesIO, member: BundleMember) -> None:
-        super().__init__()
-        self._source = source
-        self._member = member
-        self._digest = hashlib.sha256()
-        self._left = member.size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        count = self._source.readinto(buffer) or 0
-        self._digest.update(memoryview(buffer)[:count])
-        self._left -= count
-        if self._left < 0 or (not count and self._changed()):
+    def fill(buffer: memoryview) -> int:
+        nonlocal left
+        count = source.readinto(buffer) or 0
+        digest.update(buffer[:count])
+        left -= count
+        is_end = not count and (left or digest.hexdigest() != member.sha256)
+        if left < 0 or is_end:
             raise VerificationFailed(
-                f"{self._member.path} changed between hashing and embedding.",
+                f"{member.path} changed between hashing and embedding.",
                 hint="Something still writes to the state: stop it, then build again.",
             )
         return count
 
-    def _changed(self) -> bool:
-        return self._left != 0 or self._digest.hexdigest() != self._member.sha256
-
-    def close(self) -> None:
-        self._source.close()
-        super().close()
+    return Readable(fill, cast("BinaryIO", source)).buffered()

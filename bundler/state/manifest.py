@@ -10,6 +10,7 @@ The format is specified in ``docs/reference/manifest.md``; `json_schema` gives i
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -182,6 +183,10 @@ class Manifest(msgspec.Struct, frozen=True):
             {path: (file.sha256, file.size) for path, file in self.files.items()},
             [f"{state.path}/{path}" for state in self.states for path in state.writable],
         )
+
+    def claim(self, path: str) -> Claim:
+        """What a label says of it in the state directory at this path."""
+        return Claim(path, self.content_digest, self.sha256)
 
     def state(self, key: str) -> State | None:
         return next((state for state in self.states if state.key == key), None)
@@ -390,6 +395,14 @@ class RunRecord(Model, frozen=True, tag_field="_type", tag=RUN_RECORD_TYPE):
     environment: str | None = None
     invocation: str | None = None
     read_back: ReadBack | None = None
+
+    def moved(self, paths: Mapping[str, str]) -> RunRecord:
+        """The record with other paths of state directories, such as those in an artifact."""
+        refresh = tuple(
+            msgspec.structs.replace(directory, path=paths.get(directory.path, directory.path))
+            for directory in self.refresh
+        )
+        return msgspec.structs.replace(self, refresh=refresh)
 
     def key(self, path: str, key: str) -> KeyRefresh | None:
         """How the state of this key in this state directory came about."""

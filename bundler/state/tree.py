@@ -21,8 +21,9 @@ from typing import Annotated, BinaryIO
 
 import msgspec
 
-from bundler.errors import BadData, BundlerError, InputOutputError, unreadable
+from bundler.errors import BadData, BundlerError, InputOutputError
 from bundler.system.parallel import in_parallel
+from bundler.system.reading import reading
 from bundler.verify_at_start import fold as fold  # noqa: PLC0414  # a name of this module, too
 from bundler.verify_at_start import name_problem as name_problem  # noqa: PLC0414  # as above
 from bundler.verify_at_start import twins_in
@@ -78,18 +79,13 @@ def scan(root: Path) -> StateTree:
 
 
 def _walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    try:
+    with reading(root):
         _refuse_special(root, root.lstat().st_mode)
-    except OSError as error:
-        raise unreadable(root, error) from error
     pending = [""]
     while pending:
         below = pending.pop()
-        try:
-            with os.scandir(root / below) as listing:
-                children = list(listing)
-        except OSError as error:
-            raise unreadable(root / below, error) from error
+        with reading(root / below), os.scandir(root / below) as listing:
+            children = list(listing)
         if below and not children:
             raise BadData(
                 f"The state contains the empty directory {root / below}.",
@@ -152,14 +148,12 @@ def check_names(paths: Sequence[str], root: Path | str) -> None:
 
 
 def _hash_file(root: Path, path: str, before: os.stat_result) -> File:
-    try:
+    with reading(root / path):
         # O_NOFOLLOW: the name may have become a link since it was listed.
         descriptor = os.open(root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with open(descriptor, "rb", buffering=0) as stream:
             digest, size = hash_stream(stream)
             after = os.fstat(descriptor)
-    except OSError as error:
-        raise unreadable(root / path, error) from error
     if (before.st_size, before.st_mtime_ns, before.st_ino) != (
         after.st_size,
         after.st_mtime_ns,

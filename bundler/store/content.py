@@ -13,7 +13,7 @@ import itertools
 import os
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
@@ -254,7 +254,7 @@ def read_parts(
     _check(piece, digest.hexdigest(), size)
 
 
-def read_file(objects: Objects, piece: Piece, window: int = 3) -> Iterator[Buffer]:
+def read_file(objects: Objects, piece: Piece, window: int = 3) -> Generator[Buffer, None, None]:
     """The bytes of a file in order; see `read_parts`."""
     with ThreadPoolExecutor(window) as parts:
         yield from read_parts(objects, piece, parts, window)

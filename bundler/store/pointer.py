@@ -139,17 +139,15 @@ def compete(write: Callable[[], _T | None], outrun: Locked, **limits: float | No
             raise outrun
         return result
 
-    for attempt in retries.attempts(
-        on=lambda error: error is outrun,
+    return retries.retried(
+        lambda error: error is outrun,
+        written,
         wait_initial=_FIRST_PAUSE_SECONDS,
         wait_max=_LONGEST_PAUSE_SECONDS,
         wait_exp_base=1.5,
         wait_jitter=_JITTER_SECONDS,
         **limits,
-    ):
-        with attempt:
-            return written()
-    raise AssertionError  # stamina ends with a result or the last exception
+    )
 
 
 def _write(objects: Objects, wanted: Current, tag: str) -> bool:

@@ -30,7 +30,6 @@ from bundler.workflows.pipeline import Prepared, StateRequest, prepare, verify_a
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.registry import Connections
-    from bundler.artifacts.python.pex.file import PexArtifact
 
 
 class UpdateOutcome(NamedTuple):
@@ -54,11 +53,12 @@ def update_all(
     names = [ArtifactName.parse(artifact) for artifact in artifacts]
     for name in names:  # before minutes are spent on a refresh
         require_engine(name)
-    with ExitStack() as stack:
-        first = stack.enter_context(open_if_pex(names[0]))
-        for name in names[1:]:  # the names in many large files would fill the memory
-            with open_if_pex(name):
+        if _is_pex(name):
+            from bundler.artifacts.python.pex.file import PexArtifact
+
+            with PexArtifact(name.path):  # refuses what is never updated, such as a scie
                 pass
+    with ExitStack() as stack:
         connections = stack.enter_context(shared_connections(names))
         projects = request.selection.find(listener)
         prepared = stack.enter_context(prepare(projects, request, listener, replaces=artifacts))
@@ -71,7 +71,6 @@ def update_all(
                     prepared=prepared,
                     listener=listener,
                     every_byte=every_byte,
-                    before=first if name == names[0] else None,
                     connections=connections,
                 )
             except BundlerError as error:
@@ -80,22 +79,6 @@ def update_all(
             if not made.changed:
                 listener.note(f"The state of {name} is unchanged; nothing to update.")
             yield UpdateOutcome(str(name), made)
-
-
-@contextmanager
-def open_if_pex(name: ArtifactName) -> Iterator[PexArtifact | None]:
-    """Refuses what is never updated, such as a scie, before anything is refreshed for it.
-
-    Gives the PEX, open: its tens of thousands of names need not be read again after the refresh.
-    None if it is not a PEX. Raises as `bundler.artifacts.python.pex.open_pex` does.
-    """
-    if _is_pex(name):
-        from bundler.artifacts.python.pex import open_pex
-
-        with open_pex(name.path) as pex:
-            yield pex
-    else:
-        yield None
 
 
 def _is_pex(name: ArtifactName) -> bool:
@@ -110,7 +93,6 @@ def update(
     prepared: Prepared,
     listener: Listener,
     every_byte: bool = False,
-    before: PexArtifact | None = None,
     connections: Connections | None = None,
 ) -> EmbedResult:
     """Puts new state into the artifact with this name.
@@ -119,12 +101,11 @@ def update(
     what is new of it is added to the layout, engine or registry that has it. new_tag: that tag, or
     a whole name in the engine; None makes one, see `tag_for`. Where the artifact, or what has the
     new tag, holds this very state on the same code already, nothing is made.
-    before: the PEX of this name, where `open_if_pex` has opened it.
     every_byte: of an image in an engine or a registry; all others are read back as a whole anyway.
     connections: to registries, of a command that updates many.
     """
     new = _NewTag(new_tag, in_place, prepared.bundles)
-    with _update_of(name, new, before, listener, connections) as found:
+    with _update_of(name, new, listener, connections) as found:
         current = _current(found.old, found.there, prepared.bundles)
         if current is not None:
             unchanged = found.present if current is found.old else found.name
@@ -173,12 +154,11 @@ class _NewTag(msgspec.Struct, frozen=True):
 def _update_of(
     name: ArtifactName,
     new: _NewTag,
-    before: PexArtifact | None,
     listener: Listener,
     connections: Connections | None,
 ) -> AbstractContextManager[_Update]:
     if _is_pex(name):
-        return _of_pex(name.path, before)
+        return _of_pex(name.path)
     if name.kind in ("path", "store"):
         raise UsageError(f"{name} cannot be updated.", hint="Pass a PEX or an image.")
     if name.kind == "layout":
@@ -189,16 +169,13 @@ def _update_of(
 
 
 @contextmanager
-def _of_pex(path: Path, before: PexArtifact | None) -> Iterator[_Update]:
-    """before: the PEX as it was opened earlier; used if the file is still the same."""
-    from bundler.artifacts.python.pex import PexDestination, open_pex
+def _of_pex(path: Path) -> Iterator[_Update]:
+    from bundler.artifacts.python.pex import PexDestination
+    from bundler.artifacts.python.pex.file import PexArtifact
 
     target = path.resolve()
     remove_leftovers(target.parent, target.name)
-    with ExitStack() as stack:
-        pex = before
-        if pex is None or not pex.is_still(path):
-            pex = stack.enter_context(open_pex(path))
+    with PexArtifact(path) as pex:
         yield _Update(pex, str(path), None, PexDestination(pex, target), str(path), str(target))
 
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.artifacts.embedding import EmbedRequest
-from bundler.artifacts.python.pex import open_pex
 from bundler.artifacts.python.pex.arguments import parse
 from bundler.artifacts.python.pex.building import building
+from bundler.artifacts.python.pex.file import PexArtifact
 from bundler.artifacts.verify import verify
 from bundler.errors import BundlerError
 from bundler.state.bundle import Bundle
@@ -150,7 +150,7 @@ def run(case: Case, folder: Path, pex: Path = PEX) -> None:
     bundle = bundle_of(set_state(state, A="second", B="new"))
     embed_pex(output, [bundle], RECORD, output)
     assert output_of(output, root) == "A=second B=new"
-    with open_pex(output) as artifact:
+    with PexArtifact(output) as artifact:
         assert verify(artifact).all_problems == ()
 
 

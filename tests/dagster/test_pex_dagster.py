@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bundler.artifacts.python.pex import open_pex
+from bundler.artifacts.python.pex.file import PexArtifact
 from bundler.artifacts.python.running import in_pex
 from bundler.artifacts.verify import verify
 from bundler.listener import Listener
@@ -84,7 +84,7 @@ def test_the_new_assets_are_served_where_the_older_pex_has_run(
     bundle = bundle_of(set_state(tmp_path / "state", Catalog='["newer", "newest"]'))
     embed_pex(tmp_path / "app.pex", [bundle], RECORD, tmp_path / "app.pex")
     assert output_of(tmp_path / "app.pex", tmp_path / "root", **ENVIRONMENT) == NEWER
-    with open_pex(tmp_path / "app.pex") as artifact:
+    with PexArtifact(tmp_path / "app.pex") as artifact:
         assert verify(artifact).all_problems == ()
     runs = in_pex(tmp_path / "app.pex", Path(sys.executable), tmp_path / "root", Listener())
     assert loads_where_nothing_can_be_written(tmp_path / "app.pex", tmp_path / "root") == NEWER

@@ -12,7 +12,8 @@ from bundler.artifacts.embedding import Destination, EmbedRequest
 from bundler.artifacts.image.add_layer import BaseImage
 from bundler.artifacts.image.oci import LayoutDestination, source
 from bundler.artifacts.open import open_artifact
-from bundler.artifacts.python.pex import PexDestination, open_pex
+from bundler.artifacts.python.pex import PexDestination
+from bundler.artifacts.python.pex.file import PexArtifact
 from bundler.artifacts.python.wheel import WheelDestination
 from bundler.artifacts.verify import verify
 from bundler.errors import BundlerError, VerificationFailed
@@ -28,14 +29,14 @@ Kind = Callable[[Path], Iterator[tuple[Destination, str]]]
 def pex(root: Path) -> Iterator[tuple[Destination, str]]:
     package(root / "src")
     run_pex("-D", "src", "-o", "plain.pex", cwd=root, root=root / "pex-root")
-    with open_pex(root / "plain.pex") as plain:
+    with PexArtifact(root / "plain.pex") as plain:
         yield PexDestination(plain, root / "made" / "app.pex"), str(root / "made" / "app.pex")
 
 
 def loose_pex(root: Path) -> Iterator[tuple[Destination, str]]:
     package(root / "src")
     run_pex("-D", "src", "--layout", "loose", "-o", "plain", cwd=root, root=root / "pex-root")
-    with open_pex(root / "plain") as plain:
+    with PexArtifact(root / "plain") as plain:
         yield PexDestination(plain, root / "made" / "app"), str(root / "made" / "app")
 
 

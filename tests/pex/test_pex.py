@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import pytest
 
-from bundler.artifacts.python.pex import open_pex
+from bundler.artifacts.python.pex.file import PexArtifact
 from bundler.artifacts.python.zipfiles import ZipEntry, ZipFile
 from bundler.artifacts.verify import verify
 from bundler.errors import ConfigurationError, UsageError, VerificationFailed
@@ -53,12 +53,12 @@ def test_new_state_is_served_where_the_older_pex_has_run(plain: Path, tmp_path: 
 def test_the_result_verifies_and_a_flipped_byte_does_not(plain: Path, tmp_path: Path) -> None:
     target = tmp_path / "new.pex"
     embed_pex(plain, [bundle_of(set_state(tmp_path / "s", A="abc" * 50))], RECORD, target)
-    with open_pex(target) as artifact:
+    with PexArtifact(target) as artifact:
         assert verify(artifact).all_problems == ()
     data = target.read_bytes()
     at = data.index(b"A/state") + len(b"A/state") + 3
     target.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
-    with open_pex(target) as artifact, pytest.raises(VerificationFailed, match="A/state"):
+    with PexArtifact(target) as artifact, pytest.raises(VerificationFailed, match="A/state"):
         verify(artifact).raise_for_problems()
 
 
@@ -76,7 +76,7 @@ def test_verifying_reads_each_state_once(
         data[data.index(damaged.encode()) + len(damaged) + 3] ^= 1
         target.write_bytes(data)
     opened = record_opened(monkeypatch)
-    with open_pex(target) as artifact:
+    with PexArtifact(target) as artifact:
         found = verify(artifact)
     if damaged is None:
         assert found.all_problems == ()
@@ -128,7 +128,7 @@ def test_it_is_the_file_that_pex_itself_makes_of_the_same_inputs(
     embed_pex(tmp_path / "plain.pex", [bundle], RECORD, tmp_path / "ours.pex")
     set_state(source / PLACE, A="new", Kä="ü" * 200_000)
     (source / PLACE / MANIFEST_NAME).write_bytes(bundle.manifest.raw)
-    with open_pex(tmp_path / "ours.pex") as artifact:
+    with PexArtifact(tmp_path / "ours.pex") as artifact:
         properties = artifact.info.build_properties
     labels = [
         argument
@@ -202,7 +202,7 @@ def test_the_run_record_names_the_path_in_the_artifact(plain: Path, tmp_path: Pa
     keys = (KeyRefresh("A", attempts=2),)
     record = RunRecord(refresh=(DirectoryRefresh(PLACE, keys),), read_back="every byte")
     embed_pex(plain, [bundle_of(set_state(tmp_path / "s", A="1"))], record, tmp_path / "new.pex")
-    with open_pex(tmp_path / "new.pex") as artifact:
+    with PexArtifact(tmp_path / "new.pex") as artifact:
         assert artifact.run_record() == record
         assert [claim.path for claim in artifact.claims() or ()] == [PLACE]
 
@@ -241,5 +241,5 @@ def test_a_scie_is_refused_with_the_way_to_reseal_it(plain: Path, tmp_path: Path
     scie = tmp_path / "app"
     scie.write_bytes(b"\x7fELF" + plain.read_bytes())
     with pytest.raises(UsageError) as caught:
-        open_pex(scie)
+        PexArtifact(scie)
     assert "pex3 scie create" in caught.value.hint

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bundler.artifacts.python.pex import open_pex
+from bundler.artifacts.python.pex.file import PexArtifact
 from bundler.artifacts.verify import verify
 from bundler.errors import BundlerError, VerificationFailed
 from tests.support.embedding import embed_pex
@@ -43,7 +43,7 @@ def write(path: Path, files: Files) -> Path:
 
 def judge(path: Path) -> None:
     """What `verify` does. Raises `BundlerError`."""
-    with open_pex(path) as artifact:
+    with PexArtifact(path) as artifact:
         verify(artifact).raise_for_problems()
 
 
@@ -145,7 +145,7 @@ def test_every_cut_is_a_sentence(good: Files, tmp_path: Path) -> None:
 def test_a_folder_that_is_no_pex(tmp_path: Path) -> None:
     (tmp_path / "PEX-INFO").write_text("{}")
     with pytest.raises(BundlerError):
-        open_pex(tmp_path)
+        PexArtifact(tmp_path)
 
 
 def bomb(path: Path, files: Files) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bundler.artifacts.python.pex import open_pex
+from bundler.artifacts.python.pex.file import PexArtifact
 from bundler.artifacts.verify import verify
 from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.state.artifact import LABEL_CODE, LABEL_RUN_RECORD, LABEL_STATES
@@ -76,7 +76,7 @@ def test_every_layout_becomes_what_pex_makes_of_a_wheel_with_the_state(
     embed_pex(tmp_path / "app.pex", [bundle], RECORD, tmp_path / "app.pex")
     assert output_of(tmp_path / "app.pex", tmp_path / "root") == "A=new Bb=more"
     assert (tmp_path / "app.pex").stat().st_mode == mode
-    with open_pex(tmp_path / "app.pex") as artifact:
+    with PexArtifact(tmp_path / "app.pex") as artifact:
         assert verify(artifact).all_problems == ()
         properties = artifact.info.build_properties
     if "--no-pre-install-wheels" in options:
@@ -105,7 +105,7 @@ def test_code_in_a_folder_becomes_what_pex_makes_of_it_with_the_state(
     run_pex(*build, "-o", "app", cwd=tmp_path, root=pex_root)
     bundle = bundle_of(set_state(tmp_path / "state", A="new", Bb="more"))
     embed_pex(tmp_path / "app", [bundle], RECORD, tmp_path / "app")
-    with open_pex(tmp_path / "app") as artifact:
+    with PexArtifact(tmp_path / "app") as artifact:
         properties = artifact.info.build_properties
     set_state(source / PLACE)
     write(source, state_files(bundle))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from bundler.artifacts.python.credentials import NOTHING, AllowedFiles, refuse
-from bundler.artifacts.python.wheel import open_wheel
+from bundler.artifacts.python.wheel import WheelArtifact
 from bundler.artifacts.python.wheel.building import command
 from bundler.artifacts.verify import verify
 from bundler.errors import ConfigurationError, ToolFailed, UsageError, VerificationFailed
@@ -47,7 +47,7 @@ def test_the_wheel_verifies_and_record_names_every_file(tmp_path: Path) -> None:
     made = wheel(tmp_path, {f"{PLACE}/Gone/state": "old"})
     bundle = bundle_of(set_state(tmp_path / "s", A="1"))
     embed_wheel(made, [bundle], RECORD, made)
-    with open_wheel(made) as artifact:
+    with WheelArtifact(made) as artifact:
         assert verify(artifact).all_problems == ()
         assert artifact.run_record() == RECORD
     listed = record_of(made)
@@ -119,7 +119,7 @@ def test_a_wheel_with_credentials_is_refused(tmp_path: Path) -> None:
     files = {"shop/.env": "TOKEN=x", "shop/ca.pem": "-----BEGIN CERTIFICATE-----"}
     made = wheel(tmp_path, {**files, "shop/acme-0123.json": key, "shop/.aws/config": "x"})
     found = r"w\.whl would contain credentials: shop/\.aws, shop/\.env, shop/acme-0123\.json\."
-    with open_wheel(made) as artifact:
+    with WheelArtifact(made) as artifact:
         with pytest.raises(ConfigurationError, match=found):
             refuse("w.whl", [artifact.tree], NOTHING, SILENT)
         refuse("w.whl", [artifact.tree], AllowedFiles(["shop/[.a]*"]), SILENT)
@@ -130,7 +130,7 @@ def test_a_file_that_may_be_a_key_is_a_warning(tmp_path: Path) -> None:
     warnings: list[str] = []
     listener = Listener()
     listener.warning = warnings.append  # type: ignore[method-assign]
-    with open_wheel(made) as artifact:
+    with WheelArtifact(made) as artifact:
         refuse("w.whl", [artifact.tree], NOTHING, listener)
         refuse("w.whl", [artifact.tree], AllowedFiles(["shop/*.key"]), listener)
     (warning,) = warnings
@@ -176,7 +176,7 @@ def test_what_is_no_wheel_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.whl", "w") as file:
         file.writestr("shop.py", "")
     with pytest.raises(VerificationFailed, match="not a wheel"):
-        open_wheel(tmp_path / "x.whl")
+        WheelArtifact(tmp_path / "x.whl")
 
 
 # --- the hatchling hook -------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def test_the_hook_puts_the_state_in_whoever_builds(
     command = [sys.executable, "-m", *builder, "."]
     subprocess.run(command, cwd=project, check=True, capture_output=True)
     (made,) = (project / "dist").glob("*.whl")
-    with open_wheel(made) as artifact:
+    with WheelArtifact(made) as artifact:
         assert verify(artifact).all_problems == ()
         assert [found.path for found in artifact.state_directories()] == [PLACE]
     assert state_in(made) == "published"

@@ -15,7 +15,8 @@ from bundler.artifacts.image.engine.dockerbuild import BuildInput, detect
 from bundler.artifacts.image.engine.embedding import EngineDestination
 from bundler.artifacts.image.engine.stdin_context import Piped
 from bundler.artifacts.image.oci import LayoutDestination, source
-from bundler.artifacts.python.pex import PexDestination, open_pex
+from bundler.artifacts.python.pex import PexDestination
+from bundler.artifacts.python.pex.file import PexArtifact
 from bundler.artifacts.python.wheel import WheelDestination
 from bundler.state.artifact import Artifact
 from bundler.state.bundle import Bundle
@@ -53,7 +54,7 @@ def paths_of(artifact: Artifact) -> tuple[str, ...]:
 
 def embed_pex(base: Path, bundles: Sequence[Bundle], record: RunRecord, destination: Path) -> None:
     with (
-        open_pex(base) as pex,
+        PexArtifact(base) as pex,
         PexDestination(pex, destination).embed(EmbedRequest(tuple(bundles), record)),
     ):
         pass

@@ -13,13 +13,13 @@ import pytest
 from bundler.component import (
     DefsStateConfig,
     DefsStateManagementType,
-    FolderStateStorage,
     LegacyStateWarning,
     Load,
     LoadContext,
     StateBackedComponent,
     StateError,
 )
+from bundler.component_storage import StoreStateStorage
 from bundler.state.manifest import state_of
 from bundler.state.statedir import StateDir, sanitize_key
 from bundler.state.tree import scan
@@ -171,7 +171,7 @@ def test_legacy_state_is_fetched_at_every_load_with_a_warning_and_stays_nowhere(
 
 def test_versioned_state_is_pinned_for_the_life_of_a_load(tmp_path: Path) -> None:
     component = Counter(VERSIONED)
-    storage = FolderStateStorage(tmp_path / "storage")
+    storage = StoreStateStorage(f"file://{tmp_path}/storage")
     key = component.defs_state_config.key
     state = tmp_path / "new"
     versions = []
@@ -192,7 +192,7 @@ def test_versioned_state_is_pinned_for_the_life_of_a_load(tmp_path: Path) -> Non
 
 
 def test_versioned_state_that_nobody_stored_is_an_error(tmp_path: Path) -> None:
-    storage = FolderStateStorage(tmp_path)
+    storage = StoreStateStorage(f"file://{tmp_path}/storage")
     with Load(tmp_path, storage) as load, pytest.raises(StateError, match="has no state"):
         load.build_defs(Counter(VERSIONED))
     with Load(tmp_path) as load, pytest.raises(StateError, match="no storage was passed"):
@@ -201,20 +201,12 @@ def test_versioned_state_that_nobody_stored_is_an_error(tmp_path: Path) -> None:
         storage.set_latest_version("Counter[a]", "nonsense")
 
 
-def test_a_directory_is_a_state_too_in_a_storage(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    (source / "below").mkdir(parents=True)
-    (source / "below" / "file").write_text("content")
-    storage = FolderStateStorage(tmp_path / "storage")
-    version = storage.store("Key[x]", source)
-    storage.download_state_to_path("Key[x]", version, tmp_path / "copy")
-    assert (tmp_path / "copy" / "below" / "file").read_text() == "content"
-
-
 @pytest.mark.parametrize("key", ["..", ".", ""])
 def test_a_key_that_names_no_folder_is_refused(tmp_path: Path, key: str) -> None:
-    with pytest.raises(StateError, match="has no valid folder name"):
-        FolderStateStorage(tmp_path).get_latest_version(key)
+    component = Counter()
+    component.config = DefsStateConfig(key)
+    with Load(tmp_path) as load, pytest.raises(StateError, match="has no valid folder name"):
+        load.build_defs(component)
 
 
 def test_at_run_time_nothing_but_the_standard_library_is_imported() -> None:

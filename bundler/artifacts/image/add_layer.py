@@ -154,7 +154,8 @@ def _onto(job: _Job, store: BlobStore, entry: Descriptor, *, platform: bool = Fa
     layer = _layer_for(job, loaded)
     if job.layer is None and image.volumes_of(loaded.config):
         image.refuse_volumes(loaded.config, layer.placed, loaded.tree.resolve)
-    manifest, packing = loaded.manifest, image.packing_of(loaded.layer_types)
+    manifest = loaded.manifest
+    packing = image.packing_of([kept.media_type for kept in loaded.layers])
     if image.replaces(loaded.config, layer):
         manifest = {**manifest, "layers": manifest["layers"][:-1]}
     for kept in descriptors(manifest["layers"], entry.digest):

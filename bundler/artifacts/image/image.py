@@ -396,6 +396,7 @@ def with_states(
             f"The image has {len(below)} layers; engines support {MAX_LAYERS}.",
             hint="Combine RUN lines in the Dockerfile.",
         )
+    places = {item.bundle.place: item.path for item in layer.placed}
     claims = _new_claims(layer, () if replaced else claims_of(labels(config)) or ())
     diff_id = f"sha256:{written.diff_id}"
     files = _files(changed, below)
@@ -408,7 +409,7 @@ def with_states(
         LABEL_BASE: files,
         LABEL_LAYER: diff_id,
         LABEL_PLACES: _encode_places(layer),
-        LABEL_RUN_RECORD: canonical(_placed_record(record, layer)).decode(),
+        LABEL_RUN_RECORD: canonical(record.moved(places)).decode(),
         LABEL_STATES: encode_claims(claims).decode(),
     }
     if isinstance(changed.get("history"), list):
@@ -419,10 +420,7 @@ def with_states(
 
 def _new_claims(layer: Layer, before: Sequence[Claim]) -> list[Claim]:
     """The claims of an image with this layer on top; claims about other places stay."""
-    new = [
-        Claim(item.path, item.bundle.manifest.content_digest, item.bundle.manifest.sha256)
-        for item in layer.placed
-    ]
+    new = [item.bundle.manifest.claim(item.path) for item in layer.placed]
     replaced = {claim.path for claim in new}
     return [*(claim for claim in before if claim.path not in replaced), *new]
 
@@ -477,16 +475,6 @@ def empty_config(architecture: str) -> Json:
         "rootfs": {"type": "layers", "diff_ids": []},
         "history": [],
     }
-
-
-def _placed_record(record: RunRecord, layer: Layer) -> RunRecord:
-    """The run record with the state directories' paths in the image."""
-    paths = {item.bundle.place: item.path for item in layer.placed}
-    refresh = tuple(
-        msgspec.structs.replace(directory, path=paths.get(directory.path, directory.path))
-        for directory in record.refresh
-    )
-    return msgspec.structs.replace(record, refresh=refresh)
 
 
 # Before threads do it: see `bundler.state.manifest`.

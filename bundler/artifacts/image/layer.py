@@ -125,20 +125,14 @@ class Layer(msgspec.Struct, frozen=True):
         entries = self.entries()
         return sum(len(entry.header()) + entry.padded_size for entry in entries) + len(END)
 
-    def write(self, sink: Callable[[bytes], object], compression: Compression = "none") -> Written:
-        """Writes the layer to the sink piece by piece, in constant memory.
-
-        Raises `VerificationFailed` if a file no longer matches the manifest.
-        """
-        written: list[Written] = []
-        for piece in self.packed(compression, written.append):
-            sink(piece)
-        return written[0]
-
     def packed(
         self, compression: Compression, finished: Callable[[Written], object]
     ) -> Iterator[bytes]:
-        """The blob in pieces. finished: called with the digest and size at the end."""
+        """The blob in pieces, made in constant memory.
+
+        finished: called with the digest and size at the end. Raises `VerificationFailed` if a file
+        no longer matches the manifest.
+        """
         diff_id, digest = hashlib.sha256(), hashlib.sha256()
         size = 0
         for blob in compressed(_hashed(self.pieces(), diff_id), compression):

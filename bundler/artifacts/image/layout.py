@@ -154,7 +154,7 @@ class LayoutFolder:
         written: list[Written] = []
 
         def write(stream: BinaryIO) -> str:
-            written.append(layer.write(stream.write, packing))
+            stream.writelines(layer.packed(packing, written.append))
             return f"sha256:{written[0].digest}"
 
         self._add(write)

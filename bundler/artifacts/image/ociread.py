@@ -88,7 +88,6 @@ class LoadedImage:
         self.store = store
         self.entry = entry
         self.manifest = read_manifest(store, entry)
-        self.media_type = entry.media_type
         self.layers = descriptors(self.manifest.get("layers"), entry.digest)
         self.config = read_json(store, descriptor(self.manifest.get("config"), entry.digest))
         image.check_configuration(self.config, f"The configuration of {entry.digest}")
@@ -102,10 +101,6 @@ class LoadedImage:
                 f"{entry.digest} in {store.name} has {len(self.layers)} layers, more than any "
                 "engine supports."
             )
-
-    @property
-    def layer_types(self) -> list[str]:
-        return [layer.media_type for layer in self.layers]
 
     @cached_property
     def tree(self) -> RootFilesystem:
@@ -204,7 +199,7 @@ class OciImage(ImageArtifact):
                     path,
                     partial(layer.read_manifest, path),
                     partial(layer.members, path),
-                    sealed=is_sealed or (self._is_other and layer.was_compared(path)),
+                    sealed=is_sealed or (self._is_other and path in layer.compared),
                 )
                 for path in layer.paths
             ]
@@ -293,7 +288,8 @@ def for_this_machine(store: BlobStore, entry: Descriptor) -> Descriptor:
 class StateLayer:
     """A topmost layer that contains the states and nothing else.
 
-    It is recreated from the manifests in it, and compared byte by byte.
+    It is recreated from the manifests in it, and compared byte by byte. compared: the directories
+    whose members were.
     """
 
     def __init__(self, loaded: LoadedImage, paths: Sequence[str]) -> None:
@@ -301,7 +297,7 @@ class StateLayer:
         self._image = loaded
         self._position = len(loaded.layers) - 1
         self._is_opaque = True
-        self._compared: set[str] = set()
+        self.compared: set[str] = set()
 
     @cached_property
     def manifests(self) -> Mapping[str, bytes]:
@@ -336,7 +332,4 @@ class StateLayer:
             for name, content in layer.compare(stream):
                 if name.startswith(f"{path}/"):
                     yield Member(name[len(path) + 1 :], "file", content.left, content.buffered)
-        self._compared.add(path)
-
-    def was_compared(self, path: str) -> bool:
-        return path in self._compared
+        self.compared.add(path)

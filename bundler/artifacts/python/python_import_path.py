@@ -47,18 +47,15 @@ def plan(
     package is not importable, `VerificationFailed` if there is state without a claim.
     """
     places = {bundle.place: importable(name, trees, bundle.place) for bundle in bundles}
-    new = tuple(_claim(bundle, places[bundle.place]) for bundle in bundles)
+    paths = {place: tree.at(place) for place, tree in places.items()}
+    new = tuple(bundle.manifest.claim(paths[bundle.place]) for bundle in bundles)
     kept = _kept_claims(name, trees, claims, {claim.path for claim in new})
     extra = _configuration(trees, bundles, places) if dagster else {}
     changes = {
         tree.path: _change([b for b in bundles if places[b.place] is tree], extra.get(tree.path))
         for tree in places.values()
     }
-    return TreePlan(changes, new + kept, _in_artifact(record, places))
-
-
-def _claim(bundle: Bundle, tree: Tree) -> Claim:
-    return Claim(tree.at(bundle.place), bundle.manifest.content_digest, bundle.manifest.sha256)
+    return TreePlan(changes, new + kept, record.moved(paths))
 
 
 def _change(bundles: Sequence[Bundle], extra: Mapping[str, NewFile] | None) -> TreeChange:
@@ -217,17 +214,6 @@ def _kept_claims(
             + ", or select the project that this state belongs to with --project.",
         )
     return tuple(claim for claim in claims if claim.path in there - replaced)
-
-
-def _in_artifact(record: RunRecord, places: Mapping[str, Tree]) -> RunRecord:
-    """The run record with the artifact's own paths."""
-    directories = tuple(
-        msgspec.structs.replace(directory, path=places[directory.path].at(directory.path))
-        if directory.path in places
-        else directory
-        for directory in record.refresh
-    )
-    return msgspec.structs.replace(record, refresh=directories)
 
 
 # --- what Dagster needs next to the package ------------------------------------------------------

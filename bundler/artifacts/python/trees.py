@@ -18,12 +18,13 @@ from typing import BinaryIO, ClassVar, Literal
 import msgspec
 
 from bundler.artifacts.python.zipfiles import ZipFile
-from bundler.errors import VerificationFailed, unreadable
+from bundler.errors import VerificationFailed
 from bundler.state.artifact import Member
 from bundler.state.bundle import MANIFEST_NAME, STATE_DIRECTORY
 from bundler.state.directory import list_directory
 from bundler.state.manifest import MAX_MANIFEST_BYTES
 from bundler.state.tree import fold
+from bundler.system.reading import reading
 
 # Digests are hexadecimal, so no real manifest is ever compressed to a tenth of its size; a small
 # entry that claims to be a huge manifest is an attack on our memory.
@@ -309,7 +310,5 @@ def _file_leaf(path: Path, status: os.stat_result) -> Leaf:
 
 
 def _open(path: Path) -> BinaryIO:
-    try:
+    with reading(path):
         return path.open("rb")
-    except OSError as error:
-        raise unreadable(path, error) from error

@@ -21,7 +21,7 @@ import re
 import stat
 import struct
 import zlib
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -29,9 +29,10 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from bundler.errors import VerificationFailed, unreadable
+from bundler.errors import VerificationFailed
 from bundler.state.tree import name_problem
 from bundler.system.readable import stream_of
+from bundler.system.reading import reading
 
 STORED = 0
 DEFLATED = 8
@@ -123,12 +124,8 @@ class ZipFile:
     when the file is rewritten.
     """
 
-    def __init__(
-        self, name: str, descriptor: int, start: int, size: int, like: ZipFile | None = None
-    ) -> None:
-        """like: a file whose directory may begin with the same bytes, which are then not parsed
-        again. Raises `VerificationFailed` for a directory that is damaged, or an unsafe name.
-        """
+    def __init__(self, name: str, descriptor: int, start: int, size: int) -> None:
+        """Raises `VerificationFailed` for a directory that is damaged, or an unsafe name."""
         self.name = name
         self.descriptor = descriptor
         self.start = start
@@ -136,11 +133,7 @@ class ZipFile:
         self._directory = self.pread(length, self._directory_offset)
         if len(self._directory) != length:
             raise self.refuse("it is truncated")
-        self._records: dict[str, _Record] = {}
-        known = 0
-        if like is not None:
-            self._records, known = like.shared_records(self._directory)
-        self._read_records(known, count)
+        self._records = self._read_records(count)
         self._refuse_files_as_folders()
 
     def _read_end(self, size: int) -> tuple[int, int, int]:
@@ -162,16 +155,16 @@ class ZipFile:
             raise self.refuse("its directory is too large")
         return count, directory_size, offset
 
-    def _read_records(self, start: int, announced: int) -> None:
-        """Parses the directory from an offset on."""
-        known = len(self._records)
+    def _read_records(self, announced: int) -> dict[str, _Record]:
+        """Parses the directory."""
         records: list[_Record] = []
-        names = self._decode_all(_split(self, self._directory, records, start), records)
-        if known + len(names) != announced:
+        names = self._decode_all(_split(self, self._directory, records), records)
+        if len(names) != announced:
             raise self.refuse("its directory does not have the number of entries that it announces")
-        self._records.update(zip(names, records, strict=True))
-        if len(self._records) != announced:
+        found = dict(zip(names, records, strict=True))
+        if len(found) != announced:
             raise self.refuse("it lists a name twice")
+        return found
 
     def _decode_all(self, raws: Sequence[bytes], records: Sequence[_Record]) -> list[str]:
         # name_problem inspects every character: too slow for tens of thousands of names.
@@ -193,13 +186,6 @@ class ZipFile:
                 parent = parent.rpartition("/")[0]
         if both := folders & self._records.keys():
             raise self.refuse(f"{min(both)} is both a file and a folder")
-
-    def shared_records(self, raw: bytes) -> tuple[dict[str, _Record], int]:
-        """The records with which another directory begins as well, and where they end."""
-        ours = self._directory
-        ends = [*(at for at, _, _ in self._records.values()), len(ours)]
-        shared = bisect_left(ends, 1, lo=1, key=lambda end: not raw.startswith(ours[:end])) - 1
-        return dict(islice(self._records.items(), shared)), ends[shared]
 
     @property
     def names(self) -> Collection[str]:
@@ -272,10 +258,8 @@ class ZipFile:
         return self.pread(self.prefix, 0)
 
     def pread(self, size: int, offset: int) -> bytes:
-        try:
+        with reading(self.name):
             return os.pread(self.descriptor, size, self.start + offset)
-        except OSError as error:
-            raise unreadable(self.name, error) from error
 
     def data_offset(self, entry: ZipEntry) -> int:
         """Where the entry's own bytes begin, after its local header.
@@ -328,26 +312,24 @@ class ZipFile:
 
 
 @contextmanager
-def opened(path: Path, name: str | None = None, like: ZipFile | None = None) -> Iterator[ZipFile]:
+def opened(path: Path) -> Iterator[ZipFile]:
     """Opens a zip file and reads its directory.
 
-    like: an open one with the same beginning: this then takes a tenth of the time. Raises
-    `VerificationFailed` for anything that is not a plain zip file, `InputOutputError` if it cannot
-    be read.
+    Raises `VerificationFailed` for anything that is not a plain zip file, `InputOutputError` if it
+    cannot be read.
     """
-    try:
+    with reading(path):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise unreadable(path, error) from error
     try:
-        yield ZipFile(name or str(path), descriptor, 0, os.fstat(descriptor).st_size, like)
+        yield ZipFile(str(path), descriptor, 0, os.fstat(descriptor).st_size)
     finally:
         os.close(descriptor)
 
 
-def _split(file: ZipFile, directory: bytes, records: list[_Record], position: int) -> list[bytes]:
-    """Parses the records from an offset on, and returns their names. Tens of thousands of
-    iterations: only what is necessary."""
+def _split(file: ZipFile, directory: bytes, records: list[_Record]) -> list[bytes]:
+    """Parses the records, and returns their names. Tens of thousands of iterations: only what is
+    necessary."""
+    position = 0
     raws: list[bytes] = []
     known: set[int] = set()
     unpack, fixed, total = _OUTLINE.unpack_from, CENTRAL.size, len(directory)

@@ -14,7 +14,7 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from bundler.artifacts.image.compression import Compression, unpack
-from bundler.artifacts.image.layer import Layer, Owned, Placed, parents_of
+from bundler.artifacts.image.layer import Layer, Owned, Placed, Written, parents_of
 from bundler.errors import BadData, ConfigurationError, VerificationFailed
 from tests.support.bundles import PLACE, make_bundle
 from tests.support.examples import scaled
@@ -38,10 +38,10 @@ def placed(root: Path, files: dict[str, bytes], path: str = f"/app/{PLACE}") -> 
 
 
 def written(layer: Layer, compression: Compression = "none") -> tuple[bytes, str, str]:
-    blob = io.BytesIO()
-    result = layer.write(blob.write, compression)
-    assert result.size == len(blob.getvalue())
-    return blob.getvalue(), result.diff_id, result.digest
+    finished: list[Written] = []
+    blob = b"".join(layer.packed(compression, finished.append))
+    assert finished[0].size == len(blob)
+    return blob, finished[0].diff_id, finished[0].digest
 
 
 @settings(max_examples=scaled(60))
@@ -59,7 +59,7 @@ def test_every_bundle_comes_out_as_it_went_in(
         with unpack(io.BytesIO(blob))[0] as stream:
             plain = stream.read()
         assert hashlib.sha256(blob).hexdigest() == digest
-        assert hashlib.sha256(plain).hexdigest() == diff_id == layer.write(len).diff_id
+        assert hashlib.sha256(plain).hexdigest() == diff_id == written(layer)[1]
         assert len(plain) == layer.size()
         assert (blob, diff_id, digest) == written(layer, compression)
         with tarfile.open(fileobj=io.BytesIO(plain)) as archive:
@@ -158,7 +158,8 @@ def test_memory_stays_flat(compression: Compression, tmp_path: Path) -> None:
     item = placed(tmp_path, {"state": b""})
     tracemalloc.start()
     try:
-        Layer((item,)).write(len, compression)
+        for _ in Layer((item,)).packed(compression, lambda _: None):
+            pass
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

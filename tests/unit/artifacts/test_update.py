@@ -18,7 +18,7 @@ from bundler.state.bundle import Bundle
 from bundler.state.manifest import Build, DirectoryRefresh, KeyRefresh, RunRecord
 from bundler.state.run_record import TOOL
 from bundler.workflows.pipeline import Prepared
-from bundler.workflows.update import open_if_pex, renewed, update
+from bundler.workflows.update import renewed, update
 from tests.support.bundles import make_bundle
 from tests.support.embedding import embed_layout, embed_pex
 from tests.support.layouts import LayoutMaker, layer
@@ -49,14 +49,9 @@ def in_pex(root: Path, bundles: list[Bundle], record: RunRecord, prepared: Prepa
     names = [f"{name}{inner}/__init__.py" for name in ("one", "other") for inner in ("", "/defs")]
     write(root / "src", dict.fromkeys(names, ""))
     run_pex("-D", "src", "-o", plain, cwd=root, root=root / "pex-root")
-    earlier = record_of(bundles[0], fetched="2025-01-01T00:00:00Z")
-    embed_pex(plain, bundles[:1], earlier, made)
+    embed_pex(plain, bundles, record, made)
     name = ArtifactName.parse(str(made))
-    with open_if_pex(name) as before:
-        embed_pex(plain, bundles, record, made)  # somebody builds it again during the refresh
-        assert update(
-            name, None, in_place=False, prepared=prepared, listener=SILENT, before=before
-        ).changed
+    assert update(name, None, in_place=False, prepared=prepared, listener=SILENT).changed
     return str(made)
 
 

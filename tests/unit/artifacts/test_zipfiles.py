@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundler.artifacts.image import deflating
@@ -74,29 +74,6 @@ def test_what_zipfile_wrote_is_read(
             assert file.read_prefix() == prefix
 
 
-@pytest.mark.slow
-@given(NAMES, NAMES, st.data())
-@settings(max_examples=scaled(60))
-def test_what_begins_as_another_file_is_read_as_if_alone(
-    names: list[str], others: list[str], data: st.DataObject
-) -> None:
-    entries = {name: data.draw(CONTENTS) for name in names}
-    kept = dict(list(entries.items())[: data.draw(st.integers(0, len(names)))])
-    changed = {**kept, **{name: data.draw(CONTENTS) for name in others if name not in kept}}
-    assume(are_apart(changed))
-    with tempfile.TemporaryDirectory() as folder:
-        old, new = Path(folder, "old"), Path(folder, "new")
-        old.write_bytes(made(entries))
-        new.write_bytes(made(changed))
-        with zipfiles.opened(old) as one, zipfiles.opened(new, like=one) as other:
-            assert {entry.name: other.open(entry).read() for entry in other.entries} == changed
-            assert list(other.names) == list(changed)
-            with zipfiles.opened(new) as alone:
-                assert alone.entries == other.entries
-                assert alone.offsets == other.offsets
-                assert other.shared_records(made({})) == ({}, 0)
-
-
 @given(st.lists(st.text("a./\n\\\x7fé", max_size=6), min_size=1, max_size=4))
 def test_names_that_are_judged_together_have_no_problem_alone(names: list[str]) -> None:
     alone = [name_problem(name.removesuffix("/")) is None for name in names]
@@ -104,23 +81,6 @@ def test_names_that_are_judged_together_have_no_problem_alone(names: list[str]) 
     assert together == all(
         known and name.isascii() for known, name in zip(alone, names, strict=True)
     )
-
-
-@pytest.mark.parametrize("name", ["../c", "b"])
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_what_follows_a_known_beginning_is_not_trusted(tmp_path: Path, name: str) -> None:
-    old, new = tmp_path / "old", tmp_path / "new"
-    old.write_bytes(made({"a": b"1", "b": b"2"}))
-    target = io.BytesIO(old.read_bytes())
-    with zipfile.ZipFile(target, "a") as file:
-        file.writestr(zipfile.ZipInfo(name), b"3")
-    new.write_bytes(target.getvalue())
-    with (
-        zipfiles.opened(old) as like,
-        pytest.raises(VerificationFailed, match="is not a valid zip file"),
-        zipfiles.opened(new, like=like),
-    ):
-        pass
 
 
 @given(NAMES, st.data(), st.booleans())

@@ -27,9 +27,10 @@ from bundler.artifacts.image.engine.ignore import (
 )
 from bundler.artifacts.image.engine.left_out import LeftOut, Names, find
 from bundler.artifacts.image.engine.stdin_context import STDIN, Piped
-from bundler.errors import ChildFailed, ConfigurationError, ToolFailed, UsageError, unreadable
+from bundler.errors import ChildFailed, ConfigurationError, ToolFailed, UsageError
 from bundler.state.bundle import Bundle
 from bundler.system import process
+from bundler.system.reading import reading
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -203,10 +204,8 @@ def _read_dockerfile(path: Path, given: str) -> Dockerfile:
             f"There is no {path.name} in {path.resolve().parent}.",
             hint="Pass it with -f, or use another context; Dockerfile.example has a template.",
         )
-    try:
+    with reading(path):
         return Dockerfile(path.name, path.read_bytes(), path)
-    except OSError as error:
-        raise unreadable(path, error) from error
 
 
 def usual_dockerfile(folder: Path) -> Path:

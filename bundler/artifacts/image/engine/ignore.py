@@ -11,11 +11,13 @@ import os
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundler.errors import ConfigurationError, InputOutputError, unreadable
+from bundler.errors import ConfigurationError, InputOutputError
 from bundler.system.git_directory import read_regular
+from bundler.system.reading import reading
 
 IGNORE_FILE = ".dockerignore"
 # As BuildKit's own matcher reads a pattern.
@@ -101,11 +103,8 @@ def walk(root: Path, rules: Sequence[DockerIgnoreRule]) -> Iterator[tuple[str, P
     pending = [""]
     while pending:
         below = pending.pop()
-        try:
-            with os.scandir(root / below) as listing:
-                children = sorted(listing, key=lambda child: child.name, reverse=True)
-        except OSError as error:
-            raise unreadable(root / below, error) from error
+        with reading(root / below), os.scandir(root / below) as listing:
+            children = sorted(listing, key=lambda child: child.name, reverse=True)
         here = []
         for child in children:
             path = f"{below}/{child.name}" if below else child.name
@@ -150,15 +149,13 @@ def effective(context: Path, dockerfile: Path | None) -> str:
 def rules_in(file: Path) -> str:
     """The text of an ignore file, with names as Python decodes paths; empty if it is missing."""
     try:
-        raw = read_regular(os.fsencode(file))
-        raw.decode()
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        raise unreadable(file, error) from error
+        with reading(file), suppress(FileNotFoundError):
+            raw = read_regular(os.fsencode(file))
+            raw.decode()
+            return os.fsdecode(raw)
     except UnicodeDecodeError as error:
         raise InputOutputError(f"{file} cannot be read: it is not UTF-8.") from error
-    return os.fsdecode(raw)
+    return ""
 
 
 def quoted(path: str) -> str:

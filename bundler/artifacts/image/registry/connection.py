@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import msgspec
@@ -27,7 +27,7 @@ from bundler.artifacts.image.registry.trust import distrust
 from bundler.artifacts.reference import HUB
 from bundler.errors import BundlerError, CredentialsRefused, ToolFailed
 from bundler.listener import SILENT, Listener
-from bundler.system.retries import attempts
+from bundler.system.retries import retried
 from bundler.version import __version__
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Body = Callable[[], bytes | Iterable[bytes]]
+_T = TypeVar("_T")
 
 INSECURE = "STATE_BUNDLER_INSECURE_REGISTRIES"
 _HUB_HOST = "registry-1.docker.io"
@@ -105,19 +106,16 @@ class Connection:
         for pool in self._pools.values():
             pool.clear()
 
-    def patient(self, work: Callable[[], Any]) -> Any:
+    def patient(self, work: Callable[[], _T]) -> _T:
         """Repeats an operation while its failure is `Transient`."""
-        retries = attempts(
-            on=self._backoff,
+        return retried(
+            self._backoff,
+            work,
             attempts=_ATTEMPTS,
             timeout=_PATIENCE_SECONDS,
             wait_initial=0.5,
             wait_max=10.0,
         )
-        for attempt in retries:
-            with attempt:
-                return work()
-        raise AssertionError  # stamina ends with a result or the last exception
 
     def _backoff(self, error: Exception) -> bool | float:
         if not isinstance(error, Transient):
@@ -248,8 +246,7 @@ class Connection:
                     raise Transient(what, wait=_wait(response))
                 return response.status, _start_of(response, _MAX_TOKEN_BYTES)
 
-        answer: tuple[int, bytes] = self.patient(once)
-        return answer
+        return self.patient(once)
 
     def _pool(self, address: str) -> urllib3.PoolManager:
         parts = urlsplit(address)

@@ -202,7 +202,7 @@ class _Blob(Readable):
         if not wanted:
             self._end()
             return 0
-        data: bytes = self._store.connection.patient(lambda: self._read(wanted))
+        data = self._store.connection.patient(lambda: self._read(wanted))
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)

@@ -158,8 +158,7 @@ class RegistryTarget(RegistryStore):
             return self.send_bytes(data)
         upload = _Upload(self, expected)
         streams = chain([chain(head, stream)], iter(pieces, None))
-        sent: tuple[str, int] = self.connection.patient(lambda: upload.attempt(next(streams)))
-        return sent
+        return self.connection.patient(lambda: upload.attempt(next(streams)))
 
     def send_bytes(self, data: bytes) -> tuple[str, int]:
         """Sends a small blob in one piece; returns its digest and size."""

@@ -20,15 +20,6 @@ from bundler.state.manifest import EVERY_BYTE
 from bundler.system.atomic import io_errors
 
 
-def open_pex(path: Path) -> PexArtifact:
-    """Opens a PEX for reading, whatever its layout.
-
-    Raises `VerificationFailed` for anything that is not a sound PEX, `InputOutputError` if it
-    cannot be read, `UsageError` for a scie.
-    """
-    return PexArtifact(path)
-
-
 class PexDestination(msgspec.Struct, frozen=True):
     """The path of a PEX, which is the old or the new file at any time.
 
@@ -51,5 +42,5 @@ class PexDestination(msgspec.Struct, frozen=True):
             with io_errors(self.path):
                 write(self.base, request.read_back_as(EVERY_BYTE), path)
             request.listener.phase("Reading back")
-            with PexArtifact(path, like=self.base) as made:
+            with PexArtifact(path) as made:
                 yield made

@@ -19,7 +19,7 @@ from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.python import credentials
 from bundler.artifacts.python.blocking import refuse_fifos, refuse_fifos_of_project
 from bundler.artifacts.python.credentials import AllowedFiles
-from bundler.artifacts.python.pex import PexDestination, open_pex
+from bundler.artifacts.python.pex import PexDestination
 from bundler.artifacts.python.pex.arguments import PexArguments
 from bundler.artifacts.python.pex.file import PexArtifact
 from bundler.artifacts.python.pex.info import LOWEST_PEX, LOWEST_PEX_VERSION, is_older
@@ -123,7 +123,7 @@ def building(
         as_given = Path(arguments.output).with_name(made.name)
         printed = printed.replace(str(made), str(as_given))
         _advise(arguments, request)
-        with open_pex(made) as plain:
+        with PexArtifact(made) as plain:
             own = plain.own_trees(request.bundles)
             credentials.refuse(destination.name, own, allowed, request.listener)
             if request.bundles:

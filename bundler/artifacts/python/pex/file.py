@@ -13,7 +13,6 @@ With ``--no-pre-install-wheels`` the distribution is the wheel file itself in al
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,10 +42,11 @@ from bundler.artifacts.python.trees import (
     zip_tree,
 )
 from bundler.artifacts.python.zipfiles import STORED, ZipFile
-from bundler.errors import UsageError, VerificationFailed, unreadable
+from bundler.errors import UsageError, VerificationFailed
 from bundler.state.artifact import LABEL_CODE, Artifact, StateDirectory
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import Claim, Manifest, RunRecord
+from bundler.system.reading import reading
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -54,10 +54,6 @@ if TYPE_CHECKING:
 _SCIE_SEARCH_BYTES = 4
 _HASH = re.compile(rb"\b[0-9a-f]{40}\b")
 _AFTER_SLASH = chr(ord("/") + 1)
-
-
-# The file's identity, size, and time of the last write.
-_Stamp = tuple[int, int, int, int, int]
 
 
 class _Code(NamedTuple):
@@ -68,16 +64,17 @@ class _Code(NamedTuple):
 
 
 class PexArtifact(Artifact):
-    """A PEX that is open for reading; nothing in it is run or unpacked.
+    """A PEX of any layout that is open for reading; nothing in it is run or unpacked.
 
-    root: its path. user: the code at the top. zip: a zipapp's only zip file, else None.
+    root: its path. user: the code at the top. zip: a zipapp's only zip file, else None. Raises
+    `VerificationFailed` for anything that is not a sound PEX, `InputOutputError` if it cannot be
+    read, `UsageError` for a scie.
     """
 
     kind = "pex"
     zip: ZipFile | None
 
-    def __init__(self, path: Path, like: PexArtifact | None = None) -> None:
-        """like: an open one that differed only in its state; its names are not read again."""
+    def __init__(self, path: Path) -> None:
         self.name = str(path)
         self.root = path
         self._reading = Lock()
@@ -85,8 +82,7 @@ class PexArtifact(Artifact):
         with ExitStack() as stack:  # what is refused is closed again
             if not path.is_dir():
                 _refuse_scie(path)
-                known = None if like is None else like.zip
-                self.zip = stack.enter_context(zipfiles.opened(path, like=known))
+                self.zip = stack.enter_context(zipfiles.opened(path))
             self._whole = folder_tree(path) if self.zip is None else zip_tree(self.zip)
             self.info = self._read_info()
             names = sorted([*self._whole.leaves, *(f"{it}/" for it in self._whole.folders)])
@@ -95,7 +91,6 @@ class PexArtifact(Artifact):
                 self._distribution(f"{DEPS}/{name}", names, stack)
                 for name in sorted(self.info.distributions)
             )
-            self._stamp = None if self.zip is None else _stamp(self.zip.descriptor)
             self._stack = stack.pop_all()
 
     def _read_info(self) -> PexInfo:
@@ -130,12 +125,6 @@ class PexArtifact(Artifact):
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
-
-    def is_still(self, path: Path) -> bool:
-        """Whether the file with this name is still the one that was opened, unmodified."""
-        with suppress(OSError):
-            return self._stamp is not None and self._stamp == _stamp(path)
-        return False
 
     def labels(self) -> Mapping[str, str]:
         return {name: str(value) for name, value in self.info.build_properties.items()}
@@ -259,11 +248,6 @@ class PexArtifact(Artifact):
         return is_fingerprint(tree, fingerprint)
 
 
-def _stamp(file: Path | int) -> _Stamp:
-    stat = os.stat(file)
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-
-
 def _below(folder: str, names: Sequence[str]) -> slice:
     """The position of the names below a folder in a sorted list; the folder with its slash."""
     return slice(bisect_left(names, folder), bisect_left(names, f"{folder[:-1]}{_AFTER_SLASH}"))
@@ -280,11 +264,8 @@ def _zip_in_zip(file: ZipFile, path: str) -> ZipFile:
 def _refuse_scie(path: Path) -> None:
     """A scie is an executable of the platform with a PEX somewhere in it."""
     magics = (b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"MZ")
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(_SCIE_SEARCH_BYTES)
-    except OSError as error:
-        raise unreadable(path, error) from error
+    with reading(path), path.open("rb") as stream:
+        start = stream.read(_SCIE_SEARCH_BYTES)
     if start.startswith(magics):
         raise UsageError(
             f"{path} is a scie, an executable that contains a PEX; that PEX cannot be changed.",

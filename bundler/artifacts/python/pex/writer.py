@@ -6,7 +6,6 @@ Computes the consequences of the changed files: the fingerprint of a distributio
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -23,6 +22,7 @@ from bundler.artifacts.python.pex.info import BOOT_FILES, PEX_INFO, PexInfo, cod
 from bundler.artifacts.python.pex.zipapp import FileChanges, rewrite
 from bundler.artifacts.python.trees import NO_CHANGE, NewFile, Tree, TreeChange
 from bundler.artifacts.python.zipfiles import ZipFile
+from bundler.state.tree import hash_stream
 from bundler.system.walking import walk
 
 _BUFFER_BYTES = 1024 * 1024
@@ -92,7 +92,6 @@ def _spooled(stack: ExitStack, write_to: Callable[[BinaryIO], None]) -> NewFile:
     """Output goes to an unnamed file, from which it can be read repeatedly."""
     stream = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # the stack closes it
     write_to(stream)
-    size = stream.seek(0, os.SEEK_END)
     descriptor = stream.fileno()
 
     def reopened() -> BinaryIO:
@@ -101,10 +100,8 @@ def _spooled(stack: ExitStack, write_to: Callable[[BinaryIO], None]) -> NewFile:
         return open(os.dup(descriptor), "rb", buffering=_BUFFER_BYTES)
 
     with reopened() as copy:
-        digest = hashlib.sha256()
-        while piece := copy.read(_BUFFER_BYTES):
-            digest.update(piece)
-    return NewFile(reopened, size, digest.hexdigest())
+        sha256, size = hash_stream(copy)
+    return NewFile(reopened, size, sha256)
 
 
 def _boot_files(pex: PexArtifact, info: PexInfo) -> dict[str, NewFile]:

@@ -28,7 +28,11 @@ _RUN_RECORD = "state-bundler/run-record.json"
 
 
 class WheelArtifact(Artifact):
-    """A wheel that is open for reading."""
+    """A wheel that is open for reading.
+
+    Raises `VerificationFailed` for anything that is not a sound wheel, `InputOutputError` if it
+    cannot be read.
+    """
 
     kind = "wheel"
 
@@ -65,15 +69,6 @@ class WheelArtifact(Artifact):
         self._stack.close()
 
 
-def open_wheel(path: Path) -> WheelArtifact:
-    """Opens a wheel for reading.
-
-    Raises `VerificationFailed` for anything that is not a sound wheel, `InputOutputError` if it
-    cannot be read.
-    """
-    return WheelArtifact(path)
-
-
 class WheelDestination(msgspec.Struct, frozen=True):
     """The path of a wheel. base: the wheel to add the state to; the two may be the same."""
 
@@ -87,12 +82,12 @@ class WheelDestination(msgspec.Struct, frozen=True):
             with io_errors(self.path):
                 _write(self.base, request.read_back_as(EVERY_BYTE), path)
             request.listener.phase("Reading back")
-            with open_wheel(path) as made:
+            with WheelArtifact(path) as made:
                 yield made
 
 
 def _write(source: Path, request: EmbedRequest, path: Path) -> None:
-    with open_wheel(source) as wheel:
+    with WheelArtifact(source) as wheel:
         tree, metadata = wheel.tree, wheel.metadata
         dagster = b"Requires-Dist: dagster" in tree.read(f"{metadata}/METADATA")
         claims = wheel.claims() or ()

@@ -18,7 +18,7 @@ from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.python import credentials
 from bundler.artifacts.python.credentials import AllowedFiles
 from bundler.artifacts.python.replacing import publish
-from bundler.artifacts.python.wheel import WheelArtifact, WheelDestination, open_wheel
+from bundler.artifacts.python.wheel import WheelArtifact, WheelDestination
 from bundler.errors import ChildFailed, ToolFailed
 from bundler.listener import Listener
 from bundler.system import process
@@ -52,14 +52,14 @@ def building(
         _build(project, interpreter, folder, request.listener)
         made = _only_wheel(folder)
         destination = output / made.name
-        with open_wheel(made) as plain:
+        with WheelArtifact(made) as plain:
             credentials.refuse(made.name, [plain.tree], allowed, request.listener)
         if request.bundles:
             request.listener.phase("Embedding the state in the wheel")
             with WheelDestination(made, destination).embed(request) as artifact:
                 yield BuiltWheel(artifact, destination)
             return
-        with open_wheel(made) as artifact:
+        with WheelArtifact(made) as artifact:
             yield BuiltWheel(artifact, destination)
         publish(made, destination)
 
