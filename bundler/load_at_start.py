@@ -3,6 +3,7 @@
 `bundler.state.bundle.verifier` appends it to `bundler.verify_at_start`, whose names it uses.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -247,4 +248,5 @@ def _print(stream: "Any", line: str) -> bool:
 
 
 if __name__ == "__main__":
+    gc.disable()  # it takes a tenth of a load; this process ends then, or becomes another program
     sys.exit(main(sys.argv[1:]))

@@ -17,6 +17,7 @@ The answer is one line on stdout: a marker, then JSON. `bundler.state.definition
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import json
@@ -43,6 +44,7 @@ _NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.sendto")
 def main(request: dict[str, Any]) -> dict[str, Any]:
     """Loads the code location once and describes it."""
     told: dict[str, Any] = {"version": "", "definitions": {}, "keys": {}, "states": {}}
+    gc.disable()  # it takes a quarter of the time, and frees a fiftieth of the memory
     sys.addaudithook(_refuse_network)
     salt_digests(request["salt"])
     leave_out(request["folder"] or os.getcwd())
