@@ -32,8 +32,7 @@ _SHARED = (
     "bundler.guard.content",
     "bundler.guard.wheel",
     "bundler.guard.worktree",
-    "bundler.refresh.sources.component",
-    "bundler.refresh.sources.dagster",
+    "bundler.refresh.sources",
     "bundler.workflows.loadcheck",
 )
 _PROGRAM = (sys.executable, "-m", "bundler", "build")

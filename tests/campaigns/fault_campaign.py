@@ -239,7 +239,7 @@ def import_everything() -> None:
     for name in (
         "artifacts.verify",
         *("cli.build", "cli.refresh", "cli.run", "cli.verify", "refresh.run", "state.directory"),
-        *("refresh.sources.component", "setup.doctor", "setup.init", "store.store"),
+        *("refresh.sources", "setup.doctor", "setup.init", "store.store"),
         *("workflows.build.oci", "workflows.build.pex", "workflows.embed", "workflows.update"),
     ):
         __import__(f"bundler.{name}")

@@ -41,7 +41,7 @@ _STARTS = (
     # new state in a PEX
     "bundler.artifacts.python.pex.writer",
     # components that are known from an earlier load
-    *(f"bundler.refresh.sources.{name}" for name in ("component", "dagster")),
+    "bundler.refresh.sources",
     # a CI matrix, which is made from files alone
     "bundler.setup.doctor.matrix",
 )

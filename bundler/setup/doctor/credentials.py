@@ -11,7 +11,7 @@ from pathlib import Path
 from bundler.errors import BundlerError
 from bundler.project.projects import Project
 from bundler.refresh.secret_values import collect
-from bundler.refresh.sources.dagster import no_dagster
+from bundler.refresh.sources import no_dagster
 from bundler.refresh.surroundings import from_dotenv
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import set_in_pyproject

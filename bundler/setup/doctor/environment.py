@@ -12,7 +12,7 @@ from bundler.project.environment_tools import how_to_add, how_to_install
 from bundler.project.no_project import way_out, what_is_missing
 from bundler.project.projects import projects_below
 from bundler.project.stateful import has_state
-from bundler.refresh.sources.dagster import no_dagster
+from bundler.refresh.sources import no_dagster
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.components import how_to_get_state
 from bundler.setup.doctor.printed import in_directory

@@ -186,7 +186,7 @@ TRIED: tuple[tuple[str, str, str], ...] = (
         "not here: needs a git that hangs in a component's child process",
     ),
     (
-        "refresh/sources/dagster.py load_error",
+        "refresh/sources.py load_error",
         "dg check defs",
         f"{_DG}::test_components_that_cannot_be_loaded",
     ),

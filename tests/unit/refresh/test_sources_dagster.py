@@ -11,7 +11,7 @@ import pytest
 from bundler.project.projects import open_project
 from bundler.refresh.outcome.exchanges import Link
 from bundler.refresh.secrets import Secrets
-from bundler.refresh.sources.dagster import load_error, sources
+from bundler.refresh.sources import load_error, sources_of
 from tests.support.shapes import SHAPES
 
 
@@ -21,7 +21,7 @@ def test_a_project_without_state_may_need_no_dagster(has_state: bool, tmp_path: 
     if not has_state:
         shutil.rmtree(root / "loans/defs/warehouse")
         (root / "loans/tables.py").unlink()
-    (source,) = sources(open_project(root, python=Path(sys.executable)))
+    (source,) = sources_of(open_project(root, python=Path(sys.executable)))
     missing = Link("builtins.ModuleNotFoundError", text="No module named 'dagster'")
     error = load_error(source, [missing], Secrets({}), None)
     assert "Dagster is not installed" in error.what

@@ -10,7 +10,7 @@ import pytest
 
 from bundler.errors import ConfigurationError
 from bundler.project.survey import survey
-from bundler.refresh.sources.dagster import no_dagster
+from bundler.refresh.sources import no_dagster
 from bundler.setup.doctor import DoctorContext
 from bundler.setup.doctor.credentials import credentials
 from tests.support.shapes import SHAPES
