@@ -13,6 +13,7 @@ import msgspec
 
 from bundler.errors import ConfigurationError, CredentialsRefused, Unavailable
 from bundler.refresh.outcome.exchanges import Exchange
+from bundler.refresh.outcome.faults import FAULTS
 from bundler.refresh.outcome.findings import Cause, of_status
 
 _METHOD = "git-clone"
@@ -21,14 +22,8 @@ _PACKAGE = re.compile(r"Error (?:checking out spec='.*?' for|cloning) repo (?P<u
 _URL = re.compile(r"'[^']*://[^']*'")
 # In this order: the last lines of a failed clone contain both general and specific errors.
 _SAYS: tuple[tuple[str, Cause], ...] = (
-    (
-        "from proxy after CONNECT|CONNECT tunnel failed|Could not resolve proxy",
-        Cause(Unavailable, "the proxy for {host} rejected the request", "yes"),
-    ),
-    (
-        "Could not resolve host|Name or service not known",
-        Cause(Unavailable, "the name {host} cannot be resolved", "yes"),
-    ),
+    ("from proxy after CONNECT|CONNECT tunnel failed|Could not resolve proxy", FAULTS["proxy"]),
+    ("Could not resolve host|Name or service not known", FAULTS["dns"]),
     (
         (
             r"Authentication failed|could not read (Username|Password)|Permission denied \("
@@ -55,11 +50,8 @@ _SAYS: tuple[tuple[str, Cause], ...] = (
         "certificate|SSL routines|SSL_ERROR",
         Cause(Unavailable, "the TLS certificate of {host} was rejected"),
     ),
-    ("timed out|too slow", Cause(Unavailable, "{host} did not answer in time", "yes")),
-    (
-        "Connection refused|Failed to connect|Couldn't connect",
-        Cause(Unavailable, "{host} refused the connection", "yes"),
-    ),
+    ("timed out|too slow", FAULTS["timeout"]),
+    ("Connection refused|Failed to connect|Couldn't connect", FAULTS["refused"]),
     (
         (
             "not valid: is this a git repository|invalid server response|protocol error"
@@ -72,7 +64,7 @@ _SAYS: tuple[tuple[str, Cause], ...] = (
             "Empty reply|early EOF|RPC failed|disconnect|hung up|reset by peer|Recv failure"
             "|fetch-pack|index-pack|expected flush|remote-curl|transfer closed"
         ),
-        Cause(Unavailable, "the response from {host} was cut off", "once"),
+        FAULTS["cut"],
     ),
     ("", Cause(Unavailable, "the clone from {host} failed", "once")),
 )
