@@ -122,12 +122,12 @@ def annotate(where: System | None, error: BundlerError) -> Iterator[str]:
             yield line
 
 
-def _place(at: str, environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
+def _place(at: str) -> tuple[str, str]:
     """The file, relative to the repository's top, and the line; a relative path is unchanged."""
     file, _, line = at.rpartition(":")
     if not line.isdecimal():
         file, line = at, ""
-    top = environ.get("GITHUB_WORKSPACE") or environ.get("BUILD_SOURCESDIRECTORY")
+    top = os.environ.get("GITHUB_WORKSPACE") or os.environ.get("BUILD_SOURCESDIRECTORY")
     path = os.path.relpath(file, top) if top else file
     return (file if path.startswith(os.pardir) else path), line
 
@@ -135,9 +135,9 @@ def _place(at: str, environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
 # --- the summary of a step --------------------------------------------------------------------
 
 
-def summarise(lines: Iterable[str], environ: Mapping[str, str] = os.environ) -> None:
+def summarise(lines: Iterable[str]) -> None:
     """Appends Markdown to the step's summary, where the CI system shows one."""
-    path, text = environ.get("GITHUB_STEP_SUMMARY"), "\n".join(lines)
+    path, text = os.environ.get("GITHUB_STEP_SUMMARY"), "\n".join(lines)
     if path and text:
         # If that fails, the log still has everything.
         with suppress(OSError), open(path, "a", encoding="utf-8") as stream:

@@ -78,14 +78,14 @@ class Outcome:
     result: BuildResult
 
 
-def is_one_of_all(environ: Mapping[str, str] = os.environ) -> bool:
+def is_one_of_all() -> bool:
     """Whether the process that builds all projects started this one."""
-    return bool(environ.get(ONE_OF_ALL))
+    return bool(os.environ.get(ONE_OF_ALL))
 
 
-def report_result(result: BuildResult, environ: Mapping[str, str] = os.environ) -> None:
+def report_result(result: BuildResult) -> None:
     """Writes the result for the process that builds all projects, if that started this one."""
-    path = environ.get(ONE_OF_ALL)
+    path = os.environ.get(ONE_OF_ALL)
     if path:
         with io_errors(Path(path)):
             Path(path).write_bytes(msgspec.json.encode(result))
@@ -193,7 +193,6 @@ def run_all(
     told: Callable[[Outcome], None],
     *,
     build: Callable[[Sequence[str]], int] | None = None,
-    environ: Mapping[str, str] = os.environ,
 ) -> list[Outcome]:
     """Runs all jobs, regardless of failures; told: called as each one ends.
 
@@ -204,7 +203,7 @@ def run_all(
     for job in jobs:
         _clear(job)
     # A table of keys is invalid in a file.
-    quiet = {**environ, "CI": environ.get("CI", "1"), "NO_COLOR": "1"}
+    quiet = {"CI": "1", **os.environ, "NO_COLOR": "1"}
     servers = ForkServers()
     runs: list[_Run] = []
     try:

@@ -33,7 +33,7 @@ _PAGE = """\
 <script>{script}</script></body></html>"""
 
 
-def page(holders: Sequence[Holder], now: float, *, title: str = "") -> str:
+def page(holders: Sequence[Holder], now: float) -> str:
     """Renders the page. now: seconds since the epoch, when the holders were read."""
     style, script = (
         Html((_HERE / name).read_text(encoding="utf-8")) for name in ("style.css", "script.js")
@@ -41,7 +41,7 @@ def page(holders: Sequence[Holder], now: float, *, title: str = "") -> str:
     return filled(
         _PAGE,
         policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'",
-        heading=title or _title(holders),
+        heading=_title(holders),
         style=style,
         script=script,
         figures=_figures(holders, now),

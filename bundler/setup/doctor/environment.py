@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from bundler.errors import ToolFailed
 from bundler.project.config import load
@@ -20,17 +21,37 @@ from bundler.system.process import check
 
 # Where the public names for finding state-backed components appeared.
 _DAGSTER_FLOOR = (1, 12)
+_PACKAGES = ("dagster", "dagster-dbt", "dbt-core")
 _QUESTION = """\
-import importlib.metadata as m, json, sys
+import importlib.metadata as m, importlib.util as u, json, platform, sys
 def version(name):
     try:
         return m.version(name)
     except m.PackageNotFoundError:
         return None
-packages = ("dagster", "dagster-dbt", "dbt-core")
-answer = {"python": sys.version.split()[0], **{name: version(name) for name in packages}}
-print(json.dumps(answer))
+module, *names = sys.argv[1:]
+try:
+    found = not module or u.find_spec(module) is not None
+except ImportError:
+    found = False
+markers = {
+    "implementation_name": sys.implementation.name,
+    "implementation_version": platform.python_version(),
+    "platform_python_implementation": platform.python_implementation(),
+    "python_full_version": platform.python_version(),
+    "python_version": ".".join(platform.python_version_tuple()[:2]),
+}
+print(json.dumps([found, {name: version(name) for name in names}, markers]))
 """
+
+
+class PythonAnswer(NamedTuple):
+    """has_module: whether it can import the module. versions: None for a package that it lacks.
+    markers: what requirements may depend on."""
+
+    has_module: bool
+    versions: dict[str, str | None]
+    markers: dict[str, str]
 
 
 def configuration(patient: DoctorContext) -> Iterator[Finding]:
@@ -87,15 +108,19 @@ def interpreter(patient: DoctorContext) -> Iterator[Finding]:
 
 
 def installed(python: Path) -> dict[str, str | None]:
-    """The version of a Python, and of the packages that a Dagster project needs in it; None for one
-    that it does not have."""
+    """The version of a Python, and of the packages that a Dagster project needs in it."""
+    answer = ask_python(python, _PACKAGES)
+    return {"python": answer.markers["python_full_version"], **answer.versions}
+
+
+def ask_python(python: Path, packages: Iterable[str], module: str = "") -> PythonAnswer:
+    """Which packages an interpreter has, and whether it can import a module, if one is named."""
     # -I: what is asked is the environment, not what is around in the current directory.
-    raw = check([str(python), "-I", "-c", _QUESTION], timeout=30)
+    raw = check([str(python), "-I", "-c", _QUESTION, module, *packages], timeout=30)
     try:
-        answer: dict[str, str | None] = json.loads(raw)
+        return PythonAnswer(*json.loads(raw))
     except ValueError as error:
         raise ToolFailed(f"{python} did not report its installed packages.") from error
-    return answer
 
 
 def _parts(version: str) -> tuple[int, ...]:

@@ -8,7 +8,6 @@ they are secret, and without network where this machine can take it away.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -31,8 +30,9 @@ from bundler.errors import ToolFailed
 from bundler.project.config import pyproject_of, read_toml, table
 from bundler.project.environment_tools import find_uv
 from bundler.project.survey import Survey
+from bundler.setup.doctor.environment import ask_python
 from bundler.setup.doctor.probe_copy import MadeUpFile, ProjectCopy, copy_project
-from bundler.system.process import check, run
+from bundler.system.process import run
 from bundler.system.secret_names import is_about_a_secret
 from bundler.system.url_credentials import has_credentials
 
@@ -56,27 +56,6 @@ _OFFLINE = {
     **{f"{kind}_proxy": _NOWHERE for kind in ("http", "https", "all", "HTTP", "HTTPS", "ALL")},
     **dict.fromkeys(("no_proxy", "NO_PROXY"), ""),
 }
-_INSTALLED = """\
-import importlib.metadata as m, importlib.util as u, json, platform, sys
-def version(name):
-    try:
-        return m.version(name)
-    except m.PackageNotFoundError:
-        return None
-backend, *names = sys.argv[1:]
-try:
-    found = not backend or u.find_spec(backend) is not None
-except ImportError:
-    found = False
-markers = {
-    "implementation_name": sys.implementation.name,
-    "implementation_version": platform.python_version(),
-    "platform_python_implementation": platform.python_implementation(),
-    "python_full_version": platform.python_version(),
-    "python_version": ".".join(platform.python_version_tuple()[:2]),
-}
-print(json.dumps([found, {name: version(name) for name in names}, markers]))
-"""
 _BUILDS_WHEELS_ALONE = "setuptools>=70.1"
 # How uv summarises a failure, after what the backend printed.
 _UV_FAILED = "error: Failed to build"
@@ -208,25 +187,24 @@ class _BuildSystem(msgspec.Struct, frozen=True):
         except InvalidRequirement as error:
             return f"[build-system] requires is invalid: {error}"
         names = {"setuptools", "wheel", *(it.name for it in wanted)}
-        argv = [str(python), "-I", "-c", _INSTALLED, self.backend, *names]
         try:
-            is_importable, versions, markers = json.loads(check(argv, timeout=_DEADLINE_SECONDS))
-        except (ToolFailed, ValueError) as error:
+            there = ask_python(python, names, self.backend)
+        except ToolFailed as error:
             return str(error)
         wanted = [
             it
             for it in wanted
-            if it.name != "wheel" and (it.marker is None or it.marker.evaluate(markers))
+            if it.name != "wheel" and (it.marker is None or it.marker.evaluate(there.markers))
         ]
-        if self.backend.startswith("setuptools.") and versions["wheel"] is None:
+        if self.backend.startswith("setuptools.") and there.versions["wheel"] is None:
             wanted.append(Requirement(_BUILDS_WHEELS_ALONE))
         for requirement in wanted:
-            version = versions[requirement.name]
+            version = there.versions[requirement.name]
             if version is None:
                 return f"{requirement.name} is not installed in {python}"
             if not requirement.specifier.contains(version, prereleases=True):
                 return f"{python} has {requirement.name} {version}, not {requirement.specifier}"
-        return None if is_importable else f"{self.backend} is not installed in {python}"
+        return None if there.has_module else f"{self.backend} is not installed in {python}"
 
 
 def _by_hooks(python: Path, kind: Kind, root: Path, out: Path) -> Path:
