@@ -40,10 +40,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _pex_bundle(arguments: Sequence[str]) -> int:
-    ours, theirs = _split(arguments, build_pex)
+    ours, theirs = _split(arguments)
     parsed = parse(theirs)
     if parsed.only_asks or parsed.output is None:
-        return _pass_on(parsed.only_asks, ours, theirs, build_pex)
+        return _pass_on(parsed.only_asks, ours, theirs)
     code = build_pex.main(
         [*ours, "--output", parsed.output, "--", *parsed.rest],
         prog_name="pex-bundle",
@@ -52,20 +52,18 @@ def _pex_bundle(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _split(arguments: Sequence[str], command: click.Command) -> tuple[list[str], list[str]]:
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Our arguments, as ``build pex`` names them, and pex's, which include all after ``--``."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    own = takes_value(command)
+    own = takes_value(build_pex)
     ours, theirs = split_own(arguments[:end], own, _PREFIX, program="pex-bundle")
     return ours, [*theirs, *arguments[end:]]
 
 
-def _pass_on(
-    only_asks: bool, ours: Sequence[str], theirs: Sequence[str], command: click.Command
-) -> int:
+def _pass_on(only_asks: bool, ours: Sequence[str], theirs: Sequence[str]) -> int:
     """Runs pex unchanged: the user asks for its help or runs a program without building a PEX."""
     if "--help" in theirs or "-h" in theirs:
-        click.echo(_help(command))
+        click.echo(_help())
         return 0
     listener = narrator()
     if not only_asks:
@@ -74,24 +72,23 @@ def _pass_on(
             "embedded; the program uses what is on disk."
         )
     here = Path.cwd()
-    pex = find_pex(find_interpreter(here, here).path, _value_of("--pex", ours))
+    pex = find_pex(find_interpreter(here, here).path, _named_pex(ours))
     return process.pass_through([pex, *theirs])
 
 
-def _value_of(name: str, arguments: Sequence[str]) -> str | None:
-    for index, argument in enumerate(arguments):
-        if argument.startswith(f"{name}="):
-            return argument.partition("=")[2]
-        if argument == name and index + 1 < len(arguments):
-            return arguments[index + 1]
+def _named_pex(arguments: Sequence[str]) -> str | None:
+    """The pex that our own arguments name."""
+    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
+        if argument.startswith("--pex"):
+            return argument.partition("=")[2] or following or None
     return None
 
 
-def _help(command: click.Command) -> str:
-    context = everything(click.Context(command, info_name="pex-bundle"))
+def _help() -> str:
+    context = everything(click.Context(build_pex, info_name="pex-bundle"))
     formatter = context.make_formatter()
     formatter.write_text(_ABOUT)
-    records = (option.get_help_record(context) for option in command.params if _is_ours(option))
+    records = (option.get_help_record(context) for option in build_pex.params if _is_ours(option))
     with formatter.section("Options of pex-bundle"):
         formatter.write_dl([called(record) for record in records if record])
     return formatter.getvalue()

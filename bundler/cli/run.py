@@ -125,16 +125,10 @@ def hint_as_typed(hint: str) -> str:
 
 def _own_options() -> list[str]:
     from bundler.cli.build import build_pex
-    from bundler.cli.build_docker import build_docker
+    from bundler.cli.build_docker import build_docker, takes_value
 
-    names = {
-        name
-        for command in (build_docker, build_pex)
-        for option in command.params
-        for name in (*option.opts, *option.secondary_opts)
-        if name.startswith("--")
-    }
-    return sorted(names, key=len, reverse=True)
+    names = {*takes_value(build_docker), *takes_value(build_pex)}
+    return sorted(names - {"--help", "--help-all"}, key=len, reverse=True)
 
 
 def _bug(error: Exception, command: click.Command, arguments: Sequence[str]) -> Bug:

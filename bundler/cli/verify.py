@@ -152,11 +152,10 @@ def _as_text(reports: list[VerifyReport]) -> None:
         if report.verdict is None or report.failure() is not None:
             continue
         show_verdict(report.verdict, report.name)
-        record = report.verdict.record
-        keys = [key for refresh in (record.refresh if record else ()) for key in refresh.keys]
-        times = [key.confirmed or key.fetched for key in keys if key.confirmed or key.fetched]
-        if times:
-            oldest = age(min(filter(None, times)))
+        refreshes = report.verdict.record.refresh if report.verdict.record else ()
+        times = (key.confirmed or key.fetched for it in refreshes for key in it.keys)
+        if first := min(filter(None, times), default=None):
+            oldest = age(first)
             when = "in the future" if oldest == "future" else f"{oldest} ago"
             console.line(f"  oldest state confirmed {when}")
         if report.signer:

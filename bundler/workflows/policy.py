@@ -13,7 +13,7 @@ import msgspec
 from bundler.artifacts.verify import Verdict
 from bundler.state.age import age_problem
 from bundler.state.artifact import Artifact, StateDirectory
-from bundler.state.manifest import KeyRefresh, State
+from bundler.state.manifest import KeyRefresh, RunRecord, State
 from bundler.system.wording import counted, nearest
 
 _SHORTEST_COMMIT = 7
@@ -51,16 +51,16 @@ class Subject(msgspec.Struct, frozen=True):
     entries: Mapping[tuple[str, str], int | None]
     now: float
 
+    @property
+    def record(self) -> RunRecord:
+        """The artifact's; one that says nothing if it has none."""
+        return self.verdict.record or RunRecord()
+
     def states(self) -> Iterator[tuple[str, State, KeyRefresh | None]]:
         """Every local state with its directory's path, and how it was made."""
-        record = self.verdict.record
         for directory in self.verdict.directories:
             for state in directory.manifest.states if directory.manifest else ():
-                yield (
-                    directory.path,
-                    state,
-                    record.key(directory.path, state.key) if record else None,
-                )
+                yield directory.path, state, self.record.key(directory.path, state.key)
 
 
 class Breach(msgspec.Struct, frozen=True):
@@ -144,8 +144,7 @@ def _required(policy: Policy, subject: Subject) -> Iterator[Breach]:
 def _commit(policy: Policy, subject: Subject) -> Iterator[Breach]:
     if policy.commit is None:
         return
-    record = subject.verdict.record
-    built = record.build.commit if record else None
+    built = subject.record.build.commit
     if built is None:
         yield Breach("commit", "The commit it was built from is not recorded.")
     elif not built.startswith(policy.commit.lower()) or len(policy.commit) < _SHORTEST_COMMIT:
@@ -153,21 +152,15 @@ def _commit(policy: Policy, subject: Subject) -> Iterator[Breach]:
 
 
 def _clean(policy: Policy, subject: Subject) -> Iterator[Breach]:
-    record = subject.verdict.record
-    if not policy.clean or (record and record.build.dirty is False):
-        return
-    dirty = record and record.build.dirty
-    yield Breach(
-        "clean",
-        "It was built from a work tree with uncommitted changes."
-        if dirty
-        else "It is not recorded whether the work tree was clean.",
-    )
+    dirty = subject.record.build.dirty
+    if policy.clean and dirty:
+        yield Breach("clean", "It was built from a work tree with uncommitted changes.")
+    elif policy.clean and dirty is None:
+        yield Breach("clean", "It is not recorded whether the work tree was clean.")
 
 
 def _guarded(policy: Policy, subject: Subject) -> Iterator[Breach]:
-    record = subject.verdict.record
-    if policy.guarded and not (record and record.build.guarded):
+    if policy.guarded and not subject.record.build.guarded:
         yield Breach("guarded", "It was built without checking that git ignores the state.")
 
 
@@ -185,8 +178,7 @@ def _stale(policy: Policy, subject: Subject) -> Iterator[Breach]:
 
 
 def _environment(policy: Policy, subject: Subject) -> Iterator[Breach]:
-    record = subject.verdict.record
-    named = record.environment if record else None
+    named = subject.record.environment
     if policy.environment is not None and named != policy.environment:
         found = f"for {named!r}" if named else "for no recorded environment"
         yield Breach("environment", f"It was built {found}, not for {policy.environment!r}.")

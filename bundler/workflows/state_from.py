@@ -76,7 +76,7 @@ def replay(
     scratch = held.enter_context(scratch_folder())
     with open_artifact(name) as artifact:
         verify(artifact).raise_for_problems()
-        record = artifact.run_record()
+        record = artifact.run_record() or RunRecord()
         origin = None if keeps_record else origin_of(artifact)
         extracted = extract(artifact, scratch / "states")
     tried = [(_match(item, extracted, targets), item) for item in extracted]
@@ -200,7 +200,7 @@ def _refuse_missing(target: _Target, manifest: Manifest, name: str) -> None:
 
 
 def _bundle(
-    target: _Target, item: Extracted, record: RunRecord | None, origin: str | None
+    target: _Target, item: Extracted, record: RunRecord, origin: str | None
 ) -> tuple[Bundle, DirectoryRefresh]:
     """The extracted states with a manifest for today's components, where they were extracted."""
     states = item.manifest.states
@@ -209,8 +209,7 @@ def _bundle(
             raise VerificationFailed(f"{state.path!r} is not the directory of {state.key!r}.")
     keys = tuple(_refresh_of(record, item.path, state.key, origin) for state in states)
     contents = _as_needed(item.manifest.predicate.contents, target, keys)
-    directories = record.refresh if record else ()
-    removed = tuple(key for it in directories if it.path == item.path for key in it.removed_keys)
+    removed = tuple(key for it in record.refresh if it.path == item.path for key in it.removed_keys)
     refresh = DirectoryRefresh(target.place, keys, removed_keys=removed)
     with StateDir(item.target, target.place).staging() as staging:
         publication = staging.publish(contents.states, contents.non_local, refresh)
@@ -236,12 +235,12 @@ def _as_needed(contents: Contents, target: _Target, keys: Sequence[KeyRefresh]) 
     return msgspec.structs.replace(contents, states=states)
 
 
-def _refresh_of(record: RunRecord | None, path: str, key: str, origin: str | None) -> KeyRefresh:
+def _refresh_of(record: RunRecord, path: str, key: str, origin: str | None) -> KeyRefresh:
     """How the state was made, according to its artifact, and that it came from there.
 
     A version of a store is a better origin than the store: a prune keeps what is named by it.
     """
-    known = record.key(path, key) if record else None
+    known = record.key(path, key)
     if known is not None and (origin is None or version_in(known.origin)):
         return known
     return msgspec.structs.replace(known or KeyRefresh(key), origin=origin or "unknown")

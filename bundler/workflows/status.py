@@ -6,6 +6,7 @@ States on disk are compared with their manifest, so that an altered state never 
 from __future__ import annotations
 
 import shlex
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -316,7 +317,10 @@ def _of_sources(name: str, sources: Sequence[Found], baseline: str | None) -> Ho
         contents |= published.contents or {}
         failure = failure or published.failure
         known = {status.key: status for status in published.keys}
-        for key, users in _users(source.components).items():
+        users_by_key: dict[str, list[Component]] = defaultdict(list)
+        for component in source.components:
+            users_by_key[component.key].append(component)
+        for key, users in users_by_key.items():
             missing = KeyStatus(source.place, key, users[0].management_type)
             status = keys.get((source.place, key)) or known.get(key, missing)
             told = (user.location or user.kind for user in users)  # where it is declared
@@ -355,13 +359,6 @@ def _published(name: str, source: Found) -> Holder:
             return Holder(name, PROJECT, keys, contents=contents, failure=mismatch)
 
         return read_settled(artifact, read)
-
-
-def _users(components: Sequence[Component]) -> dict[str, list[Component]]:
-    by_key: dict[str, list[Component]] = {}
-    for component in components:
-        by_key.setdefault(component.key, []).append(component)
-    return by_key
 
 
 def _project_since(name: str, baseline: str | None, sources: Sequence[Found]) -> Difference | None:

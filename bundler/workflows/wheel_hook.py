@@ -60,13 +60,9 @@ def published(root: Path) -> PublishedFiles:
         bundles.append(bundle)
         if found.record is not None:
             first = found.record
-            refreshes += _of(found.record, directory.place)
+            refreshes += [it for it in found.record.refresh if it.path == directory.place]
     record = RunRecord(first.build, tuple(refreshes), first.tool, first.environment)
     return PublishedFiles(root, tuple(bundles), record, tuple(missing))
-
-
-def _of(record: RunRecord, place: str) -> Iterator[DirectoryRefresh]:
-    return (directory for directory in record.refresh if directory.path == place)
 
 
 def _check(bundle: Bundle) -> None:
