@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -66,8 +68,7 @@ def demo(folder: Path) -> None:
 
 
 def _set_up(console: Console, folder: Path) -> None:
-    from bundler.setup.demo.environment import install
-    from bundler.setup.demo.project import prepare_folder
+    from bundler.setup.demo.project import install, prepare_folder
 
     console.line(console.styled(f"The sample project in {folder}", "bold"))
     prepare_folder(folder)
@@ -88,7 +89,7 @@ class _Play:
     """Runs our commands in the project, as a user would."""
 
     def __init__(self, console: Console, folder: Path) -> None:
-        from bundler.setup.demo.environment import environment_of
+        from bundler.setup.demo.project import environment_of
 
         self._console = console
         self._folder = folder
@@ -117,8 +118,6 @@ class _Play:
 
     def fingerprint(self) -> str:
         """A digest over the published states."""
-        import hashlib
-
         digest = hashlib.sha256()
         for path in sorted((self._folder / _STATE_DIRECTORY).glob("[!@.]*/**/*")):
             if path.is_file():
@@ -144,7 +143,7 @@ def _image(play: _Play, folder: Path) -> tuple[str, ...]:
 
     The API is still down.
     """
-    from bundler.setup.demo.engine import DOCKERFILE, base_image, write_dockerfile
+    from bundler.setup.demo.project import DOCKERFILE, base_image, write_dockerfile
 
     try:
         base = base_image(os.environ)
@@ -184,8 +183,6 @@ def _what_next(console: Console, folder: Path) -> None:
 
 def _own_name() -> str:
     """How to call this program from another folder."""
-    import shutil
-
     called = Path(sys.argv[0])
     if called.name != "state-bundler":
         return f"{sys.executable} -m bundler"

@@ -16,8 +16,7 @@ import pytest
 from bundler.cli.commands import cli
 from bundler.errors import UsageError
 from bundler.git.committing import commit_all
-from bundler.setup.demo.environment import environment_of, install
-from bundler.setup.demo.project import prepare_folder
+from bundler.setup.demo.project import environment_of, install, prepare_folder
 from tests.support.engine import Engine, make_python_base
 from tests.support.environments import ROOT
 
