@@ -145,7 +145,6 @@ def summarise(lines: Iterable[str]) -> None:
 
 
 def verdict_summary(verdict: Verdict, name: str) -> list[str]:
-    """An artifact and its states."""
     lines = [f"### ✓ {_cell(name)}", ""]
     if verdict.digest:
         lines += [f"`{verdict.digest}`", ""]
@@ -173,7 +172,6 @@ def verdict_summary(verdict: Verdict, name: str) -> list[str]:
 
 
 def failure_summary(failures: Sequence[BundlerError]) -> list[str]:
-    """What went wrong, and the next step."""
     lines = [f"### ✗ {len(failures)} failed" if len(failures) > 1 else "### ✗ failed", ""]
     rows: list[tuple[str, str, str]] = []
     for error in failures:
@@ -195,7 +193,6 @@ def finished() -> Mapping[str, KeyProgress]:
 
 
 def keys_summary(ended: Mapping[str, KeyProgress]) -> list[str]:
-    """The result of each key, and how long it took."""
     if not ended:
         return []
     rows = [

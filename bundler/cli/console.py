@@ -104,7 +104,6 @@ class Console:
         return self.styled(self.sign("✗", "x"), "red", "bold")
 
     def failure(self, error: BundlerError) -> None:
-        """Prints an expected failure."""
         title = self.styled(f"{error.title} ({error.exit_code})", "red", "bold")
         self.paragraph(
             safe(error.headline or error.what), indent="  ", first=f"{self.cross()} {title}: "
@@ -124,7 +123,6 @@ class Console:
         self.reason(why, fix, indent=f"{indent}  ")
 
     def reason(self, why: str, fix: str, *, indent: str) -> None:
-        """Prints why a finding matters and how to fix it."""
         if why:
             self.paragraph(safe(why), indent=indent, first=f"{indent}Why: ")
         if fix:  # not wrapped, so that it can be copied
@@ -183,7 +181,6 @@ def _wrapped(parts: Sequence[str], columns: int) -> Iterator[str]:
 
 
 def _in_lines(text: str, first_room: int, room: int) -> Iterator[str]:
-    """The text, wrapped at spaces."""
     line, left = "", first_room
     for number, word in enumerate(text.split(" ")):
         longer = f"{line} {word}" if number else word

@@ -79,7 +79,6 @@ def _signed(found: DefinitionsDifference, kind: str) -> str:
 
 
 def document(found: DefinitionsDifference) -> DiffDefinitions:
-    """The changes as JSON."""
     from bundler.cli.documents.changes import DiffDefinitions
 
     return DiffDefinitions.of(found, differs=bool(found.changes))

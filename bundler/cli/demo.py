@@ -117,7 +117,6 @@ class _Play:
             raise ChildFailed(name, code)
 
     def fingerprint(self) -> str:
-        """A digest over the published states."""
         digest = hashlib.sha256()
         for path in sorted((self._folder / _STATE_DIRECTORY).glob("[!@.]*/**/*")):
             if path.is_file():

@@ -51,7 +51,6 @@ def show_finding(console: Console, finding: Finding, *, why: bool = True) -> Non
 
 
 def sign(console: Console, grade: str) -> str:
-    """The symbol of a grade."""
     unicode, plain, colour = _SIGNS[grade]
     return console.styled(console.sign(unicode, plain), colour)
 

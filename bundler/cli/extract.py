@@ -43,7 +43,6 @@ def extract(artifact: str, given: ExtractArguments) -> None:
 
 
 def show_extracted(found: Sequence[Extracted], style: str) -> None:
-    """Prints the directories that were written."""
     if style == "json":
         from bundler.cli.documents import Extract, print_document, shipped
 

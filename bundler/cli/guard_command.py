@@ -57,8 +57,6 @@ _PATIENCE_SECONDS = 5.0
 
 
 class GuardArguments(NamedTuple):
-    """The parsed arguments."""
-
     moment: Moment = "build"
     directories: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()

@@ -83,8 +83,6 @@ def as_typed(text: str) -> str:
 
 
 class Grouped(click.Command):
-    """A command with many options."""
-
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         return [*super().get_params(ctx), _help_all()]
 

@@ -93,7 +93,6 @@ class ConsoleListener(Listener):
         self._console.paragraph(safe("  ".join(parts)), *styles, indent=_FOLLOWING, first="  ")
 
     def close(self) -> None:
-        """Ends the reports when the command ends."""
         self._ended.set()
         self.working("")
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 
 def main() -> int:
-    """The console script ``state-guard``."""
     import sys
 
     arguments = sys.argv[1:]

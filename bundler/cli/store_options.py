@@ -92,7 +92,6 @@ def show_staged(store: Store, staged: Shard, run: str, style: str) -> None:
 
 
 def pushed_document(pushed: PushedStates, url: str) -> Pushed:
-    """What a push made current, as JSON."""
     from bundler.cli.documents import Pushed, PushedVersion
 
     versions = [

@@ -52,7 +52,6 @@ class ClassicDbt(msgspec.Struct, frozen=True):
 
     @property
     def command(self) -> list[str]:
-        """The command that writes the manifest."""
         project = os.path.relpath(self.project, self.home)
         profiles = ["--profiles-dir", project] if (self.project / "profiles.yml").exists() else []
         words = ["dbt", "parse", "--quiet", "--project-dir", project, *profiles]

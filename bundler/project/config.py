@@ -225,7 +225,6 @@ def seconds(duration: str) -> float:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of ``[tool.state-bundler]``."""
     return described(msgspec.json.schema(_Root))
 
 

@@ -92,7 +92,6 @@ def how_to_install(root: Path, found_by: str = "") -> str:
 
 
 def how_to_add(root: Path, requirement: str) -> str:
-    """The command that adds a package to the project's environment."""
     tool = tool_of(root)
     return (tool.add if tool else _PIP).format(f"'{requirement}'")
 

@@ -53,7 +53,6 @@ def _draft(name: str) -> str:
 
 
 def render(schema: dict[str, Any]) -> str:
-    """A schema in its file's format."""
     return json.dumps(schema, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 

@@ -92,7 +92,6 @@ def report_result(result: BuildResult) -> None:
 
 
 def failed(failures: Sequence[BundlerError]) -> BuildResult:
-    """The result of a build that failed."""
     said = [
         f"{error.title} ({error.exit_code}): {error.what}"
         + (f"\n  Fix: {error.hint}" if error.hint else "")
@@ -157,7 +156,6 @@ def jobs_of(
 
 
 def _targets(arguments: Sequence[str], root: Path, name: str) -> Iterator[str]:
-    """What a build writes, as far as its arguments say: names of images, and paths."""
     kind, found = arguments[0], read(arguments[1:])
     outputs = found.all("--output") or (("dist",) if kind == "wheel" else ())
     fields = [fields_of(output) for output in outputs]

@@ -294,7 +294,6 @@ def _before(run: Runner, demanded: LoadCheck, listener: Listener) -> int | None:
 
 
 def _load_all(run: Runner, demanded: LoadCheck, name: str) -> tuple[LoadedLocation, ...]:
-    """Loads the targets, several concurrently."""
     work = partial(load, run, demanded=demanded, name=name)
     return tuple(while_programs_run(work, demanded.targets))
 

@@ -324,7 +324,6 @@ def _located(found: Sequence[Removal], place: str) -> Iterator[Removal]:
 
 
 def _held(directory: StateDir) -> _Held:
-    """The states in a state directory, by key."""
     published = directory.read()
     states = published.manifest.states if published is not None else ()
     return {state.key: Baseline(state, directory.path / state.path) for state in states}

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 class DocumentPart(
     msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True
 ):
-    """A part of a document."""
-
     @classmethod
     def of(cls, source: object, **others: Any) -> Self:
         """The attributes that the source has by the same names, and others.

@@ -47,7 +47,6 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
 
 
 def schema_of(name: str) -> dict[str, Any]:
-    """The JSON schema of a document."""
     schema = msgspec.json.schema(DOCUMENTS[name])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

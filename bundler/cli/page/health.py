@@ -61,7 +61,6 @@ def of_holder(holder: Holder) -> Iterator[Badge]:
 
 
 def badges(found: Iterable[Badge]) -> Html:
-    """The badges in a row."""
     one = '<span title="{}" class="badge {}">{}</span>'
     return text(filled(one, badge.why, badge.kind, badge.word) for badge in found)
 

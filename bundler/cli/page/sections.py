@@ -44,7 +44,6 @@ _FAILURE = '<div class="failure" role="alert"><p><strong>{}: </strong>{}</p>{}{}
 
 
 def filters(holders: Sequence[Holder]) -> Html:
-    """The controls that filter the keys and artifacts of the page."""
     badges = [badge for holder in holders for badge in health.of_holder(holder)]
     badges += [badge for h in holders for key in h.keys for badge in health.of_key(key, h)]
     found = {word for badge in badges for word in health.words([badge]).split("|")}
@@ -53,7 +52,6 @@ def filters(holders: Sequence[Holder]) -> Html:
 
 
 def fleet(holders: Sequence[Holder], named: Mapping[str, str], now: float) -> Html:
-    """The overview table of all holders."""
     largest = max((holder.size for holder in holders), default=0) or 1
     oldest = max((age(holder.confirmed, now) for holder in holders), default=0.0) or 1.0
     rows = [
@@ -102,7 +100,6 @@ def _built(holder: Holder) -> str:
 def section(
     holder: Holder, named: Mapping[str, str], now: float, number: int, *, alone: bool
 ) -> Html:
-    """One project or artifact."""
     name, error, found = named[holder.name], holder.failure, list(health.of_holder(holder))
     on_keys = {badge for key in holder.keys for badge in health.of_key(key, holder)}
     body = filled(

@@ -102,7 +102,6 @@ def _is_ours(folder: Path) -> bool:
 
 
 def environment_of(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the demo's commands."""
     kept = {name: value for name, value in environ.items() if not name.startswith(_FOREIGN)}
     return {**kept, "DAGSTER_DISABLE_TELEMETRY": "true"}
 

@@ -76,7 +76,6 @@ class VendorApi:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that the sample project reads."""
         return {"SHOP_API_URL": self.url, "SHOP_API_TOKEN": self.token}
 
     def start(self) -> None:
@@ -103,7 +102,6 @@ class VendorApi:
         self.stop()
 
     def answer(self, target: str, authorization: str | None) -> tuple[int, dict[str, object]]:
-        """The status and the body of the answer to a request."""
         url = urlsplit(target)
         page = parse_qs(url.query).get("page", ["1"])[0]
         if fault := self.faults.get(url.path):

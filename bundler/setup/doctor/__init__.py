@@ -82,7 +82,6 @@ class DoctorContext:
 
     @cached_property
     def image(self) -> ImageSource:
-        """What the project's image is built from."""
         return image_source(self.survey)
 
     @cached_property

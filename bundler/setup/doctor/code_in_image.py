@@ -56,7 +56,6 @@ def hides(mount: str, place: str) -> bool:
 
 
 def volumes_of(instruction: Instruction, found: Sequence[Instruction]) -> Iterator[str]:
-    """The paths that a VOLUME declares."""
     for path in _words(instruction.text):
         yield _resolved(path, _variables(found))
 

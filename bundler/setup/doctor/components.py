@@ -27,7 +27,6 @@ _SCAFFOLD = "Add one with dg scaffold defs; dg list components lists the existin
 
 
 def components(patient: DoctorContext) -> Iterator[Finding]:
-    """Discovers the components, in the project's own interpreter."""
     for found in patient.looked().found:
         for finding in judge(found):
             is_advice = finding.is_stateless and finding.fix
@@ -85,7 +84,6 @@ def _without_dbt(found: Found, patient: DoctorContext) -> Iterator[Finding]:
 
 
 def judge(found: Found) -> Iterator[Finding]:
-    """What is to be said of one source's components."""
     if found.components:
         yield Finding("ok", _summary(found))
     else:

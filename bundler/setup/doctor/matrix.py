@@ -31,7 +31,6 @@ def unnamed(root: Path, projects: Sequence[Path]) -> tuple[Path, ...]:
 
 
 def matrix(root: Path) -> list[MatrixEntry]:
-    """An entry for each project, in the order of the workspace."""
     return list(_entries(root.resolve()))
 
 

@@ -31,7 +31,6 @@ def word(root: Path, name: str = "") -> str:
 
 
 def add_lines(root: Path, name: str, lines: Sequence[str]) -> str:
-    """The command that adds lines to a file of patterns in the project."""
     path = root / name
     has_text = path.exists() and path.stat().st_size > 0
     return append_command(word(root, name), lines, has_text=has_text)

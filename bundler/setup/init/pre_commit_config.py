@@ -64,7 +64,6 @@ def _said(error: Exception) -> str:
 
 
 def hook_ids(data: dict[str, Any]) -> Iterator[str]:
-    """The hooks that a configuration names."""
     for repo in data.get(_REPOS) or ():
         hooks = repo.get("hooks") if isinstance(repo, dict) else None
         for hook in hooks if isinstance(hooks, list) else ():
