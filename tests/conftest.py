@@ -14,7 +14,6 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from bundler import listener
-from bundler.setup.demo.vendor import VendorApi
 from tests.support import examples, forked, stores, warm
 from tests.support import sample as sample_module
 from tests.support.dockerprojects import plugged, project, tcp, transcript  # noqa: F401  # likewise fixtures
@@ -30,6 +29,7 @@ from tests.support.planned import loads_once  # noqa: F401  # likewise
 from tests.support.pushing import bundle, debian, maker, ours  # noqa: F401  # likewise
 from tests.support.sample import Sample
 from tests.support.storefixtures import faulty, new_url, states, store, url  # noqa: F401  # likewise
+from tests.support.vendor import RecordedVendor
 from tests.support.workdir import WorkDir
 
 settings.load_profile(examples.PROFILE)
@@ -67,9 +67,9 @@ def _silent_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def vendor() -> Iterator[VendorApi]:
+def vendor() -> Iterator[RecordedVendor]:
     """A running vendor's API with its standard catalogues."""
-    with VendorApi() as api:
+    with RecordedVendor() as api:
         yield api
 
 
@@ -92,7 +92,7 @@ def azure_server() -> Iterator[stores.Server]:
 
 
 @pytest.fixture
-def sample(tmp_path: Path, vendor: VendorApi) -> Sample:
+def sample(tmp_path: Path, vendor: RecordedVendor) -> Sample:
     """The sample project in a git repository with one commit, its environment, a running API."""
     return sample_module.make_repository(tmp_path / "shop", vendor.environment)
 

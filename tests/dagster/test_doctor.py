@@ -12,7 +12,6 @@ import pytest
 
 from bundler.project.survey import survey
 from bundler.refresh.model import Component, Found, Looked
-from bundler.setup.demo.vendor import VendorApi
 from bundler.setup.doctor import (
     DoctorContext,
     Examined,
@@ -27,6 +26,7 @@ from bundler.setup.doctor.environment import interpreter
 from tests.support import sample as sample_module
 from tests.support.bundles import make_bundle
 from tests.support.sample import Sample
+from tests.support.vendor import RecordedVendor
 from tests.support.workdir import WorkDir
 
 PYPROJECT = """\
@@ -80,7 +80,7 @@ class Plain(dg.Component, dg.Model, dg.Resolvable):
 
 
 def test_the_sample_project_has_no_failure_and_its_legacy_component_is_named(
-    sample: Sample, vendor: VendorApi
+    sample: Sample, vendor: RecordedVendor
 ) -> None:
     components = sample.root / "src/shop/components"
     (components / "plain.py").write_text(_PLAIN)
@@ -108,7 +108,7 @@ def test_the_sample_project_has_no_failure_and_its_legacy_component_is_named(
     assert "VendorCatalog[suppliers]" not in held
 
 
-def test_reach_asks_each_system_with_the_same_load(sample: Sample, vendor: VendorApi) -> None:
+def test_reach_asks_each_system_with_the_same_load(sample: Sample, vendor: RecordedVendor) -> None:
     vendor.token = "another"
     done = _doctor(sample, "--reach")
     assert done.returncode == 1

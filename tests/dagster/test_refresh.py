@@ -13,8 +13,8 @@ from bundler.listener import KeyProgress, Listener
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project, open_project
 from bundler.refresh.run import Refreshed, discover, refresh
-from bundler.setup.demo.vendor import VendorApi
 from tests.support.sample import Sample
+from tests.support.vendor import RecordedVendor
 
 CATALOG = "VendorCatalog[products]"
 
@@ -59,7 +59,7 @@ def run(project: Project, *keys: str, **options: object) -> tuple[Refreshed, Rec
 
 
 def test_discovery_tells_every_component_without_fetching(
-    project: Project, vendor: VendorApi
+    project: Project, vendor: RecordedVendor
 ) -> None:
     (found,) = discover([project], Recorded())
     assert {c.key: c.management_type for c in found.components} == {
@@ -73,7 +73,7 @@ def test_discovery_tells_every_component_without_fetching(
 
 
 def test_a_stopped_api_is_told_by_key_host_and_event_and_nothing_is_lost(
-    project: Project, sample: Sample, vendor: VendorApi
+    project: Project, sample: Sample, vendor: RecordedVendor
 ) -> None:
     run(project, CATALOG)
     before = digests(sample.state_directory)
@@ -89,7 +89,7 @@ def test_a_stopped_api_is_told_by_key_host_and_event_and_nothing_is_lost(
 
 
 def test_a_failure_that_passes_is_mended_by_another_attempt(
-    project: Project, vendor: VendorApi
+    project: Project, vendor: RecordedVendor
 ) -> None:
     vendor.faults["/v1/products"] = 503
 

@@ -8,11 +8,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from bundler.setup.demo.vendor import TOKEN, VendorApi, VendorRequest
+from bundler.setup.demo.vendor import TOKEN
 from tests.support.sample import Sample
+from tests.support.vendor import RecordedVendor, VendorRequest
 
 
-def _get(api: VendorApi, target: str, token: str = TOKEN) -> tuple[int, bytes]:
+def _get(api: RecordedVendor, target: str, token: str = TOKEN) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection(urlsplit(api.url).netloc, timeout=5)
     try:
         connection.request("GET", target, headers={"Authorization": f"Bearer {token}"})
@@ -45,7 +46,7 @@ def test_git_does_not_see_what_a_refresh_writes(sample: Sample) -> None:
     assert sample.git("status", "--porcelain", "--untracked-files=all") == ""
 
 
-def test_the_api_gives_every_item_once_over_its_pages(vendor: VendorApi) -> None:
+def test_the_api_gives_every_item_once_over_its_pages(vendor: RecordedVendor) -> None:
     page: int | None = 1
     identities = []
     while page is not None:
@@ -68,12 +69,12 @@ def test_the_api_gives_every_item_once_over_its_pages(vendor: VendorApi) -> None
         ("/v1/products?page=x", TOKEN, 404),
     ],
 )
-def test_the_api_refuses(vendor: VendorApi, target: str, token: str, status: int) -> None:
+def test_the_api_refuses(vendor: RecordedVendor, target: str, token: str, status: int) -> None:
     assert _get(vendor, target, token)[0] == status
     assert vendor.requests == [VendorRequest(target, status)]
 
 
-def test_a_fault_strikes_the_path_it_names_and_no_other(vendor: VendorApi) -> None:
+def test_a_fault_strikes_the_path_it_names_and_no_other(vendor: RecordedVendor) -> None:
     vendor.faults["/v1/products"] = 500
     assert _get(vendor, "/v1/products?page=1")[0] == 500
     assert _get(vendor, "/v1/suppliers")[0] == 200
@@ -82,7 +83,7 @@ def test_a_fault_strikes_the_path_it_names_and_no_other(vendor: VendorApi) -> No
 
 
 def test_a_stopped_api_refuses_connections_until_it_is_started_at_the_same_address(
-    vendor: VendorApi,
+    vendor: RecordedVendor,
 ) -> None:
     url = vendor.url
     vendor.stop()

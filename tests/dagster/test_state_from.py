@@ -15,7 +15,6 @@ from bundler.artifacts.verify import verify
 from bundler.errors import UsageError, VerificationFailed
 from bundler.listener import SILENT, Listener
 from bundler.project.projects import Project, open_project
-from bundler.setup.demo.vendor import VendorApi
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import Build, DirectoryRefresh, KeyRefresh, RunRecord
 from bundler.state.statedir import StateDir
@@ -26,6 +25,7 @@ from tests.support.embedding import embed_layout
 from tests.support.sample import Sample
 from tests.support.statedirs import publish
 from tests.support.untouched import everything
+from tests.support.vendor import RecordedVendor
 
 _PLACE = "shop/state"
 _FETCHED = "2026-01-02T03:04:05Z"
@@ -197,7 +197,7 @@ def test_several_state_directories_are_matched_by_their_paths(
 
 def test_a_fork_without_credentials_builds_from_the_last_image(
     sample: Sample,
-    vendor: VendorApi,
+    vendor: RecordedVendor,
     tmp_path: Path,
     held: ExitStack,
     monkeypatch: pytest.MonkeyPatch,

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from bundler.setup.demo.vendor import VendorApi
 from tests.support import sample as sample_module
 from tests.support.environments import python_of
 from tests.support.sample import Sample
 from tests.support.statedirs import snapshot
+from tests.support.vendor import RecordedVendor
 
 BIN = Path(sys.executable).parent
 PRODUCTS = "VendorCatalog[products]"
@@ -32,7 +32,7 @@ class Shop:
     """The sample project after its first refresh, and the vendor that it fetches from."""
 
     sample: Sample
-    vendor: VendorApi
+    vendor: RecordedVendor
 
     def run(
         self, *arguments: str | Path, code: int = 0, env: Mapping[str, str] | None = None
@@ -49,7 +49,7 @@ class Shop:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    with VendorApi() as vendor:
+    with RecordedVendor() as vendor:
         root = tmp_path_factory.mktemp("whole way") / "shop"
         shop = Shop(sample_module.make_repository(root, vendor.environment), vendor)
         shop.run("refresh")

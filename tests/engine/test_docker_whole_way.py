@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from bundler.setup.demo.vendor import VendorApi
 from tests.support import sample as sample_module
 from tests.support.engine import PYTHON_BASE, Engine, make_uv_image
 from tests.support.environments import ROOT
 from tests.support.sample import Sample
+from tests.support.vendor import RecordedVendor
 
 pytestmark = pytest.mark.engine
 
@@ -56,7 +56,7 @@ class Shop:
     """The sample project, its vendor, and the engine that has its image."""
 
     sample: Sample
-    vendor: VendorApi
+    vendor: RecordedVendor
     engine: Engine
 
     def run(
@@ -103,7 +103,7 @@ BUILD = ("--build-arg", f"PYTHON={PYTHON_BASE}", "-t", IMAGE, ".")
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> Iterator[Shop]:
     uv_image = make_uv_image(engine)
-    with VendorApi() as vendor:
+    with RecordedVendor() as vendor:
         root = tmp_path_factory.mktemp("docker whole way") / "shop"
         sample = sample_module.make_repository(root, vendor.environment)
         text = (ROOT / "Dockerfile.example").read_text()

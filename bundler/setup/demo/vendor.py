@@ -1,11 +1,11 @@
-"""A vendor's HTTP API on loopback: what the demonstration and the tests fetch state from.
+"""A vendor's HTTP API on loopback: what the demo fetches state from.
 
 ``GET /v1/<catalogue>?page=N`` with the header ``Authorization: Bearer <token>`` answers one page::
 
     {"items": [{"id": "tea-assam", "name": "Assam", …}], "next": 2, "total": 25}
 
-with ``next`` null on the last page. It can be stopped, so that connections are refused, started
-again at the same address, and made to fail.
+with ``next`` null on the last page. It can be stopped, so that connections are refused, and started
+again at the same address.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
@@ -26,14 +25,6 @@ Item = Mapping[str, object]
 HOST = "127.0.0.1"
 TOKEN = "vendor-token-of-the-demo"  # noqa: S105  # opens nothing but this loopback server
 _PAGE_SIZE = 10
-
-
-@dataclass(frozen=True)
-class VendorRequest:
-    """A request: its target with the query, and the status of its answer."""
-
-    target: str
-    status: int
 
 
 def standard_catalogs() -> dict[str, list[Item]]:
@@ -57,15 +48,11 @@ class VendorApi:
     """The server, in its own thread; a context manager that starts and stops it.
 
     catalogs: name to items, read at each request, so that a change has an immediate effect.
-    faults: the status of every answer, by a path such as ``/v1/products``.
-    requests: all that came in, oldest first.
     """
 
     def __init__(self) -> None:
         self.token = TOKEN
         self.catalogs = standard_catalogs()
-        self.faults: dict[str, int] = {}
-        self.requests: list[VendorRequest] = []
         self._port = 0
         self._server: ThreadingHTTPServer | None = None
 
@@ -104,8 +91,6 @@ class VendorApi:
     def answer(self, target: str, authorization: str | None) -> tuple[int, dict[str, object]]:
         url = urlsplit(target)
         page = parse_qs(url.query).get("page", ["1"])[0]
-        if fault := self.faults.get(url.path):
-            return fault, {"error": "out of order"}
         if authorization != f"Bearer {self.token}":
             return 401, {"error": "who are you?"}
         items = self.catalogs.get(url.path.removeprefix("/v1/"))
@@ -136,7 +121,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         status, answer = self.server.api.answer(self.path, self.headers.get("Authorization"))
-        self.server.api.requests.append(VendorRequest(self.path, status))
         body = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -147,4 +131,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base's name
-        """Keeps the terminal quiet; `VendorApi.requests` has them all."""
+        """Keeps the terminal quiet."""

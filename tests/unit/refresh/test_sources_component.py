@@ -17,8 +17,8 @@ from bundler.listener import Listener
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project, open_project
 from bundler.refresh.run import discover, refresh
-from bundler.setup.demo.vendor import VendorApi
 from tests.support.environments import ROOT, python_of
+from tests.support.vendor import RecordedVendor
 
 ASK = """\
 import json, sys
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow  # installs packages from the network
 
 
 @pytest.fixture
-def project(tmp_path: Path, vendor: VendorApi, monkeypatch: pytest.MonkeyPatch) -> Project:
+def project(tmp_path: Path, vendor: RecordedVendor, monkeypatch: pytest.MonkeyPatch) -> Project:
     shutil.copytree(ROOT / "tests/projects/catalogue_service", tmp_path / "service")
     for name, value in vendor.environment.items():
         monkeypatch.setenv(name, value)
@@ -56,7 +56,7 @@ def _ask(project: Project) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_service_answers_from_its_state_while_the_vendor_is_down(
-    project: Project, vendor: VendorApi
+    project: Project, vendor: RecordedVendor
 ) -> None:
     done = refresh([project], RefreshOptions(), Listener())
     assert done.bundles[0].place == "catalogue/state"
