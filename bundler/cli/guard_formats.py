@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from bundler.cli import findings
-from bundler.cli.console import as_json
+from bundler.cli import documents, findings
 from bundler.guard.verdict import GuardVerdict
-from bundler.version import SCHEMA_VERSION
 
 _LEVELS = {"fail": "error", "warn": "warning"}
 _HELP = "The message of each result has the command that fixes it."
@@ -25,7 +23,16 @@ _RULES = {
 def formatted(verdict: GuardVerdict, form: str) -> str:
     """The verdict in a format other than text, ending in a newline."""
     if form == "json":
-        return _json(verdict)
+        text = findings.printable
+        return documents.as_text(
+            documents.Guard,
+            verdict,
+            directories=[*map(text, verdict.directories)],
+            findings=[
+                {name: text(value) for name, value in finding._asdict().items()}
+                for finding in verdict.findings
+            ],
+        )
     found = [
         findings.LocatedFinding(
             it.rule, _LEVELS[it.grade], f"{it.what} {it.why} Fix: {it.fix}", it.where, it.rule
@@ -35,18 +42,3 @@ def formatted(verdict: GuardVerdict, form: str) -> str:
     if form == "github":
         return findings.github(found)
     return findings.sarif("guard", {name: (text, _HELP) for name, text in _RULES.items()}, found)
-
-
-def _json(verdict: GuardVerdict) -> str:
-    text = findings.printable
-    document = {
-        "schemaVersion": SCHEMA_VERSION,
-        "moment": verdict.moment,
-        "failed": verdict.failed,
-        "directories": [text(directory) for directory in verdict.directories],
-        "findings": [
-            {name: text(value) for name, value in finding._asdict().items()}
-            for finding in verdict.findings
-        ],
-    }
-    return as_json(document, indent=2, ensure_ascii=False) + "\n"
