@@ -18,7 +18,6 @@ from bundler.cli.options import (
     formats,
     image_path,
     narrator,
-    nested,
     option,
     takes,
 )
@@ -78,7 +77,7 @@ class BuildPexArguments(Options):
         "--pex", "The pex command. Default: the project's, else the bundled one."
     )
     style: str = formats("json")
-    building: BuildArguments = nested(BuildArguments)
+    building: BuildArguments
 
 
 @build.command(
@@ -112,7 +111,7 @@ class OciArguments(Options):
     output: str = option("-o, --output LAYOUT[:TAG]", "The image to write.", required=True)
     image_path: str | None = image_path()
     style: str = formats("json")
-    building: EmbedArguments = nested(EmbedArguments)
+    building: EmbedArguments
 
 
 @build.command(
@@ -148,7 +147,7 @@ class WheelArguments(Options):
         show_default=True,
     )
     style: str = formats("json")
-    building: BuildArguments = nested(BuildArguments)
+    building: BuildArguments
 
 
 @build.command(

@@ -9,16 +9,7 @@ import click
 
 from bundler.cli.build_options import BuildArguments
 from bundler.cli.help import Grouped
-from bundler.cli.options import (
-    Options,
-    every_byte,
-    formats,
-    image_path,
-    narrator,
-    nested,
-    option,
-    takes,
-)
+from bundler.cli.options import Options, every_byte, formats, image_path, narrator, option, takes
 from bundler.cli.outcome import show_verdict, show_verdicts
 
 _META = "bundler.docker.arguments"
@@ -59,7 +50,7 @@ class DockerArguments(Options):
     image_path: str | None = image_path()
     every_byte: bool = every_byte()
     style: str = formats("json")
-    building: BuildArguments = nested(BuildArguments)
+    building: BuildArguments
 
 
 @click.command(
@@ -110,7 +101,7 @@ class BakeArguments(Options):
     )
     every_byte: bool = every_byte()
     style: str = formats("json")
-    building: BuildArguments = nested(BuildArguments)
+    building: BuildArguments
 
 
 @click.command(

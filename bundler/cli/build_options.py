@@ -14,7 +14,6 @@ from bundler.cli.options import (
     ProjectArguments,
     RefreshArguments,
     flag,
-    nested,
     option,
 )
 
@@ -55,8 +54,8 @@ class LoadArguments(Options):
 class EmbedArguments(Options):
     """Options of every command that embeds state in an artifact."""
 
-    projects: ProjectArguments = nested(ProjectArguments)
-    refreshing: RefreshArguments = nested(RefreshArguments)
+    projects: ProjectArguments
+    refreshing: RefreshArguments
     state_from: str | None = option(
         "--state-from ARTIFACT",
         "Embed the states of this artifact, or states.tar, instead of refreshing.",
@@ -117,7 +116,7 @@ class EmbedArguments(Options):
 class BuildArguments(EmbedArguments):
     """The same, and those for loading the finished artifact."""
 
-    loading: LoadArguments = nested(LoadArguments)
+    loading: LoadArguments
 
     def request(self, load: LoadRequest | None = None) -> StateRequest:
         return super().request(load or self.loading.request())

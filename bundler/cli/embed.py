@@ -6,16 +6,7 @@ import click
 
 from bundler.cli.build_options import BuildArguments
 from bundler.cli.help import Grouped
-from bundler.cli.options import (
-    Options,
-    every_byte,
-    formats,
-    image_path,
-    narrator,
-    nested,
-    option,
-    takes,
-)
+from bundler.cli.options import Options, every_byte, formats, image_path, narrator, option, takes
 from bundler.cli.outcome import show_outcome
 
 
@@ -28,7 +19,7 @@ class EmbedCommand(Options):
     image_path: str | None = image_path()
     every_byte: bool = every_byte()
     style: str = formats("json")
-    building: BuildArguments = nested(BuildArguments)
+    building: BuildArguments
 
 
 @click.command(cls=Grouped)

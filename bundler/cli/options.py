@@ -45,12 +45,9 @@ class _Option(NamedTuple):
     settings: Mapping[str, Any]
 
 
-class _Nested(NamedTuple):
-    group: type[Options]
-
-
 class Options:
-    """The values of a command's options: attributes that `option`, `flag` or `nested` declares.
+    """The values of a command's options: attributes that `option` or `flag` declares, and other
+    groups, by their annotation.
 
     A dataclass would take longer to import.
     """
@@ -72,10 +69,6 @@ def flag(spec: str, says: str, **settings: Any) -> Any:
     return option(spec, says, is_flag=True, **settings)
 
 
-def nested(group: type[Options]) -> Any:
-    return _Nested(group)
-
-
 def takes(parameter: str, group: type[Options]) -> Callable[[_Command], _Command]:
     """Adds the options of a group to a command, which receives them as one value."""
     known = dict(_options(group))
@@ -93,22 +86,24 @@ def takes(parameter: str, group: type[Options]) -> Callable[[_Command], _Command
     return decorate
 
 
-def _declared(group: type[Options]) -> Mapping[str, tuple[_Option | _Nested, str]]:
+def _declared(group: type[Options]) -> Mapping[str, tuple[_Option | type[Options], str]]:
     """With its annotation, in the order of --help: those of the base class first."""
-    return {
-        name: (it, each.__annotations__.get(name, ""))
-        for each in reversed(group.__mro__)
-        for name, it in vars(each).items()
-        if isinstance(it, (_Option, _Nested))
-    }
+    found: dict[str, tuple[_Option | type[Options], str]] = {}
+    for each in reversed(group.__mro__[:-1]):
+        known = vars(sys.modules[each.__module__])
+        for name, annotation in each.__annotations__.items():
+            it = vars(each).get(name, known.get(annotation))
+            if isinstance(it, _Option) or (isinstance(it, type) and issubclass(it, Options)):
+                found[name] = (it, annotation)
+    return found
 
 
 def _options(group: type[Options]) -> Iterator[tuple[str, Callable[[Any], Any]]]:
     for name, (declared, annotation) in _declared(group).items():
-        if isinstance(declared, _Nested):
-            yield from _options(declared.group)
-        else:
+        if isinstance(declared, _Option):
             yield name, _decorator(name, declared, annotation)
+        else:
+            yield from _options(declared)
 
 
 def _decorator(name: str, declared: _Option, annotation: str) -> Callable[[Any], Any]:
@@ -126,7 +121,7 @@ def _taken(group: type[Options], given: Mapping[str, Any]) -> Options:
     """The value of a group, from those of its options."""
     return group(
         **{
-            name: _taken(it.group, given) if isinstance(it, _Nested) else given[name]
+            name: given[name] if isinstance(it, _Option) else _taken(it, given)
             for name, (it, _) in _declared(group).items()
         }
     )

@@ -20,7 +20,6 @@ from bundler.cli.options import (
     flag,
     formats,
     narrator,
-    nested,
     option,
     takes,
 )
@@ -36,8 +35,8 @@ class PlanArguments(Options):
     out: File | None = option("--out", "Write the plan to this file.")
     every_change: bool = flag("--all-changes", "Show every change, not only the first ones.")
     style: str = formats("json", "markdown", "github")
-    projects: ProjectArguments = nested(ProjectArguments)
-    refreshing: RefreshArguments = nested(RefreshArguments)
+    projects: ProjectArguments
+    refreshing: RefreshArguments
 
 
 @click.command()

@@ -19,7 +19,6 @@ from bundler.cli.options import (
     flag,
     formats,
     narrator,
-    nested,
     option,
     takes,
 )
@@ -44,8 +43,8 @@ _SHOWN_DIGEST = 12
 
 
 class RefreshCommand(Options):
-    projects: ProjectArguments = nested(ProjectArguments)
-    refreshing: RefreshCommandArguments = nested(RefreshCommandArguments)
+    projects: ProjectArguments
+    refreshing: RefreshCommandArguments
     push: bool = flag("--push", "Refresh versioned keys too and push all states to the store.")
     shard: str | None = option(
         "--shard N/COUNT", "Refresh and push one shard of the keys; `store join` completes it."

@@ -19,7 +19,6 @@ from bundler.cli.options import (
     flag,
     formats,
     narrator,
-    nested,
     no_cache,
     option,
     takes,
@@ -47,7 +46,7 @@ class StatusArguments(Options):
     )
     python: Path | None = option("--python", "The project's interpreter.")
     baseline: str | None = option("--baseline ARTIFACT", "Compare with this artifact.")
-    demands: PolicyArguments = nested(PolicyArguments)
+    demands: PolicyArguments
     signed_by: File | None = option("--signed-by ALLOWED_SIGNERS", "File of allowed signers.")
     no_cache: bool = no_cache()
     watch: bool = flag("--watch", "Refresh the output until Ctrl-C.")

@@ -7,7 +7,7 @@ import click
 from bundler.cli import completion
 from bundler.cli.build_options import BuildArguments
 from bundler.cli.help import Grouped
-from bundler.cli.options import Options, every_byte, flag, formats, narrator, nested, option, takes
+from bundler.cli.options import Options, every_byte, flag, formats, narrator, option, takes
 from bundler.cli.outcome import show_updates
 
 
@@ -16,7 +16,7 @@ class UpdateArguments(Options):
     in_place: bool = flag("--in-place", "Move the image's existing tag instead.")
     every_byte: bool = every_byte()
     style: str = formats("json")
-    building: BuildArguments = nested(BuildArguments)
+    building: BuildArguments
 
 
 @click.command(cls=Grouped)

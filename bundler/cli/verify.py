@@ -18,7 +18,6 @@ from bundler.cli.options import (
     flag,
     formats,
     narrator,
-    nested,
     option,
     signature_file,
     takes,
@@ -81,7 +80,7 @@ class PolicyArguments(Options):
 
 
 class VerifyArguments(Options):
-    demands: PolicyArguments = nested(PolicyArguments)
+    demands: PolicyArguments
     signed_by: File | None = option("--signed-by ALLOWED_SIGNERS", "File of allowed signers.")
     signature: File | None = signature_file()
     style: str = formats("json", "github", "sarif")
