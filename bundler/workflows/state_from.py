@@ -87,6 +87,11 @@ def replay(
         listener.note(f"Not for the selected projects, and left out: {', '.join(others)}.")
     for target, item in matched:
         _refuse_missing(target, item.manifest, name)
+        if unused := _unused(target, item.manifest):
+            listener.note(
+                f"No component has these keys any more; {name} contains their states, so they are "
+                f"embedded: {', '.join(unused)}."
+            )
     bundled = [_bundle(target, item, record, origin) for target, item in matched]
     for bundle, _ in bundled:
         digest = bundle.manifest.content_digest[:12]
@@ -194,6 +199,13 @@ def _refuse_missing(target: _Target, manifest: Manifest, name: str) -> None:
             hint="Check out the code that the artifact was built from, or refresh.",
             key=missing[0],
         )
+
+
+def _unused(target: _Target, manifest: Manifest) -> list[str]:
+    if target.keys is None:
+        return []
+    known = target.keys | (target.versioned or frozenset())
+    return sorted(state.key for state in manifest.states if state.key not in known)
 
 
 # --- what is embedded -------------------------------------------------------------------------

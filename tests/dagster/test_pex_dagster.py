@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from bundler.artifacts.python.running import in_pex
 from bundler.artifacts.verify import verify
 from bundler.listener import Listener
 from bundler.workflows.loadcheck import LoadCheck, check
-from tests.support.embedding import embed_pex
+from tests.support.embedding import embed_pex, embed_wheel
 from tests.support.environments import DAGSTER_ALONE, python_of
 from tests.support.pex_projects import (
     PLACE,
@@ -23,6 +24,7 @@ from tests.support.pex_projects import (
     output_of,
     run_pex,
     set_state,
+    wheel,
     write,
 )
 
@@ -90,6 +92,27 @@ def test_the_new_assets_are_served_where_the_older_pex_has_run(
     assert loads_where_nothing_can_be_written(tmp_path / "app.pex", tmp_path / "root") == NEWER
     (loaded,) = check(runs, LoadCheck(("shop.__main__",)), "app.pex", Listener())
     assert (loaded.total, loaded.states) == (2, {"Catalog": True})
+
+
+def test_two_wheels_in_one_environment_load_their_own_state(project: Path, tmp_path: Path) -> None:
+    """Which each finds by the configuration in its own package. No requirement names Dagster."""
+    site = tmp_path / "site"
+    for name, state in (("one", '["a"]'), ("two", '["b", "c"]')):
+        files = {
+            f"{name}/{path.relative_to(project / 'shop')}": path.read_text().replace("shop", name)
+            for path in (project / "shop").rglob("*.*")
+        }
+        made = wheel(tmp_path / name, files)
+        bundle = bundle_of(
+            set_state(tmp_path / "state", Catalog=state), PLACE.replace("shop", name)
+        )
+        embed_wheel(made, [bundle], RECORD, made)
+        with zipfile.ZipFile(made) as file:
+            file.extractall(site)
+    loads = "import one.__main__, two.__main__"
+    argv = [python_of(DAGSTER_ALONE), "-c", loads]
+    environ = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(site)}
+    assert subprocess.check_output(argv, env=environ, text=True).split("\n")[:2] == ["a", "b c"]
 
 
 # Bind mounts a folder to itself, read-only, and runs a command in it.

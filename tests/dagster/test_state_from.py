@@ -34,6 +34,10 @@ _FETCHED = "2026-01-02T03:04:05Z"
 class _Told(Listener):
     def __init__(self) -> None:
         self.warnings: list[str] = []
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def warning(self, text: str) -> None:
         self.warnings.append(text)
@@ -120,6 +124,13 @@ def test_a_key_that_the_code_needs_and_the_artifact_lacks_is_an_error(
     project = _project(tmp_path / "p", "A", "B")
     with pytest.raises(VerificationFailed, match="does not contain the state of B"):
         replay([project], str(tmp_path / "states.tar"), SILENT, held)
+
+
+def test_a_key_that_the_code_has_no_longer_is_named(tmp_path: Path, held: ExitStack) -> None:
+    _archive(tmp_path / "states.tar", A=b"[1]", B=b"[2]")
+    told = _Told()
+    replay([_project(tmp_path / "p", "A")], str(tmp_path / "states.tar"), told, held)
+    assert [note for note in told.notes if note.endswith("embedded: B.")]
 
 
 def test_an_altered_artifact_is_refused_and_nothing_is_published(

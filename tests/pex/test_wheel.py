@@ -146,6 +146,49 @@ def test_a_package_elsewhere_in_the_wheel_names_the_candidate(tmp_path: Path) ->
     assert f"cannot be imported from {made.name}," in raised.value.what
 
 
+@pytest.mark.parametrize(
+    ("files", "places", "expected"),
+    [
+        ({"shop/app.py": "x = 1"}, [PLACE], {}),
+        ({"shop/app.py": "import dagster"}, [PLACE], {"shop/dg.toml": "shop"}),
+        ({"shop/defs/a/defs.yaml": "type: dagster_dbt.X"}, [PLACE], {"shop/dg.toml": "shop"}),
+        ({"shop/app.py": "dagster", "dg.toml": "root_module = 'shop'"}, [PLACE], {"dg.toml": ""}),
+        (
+            {"shop/app.py": "dagster", "dg.toml": "root_module = 'other'"},
+            [PLACE],
+            {"dg.toml": "", "shop/dg.toml": "shop"},
+        ),
+        (
+            {"a/b/app.py": "dagster", "a/b/defs/x.py": ""},
+            ["a/b/defs/.local_defs_state"],
+            {"a/b/dg.toml": "a.b.defs"},
+        ),
+        (
+            {"shop/app.py": "dagster", "till/__init__.py": "dagster", "till/defs/x.py": ""},
+            [PLACE, "till/defs/.local_defs_state"],
+            {"shop/dg.toml": "shop", "till/dg.toml": "till"},
+        ),
+        (
+            {"shop/app.py": "dagster", "shop/feeds/x.py": ""},
+            ["shop/feeds/.local_defs_state", PLACE],
+            {"shop/dg.toml": "shop"},
+        ),
+    ],
+)
+def test_dagsters_configuration_is_in_the_package(
+    files: dict[str, str | bytes], places: list[str], expected: dict[str, str], tmp_path: Path
+) -> None:
+    """Where no other wheel of the same environment replaces it."""
+    made = wheel(tmp_path, files)
+    bundles = [bundle_of(set_state(tmp_path / str(n), A="1"), at) for n, at in enumerate(places)]
+    embed_wheel(made, bundles, RECORD, made)
+    with zipfile.ZipFile(made) as file:
+        names = [name for name in file.namelist() if name.endswith("dg.toml")]
+        assert names == list(expected)
+        for name in names:
+            assert f'_module = "{expected[name]}"' in file.read(name).decode() or not expected[name]
+
+
 def test_another_copy_of_the_state_in_the_wheel_is_refused(tmp_path: Path) -> None:
     """A backend may be configured to include the state under a second name."""
     made = wheel(tmp_path, {"shop/frozen/.local_defs_state/@manifest.json": "{}"})

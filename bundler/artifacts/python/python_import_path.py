@@ -20,7 +20,7 @@ from bundler.state.manifest import Claim, RunRecord
 from bundler.state.tree import fold
 
 _MAX_CANDIDATES = 5
-_MAX_PYPROJECT_BYTES = 1024 * 1024
+_MAX_TEXT_BYTES = 1024 * 1024
 
 
 class TreePlan(msgspec.Struct, frozen=True):
@@ -42,15 +42,16 @@ def plan(
 ) -> TreePlan:
     """Finds each bundle's place and computes the changes.
 
-    name: of the artifact. claims: about its present states. dagster: whether Dagster loads the
-    package, which then needs a dg.toml or pyproject.toml above it. Raises `ConfigurationError` if a
-    package is not importable, `VerificationFailed` if there is state without a claim.
+    name: of the artifact. claims: about its present states. dagster: whether the artifact requires
+    Dagster; a package that Dagster loads needs a dg.toml or pyproject.toml above it. Raises
+    `ConfigurationError` if a package is not importable, `VerificationFailed` if there is state
+    without a claim.
     """
     places = {bundle.place: importable(name, trees, bundle.place) for bundle in bundles}
     paths = {place: tree.at(place) for place, tree in places.items()}
     new = tuple(bundle.manifest.claim(paths[bundle.place]) for bundle in bundles)
     kept = _kept_claims(name, trees, claims, {claim.path for claim in new})
-    extra = _configuration(trees, bundles, places) if dagster else {}
+    extra = _configuration(trees, places, dagster=dagster)
     changes = {
         tree.path: _change([b for b in bundles if places[b.place] is tree], extra.get(tree.path))
         for tree in places.values()
@@ -220,24 +221,56 @@ def _kept_claims(
 
 
 def _configuration(
-    trees: Sequence[Tree], bundles: Sequence[Bundle], places: Mapping[str, Tree]
+    trees: Sequence[Tree], places: Mapping[str, Tree], *, dagster: bool
 ) -> dict[str, dict[str, NewFile]]:
-    """dg.toml, if Dagster would look for one and find nothing: without it nothing loads."""
-    of_dagster = [bundle for bundle in bundles if bundle.place.endswith(f"/{STATE_DIRECTORY}")]
-    if len(of_dagster) != 1:
-        return {}
-    place = of_dagster[0].place
-    tree = places[place]
-    # With --venv, the code at the top and all distributions end up in one folder.
-    if any(_configures(other, place) for other in (tree, trees[0])):
-        return {}
-    return {tree.path: {"dg.toml": NewFile.of(_dg_toml(place))}}
+    """dg.toml, by its tree's path, if Dagster would look for one and find nothing: without it
+    nothing loads.
+
+    It is in the package: at the top, each wheel in an environment would replace that of the others.
+    """
+    wanted: dict[tuple[str, str], set[bytes]] = {}
+    for place, tree in places.items():
+        if (
+            place.endswith(f"/{STATE_DIRECTORY}")
+            # With --venv, the code at the top and all distributions end up in one folder.
+            and not any(_configures(other, place) for other in (tree, trees[0]))
+            and (dagster or _names_dagster(tree, place))
+        ):
+            path = f"{_own_folder(tree, place)}/dg.toml"
+            wanted.setdefault((tree.path, path), set()).add(_dg_toml(place))
+    found: dict[str, dict[str, NewFile]] = {}
+    for (where, path), texts in wanted.items():
+        # Of several state directories in one package, `defs` has that of Dagster.
+        likely = [text for text in texts if b"defs_module" not in text] or list(texts)
+        if len(likely) == 1:
+            found.setdefault(where, {})[path] = NewFile.of(likely[0])
+    return found
+
+
+def _own_folder(tree: Tree, place: str) -> str:
+    """The outermost package of its own, which is not a namespace of several distributions."""
+    packages = prefixes(place)[:-1]
+    regular = (it for it in packages if f"{it}/__init__.py" in tree.leaves)
+    return next(regular, packages[-2] if len(packages) > 1 else packages[0])
+
+
+def _names_dagster(tree: Tree, place: str) -> bool:
+    """Whether the package is Dagster's though no requirement says so: in the metadata Dagster may
+    have another spelling, or come with another distribution."""
+    for path, leaf in tree.below(place.partition("/")[0]):
+        if path.endswith((".py", ".yaml", ".yml")) and leaf.kind == "file":
+            with leaf.open() as stream:
+                if b"dagster" in stream.read(_MAX_TEXT_BYTES):
+                    return True
+    return False
 
 
 def _configures(tree: Tree, place: str) -> bool:
+    """Whether Dagster finds the project's configuration in this tree."""
     return any(
-        f"{folder}dg.toml" in tree.leaves or _has_dagster_table(tree, f"{folder}pyproject.toml")
+        _names_root_module(tree, f"{folder}{name}", place)
         for folder in _folders_above(place)
+        for name in ("dg.toml", "pyproject.toml")
     )
 
 
@@ -247,12 +280,14 @@ def _folders_above(place: str) -> Iterator[str]:
     return ("".join(f"{part}/" for part in parts[:end]) for end in range(len(parts)))
 
 
-def _has_dagster_table(tree: Tree, path: str) -> bool:
+def _names_root_module(tree: Tree, path: str, place: str) -> bool:
     leaf = tree.leaves.get(path)
     if leaf is None:
         return False
+    root = re.escape(place.partition("/")[0].encode())
     with leaf.open() as stream:
-        return b"tool.dg" in stream.read(_MAX_PYPROJECT_BYTES)
+        text = stream.read(_MAX_TEXT_BYTES)
+    return re.search(rb"root_module\s*=\s*[\"']+" + root + rb"[\"'.]", text) is not None
 
 
 def _dg_toml(place: str) -> bytes:
