@@ -11,12 +11,12 @@ from bundler.cli.build_docker import build_bake, build_docker
 from bundler.cli.build_options import BuildArguments, EmbedArguments
 from bundler.cli.help import Grouped
 from bundler.cli.options import (
+    IMAGE_PATH,
     File,
     NewDirectory,
     Options,
     flag,
     formats,
-    image_path,
     narrator,
     option,
     takes,
@@ -109,7 +109,7 @@ class OciArguments(Options):
         "--base LAYOUT[:TAG]", "Base image. Without it, the image contains only the state."
     )
     output: str = option("-o, --output LAYOUT[:TAG]", "The image to write.", required=True)
-    image_path: str | None = image_path()
+    image_path: str | None = IMAGE_PATH
     style: str = formats("json")
     building: EmbedArguments
 

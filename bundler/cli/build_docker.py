@@ -9,7 +9,7 @@ import click
 
 from bundler.cli.build_options import BuildArguments
 from bundler.cli.help import Grouped
-from bundler.cli.options import Options, every_byte, formats, image_path, narrator, option, takes
+from bundler.cli.options import EVERY_BYTE, IMAGE_PATH, Options, formats, narrator, option, takes
 from bundler.cli.outcome import show_verdict, show_verdicts
 
 _META = "bundler.docker.arguments"
@@ -47,8 +47,8 @@ def takes_value(command: click.Command) -> dict[str, bool]:
 
 
 class DockerArguments(Options):
-    image_path: str | None = image_path()
-    every_byte: bool = every_byte()
+    image_path: str | None = IMAGE_PATH
+    every_byte: bool = EVERY_BYTE
     style: str = formats("json")
     building: BuildArguments
 
@@ -99,7 +99,7 @@ class BakeArguments(Options):
         "A target or group to embed the state in (repeatable). Default: the targets whose "
         "context contains a project.",
     )
-    every_byte: bool = every_byte()
+    every_byte: bool = EVERY_BYTE
     style: str = formats("json")
     building: BuildArguments
 

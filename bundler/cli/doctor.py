@@ -12,16 +12,7 @@ import click
 
 from bundler.cli.ci import annotation, system
 from bundler.cli.console import Console, as_json
-from bundler.cli.options import (
-    Directory,
-    Options,
-    flag,
-    formats,
-    narrator,
-    no_cache,
-    option,
-    takes,
-)
+from bundler.cli.options import NO_CACHE, Directory, Options, flag, formats, narrator, option, takes
 from bundler.errors import Findings, raise_all
 from bundler.system.wording import counted
 
@@ -40,7 +31,7 @@ class DoctorArguments(Options):
     reach: bool = flag(
         "--reach", "Also check that each external system responds and accepts the credentials."
     )
-    no_cache: bool = no_cache()
+    no_cache: bool = NO_CACHE
     matrix: bool = flag("--matrix", "Only print the projects as a CI matrix.")
     style: str = formats("json")
 

@@ -6,7 +6,7 @@ import click
 
 from bundler.cli.build_options import BuildArguments
 from bundler.cli.help import Grouped
-from bundler.cli.options import Options, every_byte, formats, image_path, narrator, option, takes
+from bundler.cli.options import EVERY_BYTE, IMAGE_PATH, Options, formats, narrator, option, takes
 from bundler.cli.outcome import show_outcome
 
 
@@ -16,8 +16,8 @@ class EmbedCommand(Options):
         "Tag of the new image (repeatable). {content} and {environment} are substituted.",
         required=True,
     )
-    image_path: str | None = image_path()
-    every_byte: bool = every_byte()
+    image_path: str | None = IMAGE_PATH
+    every_byte: bool = EVERY_BYTE
     style: str = formats("json")
     building: BuildArguments
 

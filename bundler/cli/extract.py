@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bundler.cli import completion
 from bundler.cli.console import Console
-from bundler.cli.options import NewDirectory, Options, formats, narrator, option, takes
+from bundler.cli.options import ARTIFACT, NewDirectory, Options, formats, narrator, option, takes
 from bundler.cli.outcome import content
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ class ExtractArguments(Options):
 
 
 @click.command()
-@click.argument("artifact", shell_complete=completion.artifacts)
+@ARTIFACT
 @takes("given", ExtractArguments)
 def extract(artifact: str, given: ExtractArguments) -> None:
     """Verify ARTIFACT and extract its states into a directory.

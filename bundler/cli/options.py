@@ -133,29 +133,22 @@ def formats(*names: str) -> Any:
     return option("--format", type=choice, default="text", show_default=True)
 
 
-def every_byte() -> Any:
-    return flag(
-        "--every-byte",
-        "Read back every byte of the state instead of comparing its layer's digest.",
-    )
-
-
-def image_path() -> Any:
-    return option("--image-path", "Path of the state directory in the image.")
-
-
-def signature_file() -> Any:
-    return option(
-        "--signature", "Path of the signature file.  [ARTIFACT.sig; for an image: its registry]"
-    )
-
-
-def no_cache() -> Any:
-    return flag(
-        "--no-cache",
-        "Load the project's components even if nothing has changed since the last time.",
-        envvar="STATE_BUNDLER_NO_CACHE",
-    )
+EVERY_BYTE = flag(
+    "--every-byte", "Read back every byte of the state instead of comparing its layer's digest."
+)
+IMAGE_PATH = option("--image-path", "Path of the state directory in the image.")
+SIGNATURE_FILE = option(
+    "--signature", "Path of the signature file.  [ARTIFACT.sig; for an image: its registry]"
+)
+NO_CACHE = flag(
+    "--no-cache",
+    "Load the project's components even if nothing has changed since the last time.",
+    envvar="STATE_BUNDLER_NO_CACHE",
+)
+ARTIFACT = click.argument("artifact", shell_complete=completion.artifacts)
+ARTIFACTS = click.argument(
+    "artifacts", shell_complete=completion.artifacts, nargs=-1, required=True, metavar="ARTIFACT..."
+)
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click

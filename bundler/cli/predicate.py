@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from bundler.cli import completion
+from bundler.cli.options import ARTIFACT
 
 
 @click.command()
-@click.argument("artifact", shell_complete=completion.artifacts)
+@ARTIFACT
 @click.option("--slsa", is_flag=True, help="Print SLSA provenance v1 instead: code and states.")
 @click.option("--directory", metavar="PATH", help="The state directory, if there are several.")
 def predicate(artifact: str, slsa: bool, directory: str | None) -> None:

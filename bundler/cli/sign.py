@@ -6,9 +6,8 @@ import sys
 
 import click
 
-from bundler.cli import completion
 from bundler.cli.console import Console
-from bundler.cli.options import File, Options, formats, option, signature_file, takes
+from bundler.cli.options import ARTIFACT, SIGNATURE_FILE, File, Options, formats, option, takes
 
 
 class SignArguments(Options):
@@ -17,12 +16,12 @@ class SignArguments(Options):
         "An SSH key. Pass the public key if an agent holds the private one.",
         required=True,
     )
-    signature: File | None = signature_file()
+    signature: File | None = SIGNATURE_FILE
     style: str = formats("json")
 
 
 @click.command()
-@click.argument("artifact", shell_complete=completion.artifacts)
+@ARTIFACT
 @takes("given", SignArguments)
 def sign(artifact: str, given: SignArguments) -> None:
     """Verify ARTIFACT and sign it with an SSH key; `verify --signed-by` checks the signature.

@@ -13,13 +13,13 @@ import click
 from bundler.cli import completion
 from bundler.cli.console import Console, age, size
 from bundler.cli.options import (
+    NO_CACHE,
     Directory,
     File,
     Options,
     flag,
     formats,
     narrator,
-    no_cache,
     option,
     takes,
 )
@@ -47,8 +47,7 @@ class StatusArguments(Options):
     python: Path | None = option("--python", "The project's interpreter.")
     baseline: str | None = option("--baseline ARTIFACT", "Compare with this artifact.")
     demands: PolicyArguments
-    signed_by: File | None = option("--signed-by ALLOWED_SIGNERS", "File of allowed signers.")
-    no_cache: bool = no_cache()
+    no_cache: bool = NO_CACHE
     watch: bool = flag("--watch", "Refresh the output until Ctrl-C.")
     html: File | None = option("--html", "Write a self-contained HTML page instead.")
     style: str = formats("json")
@@ -111,7 +110,7 @@ def _demands(given: StatusArguments) -> Demands:
 
     policy = given.demands.policy()
     asked = None if policy == Policy() else policy
-    return Demands(asked, given.signed_by, history=given.html is not None)
+    return Demands(asked, given.demands.signed_by, history=given.html is not None)
 
 
 def _look(names: Sequence[str], given: StatusArguments, demands: Demands) -> Look:

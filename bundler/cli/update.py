@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import click
 
-from bundler.cli import completion
 from bundler.cli.build_options import BuildArguments
 from bundler.cli.help import Grouped
-from bundler.cli.options import Options, every_byte, flag, formats, narrator, option, takes
+from bundler.cli.options import (
+    ARTIFACTS,
+    EVERY_BYTE,
+    Options,
+    flag,
+    formats,
+    narrator,
+    option,
+    takes,
+)
 from bundler.cli.outcome import show_updates
 
 
 class UpdateArguments(Options):
     new_tag: str | None = option("--tag", "Tag of the new image. Default: {tag}-s{content digest}.")
     in_place: bool = flag("--in-place", "Move the image's existing tag instead.")
-    every_byte: bool = every_byte()
+    every_byte: bool = EVERY_BYTE
     style: str = formats("json")
     building: BuildArguments
 
 
 @click.command(cls=Grouped)
-@click.argument(
-    "artifacts", shell_complete=completion.artifacts, nargs=-1, required=True, metavar="ARTIFACT..."
-)
+@ARTIFACTS
 @takes("given", UpdateArguments)
 def update(artifacts: tuple[str, ...], given: UpdateArguments) -> None:
     """Refresh once, and replace the state in each ARTIFACT without a build.

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bundler.cli import completion
 from bundler.cli.console import Console, age
 from bundler.cli.options import (
+    ARTIFACTS,
+    SIGNATURE_FILE,
     Directory,
     File,
     Options,
@@ -19,7 +20,6 @@ from bundler.cli.options import (
     formats,
     narrator,
     option,
-    signature_file,
     takes,
 )
 from bundler.cli.outcome import raise_failures, show_verdict
@@ -54,6 +54,7 @@ class PolicyArguments(Options):
     require_label: tuple[str, ...] = option(
         "--require-label NAME[=VALUE]", "A label it must have (repeatable)."
     )
+    signed_by: File | None = option("--signed-by ALLOWED_SIGNERS", "File of allowed signers.")
 
     def policy(self) -> Policy:
         from bundler.workflows.policy import Policy
@@ -81,15 +82,12 @@ class PolicyArguments(Options):
 
 class VerifyArguments(Options):
     demands: PolicyArguments
-    signed_by: File | None = option("--signed-by ALLOWED_SIGNERS", "File of allowed signers.")
-    signature: File | None = signature_file()
+    signature: File | None = SIGNATURE_FILE
     style: str = formats("json", "github", "sarif")
 
 
 @click.command()
-@click.argument(
-    "artifacts", shell_complete=completion.artifacts, nargs=-1, required=True, metavar="ARTIFACT..."
-)
+@ARTIFACTS
 @takes("given", VerifyArguments)
 def verify(artifacts: tuple[str, ...], given: VerifyArguments) -> None:
     """Verify that the state in each ARTIFACT is exactly what its manifest describes.
@@ -108,13 +106,13 @@ def verify(artifacts: tuple[str, ...], given: VerifyArguments) -> None:
     from bundler.workflows.verify import verify as verify_all
 
     artifacts = tuple(dict.fromkeys(artifacts))
-    if given.signature and (len(artifacts) > 1 or not given.signed_by):
+    if given.signature and (len(artifacts) > 1 or not given.demands.signed_by):
         raise click.UsageError("--signature requires --signed-by and exactly one ARTIFACT.")
     reports = verify_all(
         artifacts,
         given.demands.policy(),
         narrator(),
-        signed_by=given.signed_by,
+        signed_by=given.demands.signed_by,
         signature=given.signature,
     )
     if given.style == "text":
