@@ -166,6 +166,12 @@ def _hash_file(root: Path, path: str, before: os.stat_result) -> File:
     return File(path=path, sha256=digest, size=size)
 
 
+def hash_file(path: Path) -> tuple[str, int]:
+    """The same as `hash_stream` for a file. Raises `OSError`."""
+    with open(path, "rb", buffering=0) as stream:
+        return hash_stream(stream)
+
+
 def hash_stream(stream: BinaryIO) -> tuple[str, int]:
     """The sha256 in hexadecimal and the size in bytes of the rest of a stream."""
     digest = hashlib.sha256()

@@ -20,7 +20,7 @@ from pathlib import Path
 from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.state.bundle import MANIFEST_NAME, STATE_DIRECTORY
 from bundler.state.manifest import File, State, parse
-from bundler.state.tree import hash_stream
+from bundler.state.tree import hash_file
 from bundler.system.atomic import io_errors
 
 VARIABLE = "STATE_BUNDLER_EMBEDDED"
@@ -49,8 +49,7 @@ class EmbeddedState:
         source = self.directory / file.path
         with open(source, "rb") as stream, open(target, "xb") as out:
             shutil.copyfileobj(stream, out, _BUFFER_BYTES)
-        with open(target, "rb", buffering=0) as stream:  # the copy is what will be used
-            found = hash_stream(stream)
+        found = hash_file(target)  # the copy is what will be used
         if found != (file.sha256, file.size):
             target.unlink()
             raise VerificationFailed(f"{source} does not match its manifest.", key=self.state.key)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import io
 import shlex
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -34,7 +34,7 @@ from bundler.state.artifact import Artifact
 from bundler.state.definitions import Definitions
 from bundler.state.directory import PublishedDirectories
 from bundler.state.manifest import DirectoryRefresh
-from bundler.state.tree import hash_stream
+from bundler.state.tree import hash_file
 from bundler.system.atomic import io_errors, replaced_file
 from bundler.workflows.export import export_states
 from bundler.workflows.plan import FORMAT, PUBLISHED, Plan, PlanBaseline, as_it_is, make, place_of
@@ -78,11 +78,9 @@ def _save(
     """Writes the plan with its states. Raises `InputOutputError`."""
     states = scratch / _STATES
     export_states(refreshed, projects, ArtifactName("path", str(states)), listener)
-    with states.open("rb") as stream:
-        digest, _ = hash_stream(stream)
     made = msgspec.structs.replace(
         plan,
-        states=digest,
+        states=hash_file(states)[0],
         commit=_commit(projects),
         locks=_locks(projects),
         projects=_names_anywhere(projects),
@@ -184,10 +182,11 @@ def _read(path: Path, scratch: Path) -> Plan:
                 text = raw.read(_MOST_PLAN_BYTES)
                 _refuse_other_format(path, text)
                 plan = msgspec.json.decode(text, type=Plan)
-                digest = _copy(states, scratch / _STATES)
+                with (scratch / _STATES).open("wb") as target:
+                    shutil.copyfileobj(states, target)
         except (tarfile.TarError, KeyError, ValueError, msgspec.MsgspecError) as error:
             raise malformed from error
-    if digest != plan.states:
+    if hash_file(scratch / _STATES)[0] != plan.states:
         raise VerificationFailed(f"{path} was altered: its states are not those of its plan.")
     return plan
 
@@ -203,15 +202,6 @@ def _refuse_other_format(path: Path, text: bytes) -> None:
             f"{path} is a plan of format {found}; this version of state-bundler reads {FORMAT}.",
             hint="Make it with the version that carries it out: state-bundler plan --out plan.bin",
         )
-
-
-def _copy(source: Any, target: Path) -> str:
-    digest = hashlib.sha256()
-    with target.open("wb") as stream:
-        while data := source.read(1024 * 1024):
-            digest.update(data)
-            stream.write(data)
-    return digest.hexdigest()
 
 
 def _refuse_moved(was: PlanBaseline, plan: Plan, projects: Sequence[Project]) -> None:
@@ -293,9 +283,7 @@ def _locks(projects: Sequence[Project]) -> str:
         roots = (project.root, project.workspace or project.root)
         for path in (root / name for root in roots for name in _LOCK_FILES):
             if path.is_file():
-                digest.update(
-                    f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode()
-                )
+                digest.update(f"{path.name} {hash_file(path)[0]}\n".encode())
     return digest.hexdigest()
 
 

@@ -27,7 +27,7 @@ from bundler.artifacts.verify import Verdict, verify
 from bundler.errors import Findings, InputOutputError, ToolFailed, UsageError
 from bundler.state.artifact import Artifact
 from bundler.state.manifest import STATEMENT_TYPE, Model, canonical
-from bundler.state.tree import File, dir_hash, hash_stream
+from bundler.state.tree import File, dir_hash, hash_file
 from bundler.system import process
 from bundler.system.atomic import io_errors, save
 from bundler.workflows.policy import Breach, Policy, judge, subject_of
@@ -116,8 +116,8 @@ def _folder_hash(root: Path) -> str:
 
 
 def _file_hash(path: Path) -> str:
-    with io_errors(path), open(path, "rb", buffering=0) as stream:
-        return hash_stream(stream)[0]
+    with io_errors(path):
+        return hash_file(path)[0]
 
 
 def sidecar(name: str) -> Path:

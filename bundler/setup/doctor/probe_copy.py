@@ -24,7 +24,7 @@ from bundler.project.survey import Survey
 from bundler.state.bundle import MANIFEST_NAME, STATE_DIRECTORY
 from bundler.state.manifest import Contents, File, build, state_of
 from bundler.state.statedir import IGNORE_EVERYTHING, IGNORE_NAME
-from bundler.state.tree import hash_stream, scan
+from bundler.state.tree import hash_file, scan
 from bundler.system.credential_files import holds_credentials
 from bundler.system.text_files import scanned
 from bundler.system.walking import files_below
@@ -276,8 +276,7 @@ def _make_up(survey: Survey, directory: PurePosixPath, root: Path) -> Iterator[M
         (root / path).write_bytes(os.fsencode(path))
         yield MadeUpFile(str(path), str(place / name), is_dagsters, is_certain)
     keys = sorted({name.split("/")[0] for name in names})
-    with (made / IGNORE_NAME).open("rb", buffering=0) as stream:
-        support = File(IGNORE_NAME, *hash_stream(stream))
+    support = File(IGNORE_NAME, *hash_file(made / IGNORE_NAME))
     states = tuple(state_of(key, key, scan(made / key)) for key in keys)
     (made / MANIFEST_NAME).write_bytes(build(Contents(states), (support,)).raw)
 
