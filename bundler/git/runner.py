@@ -11,16 +11,16 @@ CPU. At a commit the guard takes 16 ms in total, and 40 ms if it has to ask git 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from bundler.system import fast_process
 from bundler.system.fast_process import Answer, Command, too_slow
+from bundler.system.process import end_group
 
 if TYPE_CHECKING:
     from git.cmd import Git
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _ENV = "/usr/bin/env"
 # How long to wait for git between two steps of other work.
 _STEP_SECONDS = 0.001
+_END = object()
 _IMPORTING = {"GIT_PYTHON_GIT_EXECUTABLE": os.devnull, "GIT_PYTHON_REFRESH": "quiet"}
 
 
@@ -58,29 +59,24 @@ def _started(command: Command, env: Mapping[str, str]) -> Iterator[subprocess.Po
             yield process
         finally:
             if process.poll() is None:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                end_group(process)
 
 
 def _answer(
     process: subprocess.Popen[bytes], command: Command, timeout: float, meanwhile: Iterator[None]
 ) -> Answer:
     deadline = time.monotonic() + timeout
-    patience = min(timeout, fast_process.PATIENCE_SECONDS)
-    try:
+    wait, stdin = min(timeout, fast_process.PATIENCE_SECONDS), command.stdin
+    while True:
         try:
-            stdout, stderr = process.communicate(command.stdin, patience)
-        except subprocess.TimeoutExpired:
-            for _ in meanwhile:
-                with suppress(subprocess.TimeoutExpired):
-                    stdout, stderr = process.communicate(timeout=_STEP_SECONDS)
-                    return Answer(process.returncode, stdout, stderr)
-                if time.monotonic() > deadline:
-                    break
-            stdout, stderr = process.communicate(timeout=max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired as error:
-        raise too_slow("git", timeout) from error
-    return Answer(process.returncode, stdout, stderr)
+            stdout, stderr = process.communicate(stdin, wait)
+            return Answer(process.returncode, stdout, stderr)
+        except subprocess.TimeoutExpired as error:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise too_slow("git", timeout) from error
+            wait = left if next(meanwhile, _END) is _END else min(left, _STEP_SECONDS)
+            stdin = b""  # it has been passed on
 
 
 @cache

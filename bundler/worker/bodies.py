@@ -83,9 +83,9 @@ class Wire(Protocol):
 class Body:
     """The body of one answer. Client libraries are patched to call `take` and `end`.
 
-    number: of its exchange. asks: whether the request was one for data (GET). decoded: whether the
-    client library decodes it, so that `take_coded` only counts. depth: of the library's own calls.
-    client: what made the request, if it can be closed meanwhile.
+    number: of its exchange. size: the decoded bytes so far. asks: whether the request was one for
+    data (GET). decoded: whether the client library decodes it, so that `take_coded` only counts.
+    depth: of the library's own calls. client: what made the request, if it can be closed meanwhile.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Body:
         self._asks = asks
         self._coding = coding
         self._length = length
-        self._size = 0
+        self.size = 0
         self._coded = 0
         self._pieces: list[bytes] = []
         self._held = 0
@@ -115,14 +115,14 @@ class Body:
         """Receives the next decoded bytes."""
         if self.ended or not data:
             return
-        self._size += len(data)
+        self.size += len(data)
         self._pieces.append(bytes(data))
         self._held += len(data)
         if self._held >= _PIECE_BYTES:
             self._drain()
         if self._coding:
             self._refuse_bomb()
-        elif self._size == self._length:
+        elif self.size == self._length:
             self.end()
 
     def take_coded(self, data: Any) -> None:
@@ -146,10 +146,10 @@ class Body:
         self.ended = True
         if missing or (self._inflate is not None and not self._inflate.eof):
             self._reject("cut")
-        elif self._scan is not None or self._size > _WHOLE_BYTES:
+        elif self._scan is not None or self.size > _WHOLE_BYTES:
             self._drain()
             self._reject(self._scan.finish() if self._scan is not None else self._nothing())
-        elif self._size:
+        elif self.size:
             self._judge_whole(b"".join(self._pieces))
         elif self._is_known_empty:
             self._reject(self._nothing())
@@ -167,11 +167,6 @@ class Body:
         return "empty" if self._asks and speaks else ""
 
     @property
-    def size(self) -> int:
-        """The number of decoded bytes so far."""
-        return self._size
-
-    @property
     def _is_known_empty(self) -> bool:
         """Whether it is certainly empty: not if nothing here could decompress it."""
         return not self._coded or self.decoded or self._inflate is not None
@@ -181,8 +176,8 @@ class Body:
             self._wire.reject(self.number, fault, code)
 
     def _refuse_bomb(self) -> None:
-        came = self._coded or self._length or self._size
-        if self._size > _BOMB_BYTES and self._size > _BOMB_RATIO * came:
+        came = self._coded or self._length or self.size
+        if self.size > _BOMB_BYTES and self.size > _BOMB_RATIO * came:
             self.ended = True
             self._pieces.clear()
             self._reject("bomb")

@@ -201,9 +201,8 @@ def _is_needed(project: str, declaration: str, path: str) -> bool:
     with open(declaration, encoding="utf-8", errors="replace") as stream:
         text = stream.read()
     packages = _declared(text, "packages-install-path") or "dbt_packages"
-    if path == "package-lock.yml" or _is_on_the_way(path, packages):
-        return True
-    if path.startswith(f"{packages}/"):
+    is_of_packages = path.startswith(f"{packages}/") or _is_on_the_way(path, packages)
+    if path == "package-lock.yml" or is_of_packages:
         return True
     declared = (_declared(text, "target-path"), os.environ.get("DBT_TARGET_PATH"), "target")
     targets = [os.path.normpath(one) for one in declared if one]

@@ -288,39 +288,44 @@ def _answered_httpcore(
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in pairs}
     judged = recorder.answer(request, response.status, headers)
     response.extensions = {**response.extensions, _MARK: judged}  # httpx passes them on
+    take, end = (judged.take_coded, judged.end_coded) if judged else (_ignore, _ignore)
     failing = functools.partial(recorder.failing, request.number, pool)
-    response.stream = _Stream(response.stream, judged, failing)
+    response.stream = _Stream(response.stream, failing, take, end)
     return response
 
 
-class _Stream:
-    """Passes on the bytes of a body as they were sent, on both ways to read it."""
+def _ignore(*_: object) -> None:
+    """Takes a body that is not judged."""
 
-    def __init__(self, inner: Any, judged: Body | None, failing: Callable[[], Any]) -> None:
+
+class _Stream:
+    """Passes on the bytes of a body, on both ways to read it."""
+
+    def __init__(
+        self,
+        inner: Any,
+        failing: Callable[[], Any],
+        take: Callable[[bytes], object],
+        end: Callable[[], object],
+    ) -> None:
         self._inner = inner
-        self._judged = judged
         self._failing = failing
+        self._take = take
+        self._end = end
 
     def __iter__(self) -> Iterator[bytes]:
         with self._failing():
             for part in self._inner:
-                yield self._taken(part)
+                self._take(part)
+                yield part
         self._end()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         with self._failing():
             async for part in self._inner:
-                yield self._taken(part)
+                self._take(part)
+                yield part
         self._end()
-
-    def _taken(self, part: bytes) -> bytes:
-        if self._judged is not None:
-            self._judged.take_coded(part)
-        return part
-
-    def _end(self) -> None:
-        if self._judged is not None:
-            self._judged.end_coded()
 
     def close(self) -> None:
         if hasattr(self._inner, "close"):
@@ -331,34 +336,15 @@ class _Stream:
             await self._inner.aclose()
 
 
-def _iter_bytes(recorder: Recorder, call: Call) -> Iterator[bytes]:
-    judged = _decoded_by_httpx(call.of)
-    with recorder.failing(judged.number if judged else 0):
-        for part in call():
-            if judged is not None:
-                judged.take(part)
-            yield part
-    if judged is not None:
-        judged.end()
-
-
-async def _aiter_bytes(recorder: Recorder, call: Call) -> AsyncIterator[bytes]:
-    judged = _decoded_by_httpx(call.of)
-    with recorder.failing(judged.number if judged else 0):
-        async for part in call():
-            if judged is not None:
-                judged.take(part)
-            yield part
-    if judged is not None:
-        judged.end()
-
-
-def _decoded_by_httpx(response: Any) -> Body | None:
-    judged: Body | None = response.extensions.get(_MARK)
+def _iter_bytes(recorder: Recorder, call: Call) -> Any:
+    parts = call()
+    judged: Body | None = call.of.extensions.get(_MARK)
     if judged is None or judged.ended:
-        return None
+        return parts
     judged.decoded = True
-    return judged
+    failing = functools.partial(recorder.failing, judged.number)
+    stream = _Stream(parts, failing, judged.take, judged.end)
+    return aiter(stream) if hasattr(parts, "__aiter__") else iter(stream)
 
 
 # --- aiohttp ----------------------------------------------------------------------------------
@@ -488,8 +474,7 @@ PATCHES: tuple[Patch, ...] = (
     ("httpcore", "AsyncConnectionPool", "handle_async_request", _handle_async_request),
     ("httpcore", "ConnectionPool", "close?", _close_pool),
     ("httpcore", "AsyncConnectionPool", "aclose?", _close_pool),
-    ("httpx", "Response", "iter_bytes", _iter_bytes),
-    ("httpx", "Response", "aiter_bytes", _aiter_bytes),
+    ("httpx", "Response", "iter_bytes aiter_bytes", _iter_bytes),
     ("aiohttp.client", "ClientSession", "_request", _aiohttp_request),
     ("aiohttp.streams", "StreamReader", "read readany readexactly readline", _read_aiohttp),
     ("aiohttp.streams", "StreamReader", "readchunk", _read_aiohttp),
