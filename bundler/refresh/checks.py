@@ -170,11 +170,7 @@ def _tidy(key: str, directory: Path, options: KeyOptions) -> Iterator[str]:
             prefix = "" if below == "." else f"{below}/"
             count += len(files)
             if count > MAX_FILES:
-                raise BadData.of_key(
-                    key,
-                    f"the component wrote more than {MAX_FILES} files.",
-                    hint="Make it write fewer and larger files.",
-                )
+                raise too_many_files(key)
             for name in [*directories, *files]:
                 path = f"{prefix}{name}"
                 if _is_left_out(directory / path, path, options):
@@ -184,6 +180,14 @@ def _tidy(key: str, directory: Path, options: KeyOptions) -> Iterator[str]:
         for parent, _, _ in walk(directory, topdown=False):
             if parent != str(directory) and not os.listdir(parent):
                 os.rmdir(parent)
+
+
+def too_many_files(key: str) -> BadData:
+    return BadData.of_key(
+        key,
+        f"the component wrote more than {MAX_FILES} files.",
+        hint="Make it write fewer and larger files.",
+    )
 
 
 def _is_left_out(file: Path, path: str, options: KeyOptions) -> bool:

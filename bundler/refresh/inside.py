@@ -35,7 +35,7 @@ from bundler.artifacts.image.engine.inside import RunningContainer
 from bundler.errors import BadData, InputOutputError, ToolFailed
 from bundler.project.layout import import_roots
 from bundler.project.options import Inside
-from bundler.refresh.checks import MAX_FILES
+from bundler.refresh.checks import MAX_FILES, too_many_files
 from bundler.refresh.model import Source
 from bundler.refresh.workers import END_SECONDS, WorkerProcess, Write
 from bundler.system.atomic import io_errors
@@ -283,11 +283,7 @@ def _unpack(stream: Any, target: Path, key: str) -> None:
             with tarfile.open(fileobj=stream, mode="r|", bufsize=_BUFFER_BYTES) as archive:
                 for count, info in enumerate(archive):
                     if count > MAX_FILES:
-                        raise BadData.of_key(
-                            key,
-                            f"the component wrote more than {MAX_FILES} files.",
-                            hint="Make it write fewer and larger files.",
-                        )
+                        raise too_many_files(key)
                     _unpack_one(archive, info, target, made, key)
                     archive.members = []  # type: ignore[attr-defined]  # typeshed leaves it out
         except tarfile.TarError as error:
