@@ -109,13 +109,21 @@ def counterparts(before: Iterable[str], after: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def vanished(keys: Iterable[str], options: RefreshOptions) -> tuple[Removal, ...]:
-    """The removals of keys that have no component any more."""
-    removals = (Removal(key, "assets", (), 0, _any_limit(key, options)) for key in sorted(keys))
-    return tuple(
-        msgspec.structs.replace(it, allowed=it.is_allowed_by(options.allow_removed))
-        for it in removals
-    )
+def vanished(
+    before: Iterable[str],
+    after: Iterable[str],
+    components: Iterable[str],
+    options: RefreshOptions,
+) -> tuple[Removal, ...]:
+    """The removals of keys that have no component any more, under no other name either."""
+    gone = {*before} - {*components} - {*counterparts(before, after).values()}
+    removals = (Removal(key, "assets", (), 0, _any_limit(key, options)) for key in sorted(gone))
+    return tuple(_judged(it, options) for it in removals)
+
+
+def _judged(removal: Removal, options: RefreshOptions) -> Removal:
+    is_allowed = removal.is_allowed_by(options.allow_removed)
+    return msgspec.structs.replace(removal, allowed=is_allowed)
 
 
 def _any_limit(key: str, options: RefreshOptions) -> str | None:
@@ -168,8 +176,7 @@ def _of_key(
         gone = sorted({*names} - made_now - after.definitions.get(kind, {}).keys())
         if gone:
             removal = Removal(key, kind, tuple(gone), len({*names}), limits.get(kind))
-            is_allowed = removal.is_allowed_by(options.allow_removed)
-            yield msgspec.structs.replace(removal, allowed=is_allowed)
+            yield _judged(removal, options)
 
 
 def _most(limit: str, before: int) -> int:
@@ -209,7 +216,7 @@ async def _compared(
         return nothing, (), ()
     options, known = directory.options, directory.baselines
     pairs = counterparts(known, directory.states)
-    gone = vanished(known.keys() - directory.components.keys() - {*pairs.values()}, options)
+    gone = vanished(known, directory.states, directory.components, options)
     # Only where a state changes whose removals are limited.
     if not any(
         options.of_key(key).max_removed is not None

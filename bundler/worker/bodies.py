@@ -9,17 +9,7 @@ finds a document that was cut anywhere, and text before or after it. It does not
 comma or a misspelt word in the middle, nor an error document of that size. In XML the end of the
 document is checked, and whether it is an error. Every other format is only searched for HTML.
 
-Each fault has a name:
-
-``html``          an HTML page
-``not-json``      JSON (or XML) that is not well-formed, or not whole
-``not-utf-8``     JSON in another encoding than it declares
-``too-deep``      JSON that nests deeper than parsers read
-``error-object``  a document that only says that something went wrong
-``graphql-errors`` an answer of GraphQL with errors
-``cut``           less than ``Content-Length`` said, or a compressed stream without its end
-``empty``         nothing
-``bomb``          a compressed body of mostly nothing
+Each fault has a name; the table in `docs/explanation/refresh.md` says what is rejected with it.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 # `typing` takes longer than everything else here: only the names of types need it.
 TYPE_CHECKING = False
@@ -86,8 +87,8 @@ def _describe_one(error: BaseException) -> dict[str, Any]:
     number = getattr(error, "errno", None)
     return {
         "type": f"{kind.__module__}.{kind.__qualname__}",
-        "bases": [f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__[1:-1]],
-        "errno": number if isinstance(number, int) else None,
+        "names": [each.__qualname__.rpartition(".")[2] for each in kind.__mro__[:-1]],
+        "errno": number if isinstance(number, int) and not isinstance(number, bool) else None,
         "status": _status(error),
         "text": _text(error),
         "where": _where(error),
@@ -96,12 +97,14 @@ def _describe_one(error: BaseException) -> dict[str, Any]:
     }
 
 
-def _retry_after(error: BaseException) -> str | None:
+def _retry_after(error: BaseException) -> float | None:
+    """In seconds, where the exception carries the answer's headers; a date needs another one."""
     for holder in (error, getattr(error, "response", None)):
         headers: Any = getattr(holder, "headers", None)
         if hasattr(headers, "get"):
-            value = headers.get("Retry-After")
-            return value if isinstance(value, str) else None
+            with suppress(TypeError, ValueError):
+                return max(0.0, float(headers.get("Retry-After")))
+            break
     return None
 
 

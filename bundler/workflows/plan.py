@@ -278,11 +278,9 @@ class _PlanLoader:
         """Each project's keys in a baseline for which it has no component any more."""
         for project in self._projects:
             place = place_of(project)
-            old = self._states_at(there, place)
-            compared = counterparts(old, self._new.get(place, {})).values()
-            gone = old.keys() - self._components(place).keys() - {*compared}
-            found = vanished(gone, self._options.over(project.config.refresh))
-            yield from _located(found, place)
+            options = self._options.over(project.config.refresh)
+            old, new = self._states_at(there, place), self._new.get(place, {})
+            yield from _located(vanished(old, new, self._components(place), options), place)
 
     def _components(self, place: str) -> dict[str, Component]:
         """The components whose states are at a place, by key."""

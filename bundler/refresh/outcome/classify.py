@@ -4,24 +4,8 @@ The wire goes first: the libraries of vendors turn refused connections into othe
 causes, and swallow failed sub-requests. An attempt with a failed exchange has failed, whatever the
 component returned, unless the same exchange succeeded later or is one of those that may fail.
 
-====================================  =====  =====================================
-what happened                         code   retry
-====================================  =====  =====================================
-DNS, refused, reset, closed, timeout  69     yes
-TLS certificate                       69     no
-proxy                                 69     unless it requires credentials (407)
-429                                   69     after ``Retry-After``
-5xx, 408                              69     yes
-401, 403                              77     no
-other 4xx                             78     no
-cut body, cut JSON, HTML, no HTTP     69     once
-no body, 202, 204, 206 or 304 unasked 69     once
-redirects that do not end             69     no
-an error document with status 200     by the status that it names, else 65
-not UTF-8, nested too deep, a bomb    65     no
-wrong shape                           65     no
-no end before the deadline            69     no
-====================================  =====  =====================================
+`docs/explanation/refresh.md` has the table of what can happen, with the exit code and whether it is
+retried; `FAULTS` and `_BODIES` are the parts of it that need a message of their own.
 """
 
 from __future__ import annotations

@@ -34,10 +34,10 @@ _METADATA_HOSTS = frozenset(
 
 
 class Link(msgspec.Struct, frozen=True):
-    """One exception of a chain: its class and bases (dotted), errno, HTTP status, text and place.
+    """One exception of a chain: its class (dotted), errno, HTTP status, text and place.
 
-    retry_after: in seconds, where the exception carries the answer's headers. wire: the exchange
-    that it came from, where the recorder saw it.
+    names: of the class and its bases, not dotted. retry_after: in seconds, where the exception
+    carries the answer's headers. wire: the exchange that it came from, where the recorder saw it.
     """
 
     type: str
@@ -312,21 +312,9 @@ def _lines(stream: Iterable[bytes]) -> Iterable[dict[str, Any]]:
             continue
 
 
-def links(chain: Iterable[dict[str, Any]]) -> tuple[Link, ...]:
+def links(chain: Sequence[dict[str, Any]]) -> tuple[Link, ...]:
     """The chain of exceptions in a worker's report."""
-    return tuple(
-        Link(
-            type=link["type"],
-            names=frozenset(name.rpartition(".")[2] for name in (link["type"], *link["bases"])),
-            errno=link["errno"],
-            status=link["status"],
-            text=link["text"],
-            where=link["where"],
-            wire=link["wire"],
-            retry_after=_seconds(link.get("retry_after"), None),
-        )
-        for link in chain
-    )
+    return msgspec.convert(chain, tuple[Link, ...])
 
 
 def is_expected(exchange: Exchange, allowed: Sequence[str]) -> bool:

@@ -28,7 +28,7 @@ def response(number: int, status: int, **more: Any) -> dict[str, Any]:
 def failure(number: int, name: str = "builtins.ConnectionResetError") -> dict[str, Any]:
     link = {
         "type": name,
-        "bases": [],
+        "names": [name.rpartition(".")[2]],
         "errno": None,
         "status": None,
         "text": "",

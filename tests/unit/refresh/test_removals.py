@@ -106,9 +106,12 @@ def test_a_key_without_a_component_needs_approval_with_any_limit(
     limits: dict[str, str], is_refused: bool
 ) -> None:
     for pattern in (None, "Feed[*"):
-        assert bool(refused(vanished([_KEY], _limited(pattern=pattern, **limits)))) is is_refused
-        assert not refused(vanished([_KEY], _limited(_KEY, pattern=pattern, **limits)))
-    assert not refused(vanished([_KEY], _limited(pattern="Other[*", **limits)))
+        assert (
+            bool(refused(vanished([_KEY], (), (), _limited(pattern=pattern, **limits))))
+            is is_refused
+        )
+        assert not refused(vanished([_KEY], (), (), _limited(_KEY, pattern=pattern, **limits)))
+    assert not refused(vanished([_KEY], (), (), _limited(pattern="Other[*", **limits)))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +153,7 @@ def test_the_record_names_the_keys_whose_removal_was_approved(
     limit: str | None, allowed: tuple[str, ...], recorded: tuple[str, ...]
 ) -> None:
     limits = {} if limit is None else {"assets": limit}
-    assert allowed_keys(vanished([_KEY], _limited(*allowed, **limits))) == recorded
+    assert allowed_keys(vanished([_KEY], (), (), _limited(*allowed, **limits))) == recorded
     # Of a key that has a component, the record names the definitions.
     assert allowed_keys(removals(_made(assets="a"), _made(), _limited(_KEY, assets="0"))) == ()
 
