@@ -29,7 +29,6 @@ from bundler.git.history import (
     stashes,
 )
 from bundler.git.identity import CodeIdentity, code_identity, commit_of
-from bundler.git.ignored import ignored_below
 from bundler.git.questions import (
     IgnoreRule,
     IndexEntry,
@@ -45,7 +44,7 @@ from bundler.git.questions import (
     exactly,
     forget,
     hooks_path,
-    ignored_question,
+    ignored_below,
     ignores_case,
     index_bytes,
     index_entries,

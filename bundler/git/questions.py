@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 from bundler.errors import ToolFailed
-from bundler.git.repository import Question, Repository, environment
+from bundler.git.repository import Question, Repository, environment, open_repository
 from bundler.git.words import printable, quoted
 from bundler.system import digests, git_directory, index_file
 from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
 
 class IndexEntry(NamedTuple):
@@ -93,13 +95,25 @@ def addable_question(directories: Iterable[bytes]) -> Question:
     return Question(["ls-files", *options, "--", *map(below, directories)])
 
 
-def ignored_question() -> Question:
-    """What git ignores in the work tree; for an ignored directory only its name.
+def ignored_below(place: Path) -> Iterator[str]:
+    """What git ignores below a folder, relative to it; empty if the folder itself is ignored.
 
-    Without a pathspec: git up to 2.39 fails for one with ``--directory``.
+    A folder in the result that is followed by entries below it is not ignored itself: all of its
+    contents are.
     """
+    repository = open_repository(place, fast=True)
+    if repository is None or repository.top is None:
+        return
+    # Without a pathspec: git up to 2.39 fails for one with --directory.
     options = ["-z", "-o", "-i", "--directory", "--exclude-standard", "--full-name"]
-    return Question(["ls-files", *options])
+    (answer,) = repository.ask(Question(["ls-files", *options]))
+    listed = sorted(set(answer.split(b"\0")) - {b""})
+    inside = os.path.relpath(os.path.realpath(os.fsencode(place)), repository.top) + b"/"
+    prefix = b"" if inside == b"./" else inside
+    for path, following in itertools.pairwise([*listed, b""]):
+        is_opened = path.endswith(b"/") and following.startswith(path)
+        if not is_opened and path.startswith(prefix) and path != prefix:
+            yield os.fsdecode(path[len(prefix) :].rstrip(b"/"))
 
 
 def empty_tree(repository: Repository) -> str:

@@ -21,7 +21,7 @@ from bundler.artifacts.image.engine.dockerbuild import usual_dockerfile
 from bundler.artifacts.image.engine.dockerfile import copied_paths, open_arguments
 from bundler.artifacts.image.engine.ignore import ignore_file_of
 from bundler.errors import UsageError
-from bundler.git.ignored import ignored_below
+from bundler.git import ignored_below
 from bundler.project.classic_dbt import files
 from bundler.project.config import table
 from bundler.project.layout import import_roots

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bundler.git.ignored import ignored_below
+from bundler.git import ignored_below
 from tests.support.workdir import WorkDir
 
 
