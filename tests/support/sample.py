@@ -95,6 +95,18 @@ def make_environment(root: Path, *sources: Path) -> None:
         _adopt(script, shared, home / "bin" / script.name)
 
 
+def base_of(python: str) -> tuple[str, list[str]] | None:
+    """The interpreter whose packages a sample's uses, and what that imports from before them."""
+    home = Path(python).parent.parent
+    site = Path(sysconfig.get_path("purelib", "venv", {"base": str(home)}))
+    try:
+        packages = Path(site.joinpath("_packages.pth").read_text().rstrip("\n"))
+        sources = site.joinpath("_editable.pth").read_text().splitlines()
+    except OSError:
+        return None
+    return str(packages.parents[2] / "bin" / "python"), [str(site), *sources]
+
+
 def _adopt(script: Path, shared: Path, target: Path) -> None:
     """Copies a console script such as dbt or dg, so that it starts the project's interpreter."""
     if script.is_symlink() or target.exists():

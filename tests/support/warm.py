@@ -22,6 +22,7 @@ from filelock import FileLock
 
 from bundler.refresh import forking
 from bundler.refresh.forking import START, ForkedWorker, ForkServers, Start
+from tests.support import sample
 from tests.support.environments import ROOT
 from tests.support.forked import AT_START
 
@@ -46,12 +47,14 @@ class WarmForks(ForkServers):
     ) -> ForkedWorker | None:
         environment = dict(start.environment)
         own = [name for name, _ in environment.items() - _COMMON if name.startswith(AT_START)]
-        is_warm = str(ROOT / "build" / "environments") in start.python
+        python, paths = sample.base_of(start.python) or (start.python, [])
+        is_warm = str(ROOT / "build" / "environments") in python
         if own or not is_warm or not start.is_shareable or start.kind != "dagster":
             return None
-        request = b"\0".join([os.fsencode(folder), json.dumps(environment).encode()])
+        asked = {"environment": environment, "python": start.python, "paths": paths}
+        request = b"\0".join([os.fsencode(folder), json.dumps(asked).encode()])
         ours, theirs = socket.socketpair()
-        with theirs, self._connected(start.python) as server:
+        with theirs, self._connected(python) as server:
             socket.send_fds(server, [request], [*descriptors, theirs.fileno()])
         return ForkedWorker(ours)
 

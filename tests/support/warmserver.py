@@ -1,7 +1,9 @@
 """An interpreter with Dagster, to fork workers from: ``warmserver.py START REQUESTS OWNER``.
 
 START: the file that starts a worker. REQUESTS: a socket's descriptor. OWNER: this ends with that
-process. A request is that of `bundler.worker.fork_server`, with the environment after the folder.
+process. A request is that of `bundler.worker.fork_server`, with JSON after the folder: the worker's
+environment, and its interpreter if that is one of a sample's, which imports from further paths
+before this one's packages.
 """
 
 from __future__ import annotations
@@ -40,15 +42,24 @@ def _server_of(worker: ModuleType) -> Any:
 
         def _become_worker(self, packet: bytes, *descriptors: int) -> tuple[int, int]:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            folder, _, environment = packet.partition(b"\0")
-            self._environment = json.loads(environment)
+            folder, _, rest = packet.partition(b"\0")
+            asked = json.loads(rest)
+            self._environment = asked["environment"]
             os.environ.clear()
             os.environ.update(self._environment)
+            if asked["paths"]:
+                _become_interpreter(asked["python"], asked["paths"])
             commands, events = super()._become_worker(folder, *descriptors)
             del sys.modules[module.__name__]
             return commands, events
 
     return WarmServer
+
+
+def _become_interpreter(python: str, paths: list[str]) -> None:
+    sys.executable = python
+    sys.prefix = sys.exec_prefix = os.path.dirname(os.path.dirname(python))
+    sys.path[-1:-1] = paths
 
 
 def _load(name: str, path: Path) -> ModuleType:
