@@ -46,6 +46,7 @@ from bundler.git.questions import (
     hooks_path,
     ignored_below,
     ignores_case,
+    in_index,
     index_bytes,
     index_entries,
     index_question,

@@ -75,6 +75,12 @@ def index_question(pathspecs: Iterable[bytes]) -> Question:
     return Question(["ls-files", "-z", "-s", "-t", "--full-name", "--", *pathspecs])
 
 
+def in_index(repository: Repository, pathspecs: Iterable[bytes] = ()) -> list[IndexEntry]:
+    """The entries of the index; all of them without pathspecs."""
+    (answer,) = repository.ask(index_question(pathspecs))
+    return index_entries(answer)
+
+
 def index_entries(answer: bytes) -> list[IndexEntry]:
     """Parses the answer to `index_question`."""
     entries = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from bundler.errors import ToolFailed
-from bundler.git.questions import below, ignores_case, index_entries, index_question
+from bundler.git.questions import below, ignores_case, in_index
 from bundler.git.questions import exactly as only
 from bundler.git.repository import open_repository
 from bundler.git.words import printable
@@ -51,8 +51,7 @@ def _tracked(path: bytes, inside: bytes, *, exactly: bool) -> tuple[bytes, list[
     if repository is None:
         return relative, []
     pathspec = only(relative) if exactly else below(relative, ignore_case=ignores_case(repository))
-    (answer,) = repository.ask(index_question([pathspec] if relative else []))
-    paths = [entry.path for entry in index_entries(answer)]
+    paths = [entry.path for entry in in_index(repository, [pathspec] if relative else [])]
     return relative, [path for path in paths if path == relative or not exactly]
 
 

@@ -200,15 +200,12 @@ def copied_in_index(
     known = _copies_of(repository, paths, _sizes_in_index(repository) if is_large else None)
     if not known or not (git.lacks_objects(repository) or git.sizes(repository, sorted(known))):
         return []  # no such object was ever added: nothing to look for
-    (answer,) = repository.ask(git.index_question([]))
-    return [
-        (entry.path, known[entry.oid]) for entry in git.index_entries(answer) if entry.oid in known
-    ]
+    entries = git.in_index(repository)
+    return [(entry.path, known[entry.oid]) for entry in entries if entry.oid in known]
 
 
 def _sizes_in_index(repository: git.Repository) -> set[int] | None:
-    (answer,) = repository.ask(git.index_question([]))
-    return _sizes(repository, sorted({entry.oid for entry in git.index_entries(answer)}))
+    return _sizes(repository, sorted({entry.oid for entry in git.in_index(repository)}))
 
 
 def _sizes(repository: git.Repository, oids: Sequence[bytes]) -> set[int] | None:

@@ -58,8 +58,7 @@ def fix(
     directories = [os.fsencode(each.where) for each in ours if each.rule in _UNPROTECTED]
     if not directories:
         return
-    (answer,) = repository.ask(git.index_question([git.exactly(RULE_FILE)]))
-    in_index = {entry.path for entry in git.index_entries(answer)}
+    in_index = {it.path for it in git.in_index(repository, [git.exactly(RULE_FILE)])}
     target = target_of(top, b"", None, in_index)
     if target.problem or not target.is_here:  # the verdict gives the reason and the fix
         return

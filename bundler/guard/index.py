@@ -77,12 +77,14 @@ def find_in_index(
     top = repository.top or b""
     named = within_or_refuse(top, directories)
     at_first = Places(tuple(named), git.ignores_case(repository))
-    entries = _entries(repository, [*at_first.pathspecs(), _PROJECTS])
+    entries = git.in_index(repository, [*at_first.pathspecs(), _PROJECTS])
     projects = _read_projects(repository, entries)
     configured = [path for project in projects for path in project.sources]
     sources = [*configured, *(place.path for place in Located.of(top, configured).inside)]
     if sources:
-        entries += _entries(repository, at_first._replace(directories=tuple(sources)).pathspecs())
+        entries += git.in_index(
+            repository, at_first._replace(directories=tuple(sources)).pathspecs()
+        )
     expected = [path for project in projects for path in project.expected]
     every = dict.fromkeys([*named, *sources, *expected])
     places = at_first._replace(directories=tuple(every))
@@ -135,7 +137,7 @@ def staged_projects(
     repository: git.Repository, directories: Collection[bytes]
 ) -> list[GuardedProject]:
     """The projects in these directories, as the commit will contain them."""
-    entries = _entries(repository, [_PROJECTS])
+    entries = git.in_index(repository, [_PROJECTS])
     return _as_staged(
         repository, [entry for entry in entries if os.path.dirname(entry.path) in directories]
     )
@@ -154,11 +156,6 @@ def projects_not_here(
     return _read_projects(
         repository, [each for each in entries if not is_checked_out(top, each.path)]
     )
-
-
-def _entries(repository: git.Repository, pathspecs: Iterable[bytes]) -> list[git.IndexEntry]:
-    (answer,) = repository.ask(git.index_question(pathspecs))
-    return git.index_entries(answer)
 
 
 def staged_copies(repository: git.Repository, places: Places) -> list[GuardFinding]:

@@ -179,9 +179,8 @@ def _submodules(repository: git.Repository, repositories: Sequence[bytes]) -> tu
     """The submodules: repositories in the work tree that are in the index."""
     if not repositories:
         return ()
-    pathspecs = [git.exactly(path) for path in repositories]
-    (answer,) = repository.ask(git.index_question(pathspecs))
-    known = {entry.path for entry in git.index_entries(answer) if entry.mode == b"160000"}
+    entries = git.in_index(repository, map(git.exactly, repositories))
+    known = {entry.path for entry in entries if entry.mode == b"160000"}
     return tuple(path for path in repositories if path in known)
 
 
@@ -235,8 +234,7 @@ def _without_tracked(repository: git.Repository, ignored: Sequence[bytes]) -> li
             topmost.append(path)
     if not topmost:
         return []
-    (answer,) = repository.ask(git.index_question(map(git.below, topmost)))
-    tracked = [entry.path for entry in git.index_entries(answer)]
+    tracked = [entry.path for entry in git.in_index(repository, map(git.below, topmost))]
     return [path for path in ignored if not any(is_below(each, path) for each in tracked)]
 
 

@@ -81,22 +81,21 @@ class _ReachProbe:
 
     async def run(self, slots: asyncio.Semaphore) -> Reached:
         async with slots:
-            return await self._run()
+            began = time.monotonic()
+            try:
+                hosts, how = await self._hosts()
+            except BundlerError as failure:
+                return Reached(self.component.key, (), "", time.monotonic() - began, failure)
+            how = how if hosts else "nothing"
+            return Reached(self.component.key, hosts, how, time.monotonic() - began)
 
-    async def _run(self) -> Reached:
-        began = time.monotonic()
-        try:
-            if self.options.reach:
-                hosts, how = await asyncio.to_thread(self._by_command), "its own command"
-            elif self.source.source.judged_by == "exit":
-                hosts = await asyncio.to_thread(self._by_connecting)
-                how = "a connection" if hosts else "nothing"
-            else:
-                hosts = await self._by_rehearsal()
-                how = "a custom request" if hosts else "nothing"
-        except BundlerError as failure:
-            return Reached(self.component.key, (), "", time.monotonic() - began, failure)
-        return Reached(self.component.key, hosts, how, time.monotonic() - began)
+    async def _hosts(self) -> tuple[tuple[str, ...], str]:
+        """Those that answered, and how that was determined."""
+        if self.options.reach:
+            return await asyncio.to_thread(self._by_command), "its own command"
+        if self.source.source.judged_by == "exit":
+            return await asyncio.to_thread(self._by_connecting), "a connection"
+        return await self._by_rehearsal(), "a custom request"
 
     async def _by_rehearsal(self) -> tuple[str, ...]:
         write = self._write()
