@@ -109,7 +109,7 @@ def store_pull(root: Path, prefix: str) -> None:
     from bundler.store import open_store
 
     store = open_store(f"s3://states/{prefix}")
-    store.pull((version, root / key) for key, version in store.currents().items())
+    store.known.pull((version, root / key) for key, version in store.currents().items())
 
 
 def upath_push(root: Path, prefix: str) -> None:

@@ -257,7 +257,7 @@ def import_(given: ImportArguments, source: str) -> None:
       state-bundler store import s3://bucket/dagster --key 'FivetranAccountComponent[acme]'
     """
     from bundler.store import importing
-    from bundler.store.open_objects import open_objects
+    from bundler.store.store import open_objects
 
     pairs = dict(item.rpartition("=")[::2] for item in given.latest)
     if "" in pairs:

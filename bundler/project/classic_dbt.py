@@ -14,7 +14,7 @@ import msgspec
 
 from bundler.project.config import pyproject_of
 from bundler.project.layout import repository_of
-from bundler.system.text_files import scanned
+from bundler.system.reading import scanned
 from bundler.system.walking import walk
 
 # Folders with other people's code, or with what a build has made.

@@ -20,7 +20,7 @@ from bundler.refresh.outcome.exchanges import CopiedDirectory
 from bundler.refresh.scanning import windows
 from bundler.state.tree import File
 from bundler.system.atomic import io_errors
-from bundler.system.text_files import scanned
+from bundler.system.reading import scanned
 from bundler.system.walking import walk
 
 PARSED = "manifest.json"

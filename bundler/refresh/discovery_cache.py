@@ -30,7 +30,7 @@ from bundler.refresh import model
 from bundler.refresh.model import Found, Source, decoded, found_of
 from bundler.system import home
 from bundler.system.atomic import write_synced
-from bundler.system.text_files import scanned
+from bundler.system.reading import scanned
 from bundler.version import __version__
 from bundler.worker import inputs
 

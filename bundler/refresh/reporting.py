@@ -15,7 +15,7 @@ from bundler.state.bundle import Bundle
 from bundler.state.manifest import State
 from bundler.system import home
 from bundler.system.atomic import save
-from bundler.system.text_files import scanned
+from bundler.system.reading import scanned
 from bundler.system.wording import counted, listed, nearest, size
 
 _MOST_KNOWN = 10

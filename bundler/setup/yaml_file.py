@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bundler.system.text_files import scanned
+from bundler.system.reading import scanned
 
 
 def load(file: Path) -> Mapping[str, Any]:

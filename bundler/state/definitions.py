@@ -60,10 +60,6 @@ class Definitions(msgspec.Struct, frozen=True):
         }
         return msgspec.structs.replace(self, definitions=kept)
 
-    def counts(self) -> dict[str, int]:
-        """How many definitions there are of each kind."""
-        return {kind: len(found) for kind, found in self.definitions.items() if found}
-
 
 class FieldChange(msgspec.Struct, frozen=True):
     """A field of a definition. added, removed: the items that differ, if it holds several."""

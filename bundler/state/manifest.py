@@ -18,7 +18,7 @@ import msgspec
 from bundler.errors import VerificationFailed
 from bundler.state.tree import File as File  # noqa: PLC0414  # a part of the manifest, too
 from bundler.state.tree import Hex256, Size, StateTree, dir_hash
-from bundler.system.times import refuse_impossible
+from bundler.system.times import seconds_of
 from bundler.verify_at_start import (
     MAX_MANIFEST_BYTES as MAX_MANIFEST_BYTES,  # noqa: PLC0414  # a name of this module, too
 )
@@ -352,7 +352,7 @@ class KeyRefresh(Model, frozen=True):
     def __post_init__(self) -> None:
         """Raises `ValueError` for a time that no calendar has."""
         for time in filter(None, (self.fetched, self.confirmed)):
-            refuse_impossible(time)
+            seconds_of(time)
 
 
 class DirectoryRefresh(Model, frozen=True):

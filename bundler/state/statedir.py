@@ -63,6 +63,7 @@ from bundler.state.tree import fold, has_dir_hash, hash_stream
 from bundler.system.atomic import io_errors, make_directories, restrict_modes, sync_tree
 from bundler.system.folder import OpenDirectory
 from bundler.system.times import now
+from bundler.system.wording import listed
 from bundler.verify_at_start import sanitize_key as sanitize_key  # noqa: PLC0414  # a name of this module, too
 
 IGNORE_NAME = ".gitignore"
@@ -221,10 +222,9 @@ class StateDir(msgspec.Struct, frozen=True):
             return
         if all(is_allowed(str(self.path / name), self.allowed) for name in foreign):
             return
-        shown = ", ".join(map(repr, foreign[:_SHOWN_NAMES]))
-        more = f" and {len(foreign) - _SHOWN_NAMES} more" if len(foreign) > _SHOWN_NAMES else ""
+        shown = listed([*map(repr, foreign)], _SHOWN_NAMES)
         raise ConfigurationError(
-            f"{self.path} contains {shown}{more}, which state-bundler did not write: a refresh "
+            f"{self.path} contains {shown}, which state-bundler did not write: a refresh "
             "would replace and remove it.",
             hint=ADVICE,
         )

@@ -6,15 +6,13 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
-from bundler.errors import UsageError, VerificationFailed
+from bundler.errors import ConfigurationError, UsageError, VerificationFailed
 from bundler.state.bundle import is_at
 from bundler.store import pointer, records
-from bundler.store.objects import Objects
-from bundler.store.open_objects import open_objects
+from bundler.store.objects import SCHEMES, Objects, shown
 from bundler.store.pointer import NOBODY, Author
 from bundler.store.pushing import (
     NewState,
@@ -28,6 +26,7 @@ from bundler.store.pushing import (
 from bundler.store.reading import Versions
 from bundler.store.records import Action, Change, Current, Entry, Move, Pin, Version
 from bundler.system import times
+from bundler.system.installed import installed
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
@@ -73,7 +72,7 @@ class Store:
 
     def adopt(
         self,
-        versions: Sequence[Version],
+        versions: Collection[Version],
         action: Action,
         author: Author = NOBODY,
         gone: Collection[str] = (),
@@ -82,24 +81,6 @@ class Store:
 
         gone: keys that have none any more.
         """
-        return self._change(action, author, versions, gone)
-
-    def confirm(self, versions: Iterable[Version]) -> None:
-        """Records when external systems last confirmed these versions; see `pushing.confirm`."""
-        confirm(self.objects, versions, self.require_current())
-
-    def remove(self, keys: Iterable[str], author: Author = NOBODY) -> Current:
-        """Leaves keys without a current version; their old versions stay until they are pruned."""
-        return self._change("remove", author, gone=frozenset(keys))
-
-    def _change(
-        self,
-        action: Action,
-        author: Author,
-        versions: Iterable[Version] = (),
-        gone: Collection[str] = (),
-    ) -> Current:
-        """Makes versions current, and leaves some keys without one."""
 
         def decide(now: Current | None) -> Current | None:
             before = now.keys if now else {}
@@ -110,6 +91,14 @@ class Store:
             return with_keys(now, keys)
 
         return pointer.advance(self.objects, action, author, decide)
+
+    def confirm(self, versions: Iterable[Version]) -> None:
+        """Records when external systems last confirmed these versions; see `pushing.confirm`."""
+        confirm(self.objects, versions, self.require_current())
+
+    def remove(self, keys: Iterable[str], author: Author = NOBODY) -> Current:
+        """Leaves keys without a current version; their old versions stay until they are pruned."""
+        return self.adopt((), "remove", author, frozenset(keys))
 
     def label(self, key: str, label: str | None, author: Author = NOBODY) -> Current:
         """Records Dagster's note for a key whose state is elsewhere, instead of a version.
@@ -200,10 +189,6 @@ class Store:
                     f"{self.command(f'rollback --at {before}')}"
                 )
 
-    def pull(self, wanted: Iterable[tuple[Version, Path]]) -> None:
-        """Writes each version's state tree into a key directory; see `Versions.pull`."""
-        self.known.pull(wanted)
-
     # --- back in time -------------------------------------------------------------------------
 
     def history(self) -> Iterator[Change]:
@@ -277,7 +262,7 @@ class Store:
         have = {key: entry.version for key, entry in current.keys.items()}
         wanted = {key: then[key] for key in (keys or then) if have.get(key) != then[key]}
         gone = () if keys else have.keys() - then.keys()
-        return self._change("rollback", author, self.all_of(wanted).values(), gone)
+        return self.adopt(self.all_of(wanted).values(), "rollback", author, gone)
 
     # --- pins ---------------------------------------------------------------------------------
 
@@ -334,3 +319,30 @@ def open_store(url: str, patience: float | None = None) -> Store:
     """
     objects = open_objects(url, patience)
     return Store(objects, Versions(objects))
+
+
+def open_objects(url: str, patience: float | None = None) -> Objects:
+    """The bucket or folder at a URL: ``s3://bucket/prefix``, ``gs://…``, ``az://…``, ``file:///…``.
+
+    patience: for how many seconds a bucket that does not answer is retried. Raises
+    `ConfigurationError` for any other URL, or if the extra for it is not installed.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in SCHEMES or not rest.strip("/"):
+        raise ConfigurationError(
+            f"{shown(url)!r} is not a store.",
+            hint="Use s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or "
+            "file:///a/folder.",
+        )
+    if scheme == "file":
+        from bundler.store.folder import Folder
+
+        return Folder.of_url(url)
+    try:
+        from bundler.store.remote import Bucket
+    except ImportError:
+        raise ConfigurationError(
+            f"{shown(url).rstrip('/')} requires obstore, which is not installed.",
+            hint=f"Install it: {installed().command('store')}",
+        ) from None
+    return Bucket(url) if patience is None else Bucket(url, patience)

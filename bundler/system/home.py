@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+# In `docker_home`: contexts and logins.
+DOCKER_CONFIGURATION = "config.json"
+
 
 def home(environ: Mapping[str, str] = os.environ) -> Path:
     """The home directory; the root directory for a user without one."""
@@ -14,6 +17,11 @@ def home(environ: Mapping[str, str] = os.environ) -> Path:
         return Path(environ.get("HOME") or Path.home())
     except RuntimeError:
         return Path("/")
+
+
+def docker_home(environ: Mapping[str, str]) -> Path:
+    """Where docker keeps the user's contexts, logins and plugins."""
+    return Path(environ.get("DOCKER_CONFIG") or home(environ) / ".docker")
 
 
 def cache(*, creates: bool = True) -> Path | None:

@@ -46,13 +46,6 @@ def is_future(age: float) -> bool:
     return age < -CLOCK_SKEW_SECONDS
 
 
-def refuse_impossible(moment: str) -> None:
-    """Raises `ValueError` for a date or time that no calendar has. Takes less than `seconds_of`."""
-    from datetime import datetime
-
-    datetime.fromisoformat(moment.removesuffix("Z"))
-
-
 def utc(text: str) -> str:
     """A time in RFC 3339 with any offset, as every record here writes it. Raises `ValueError`."""
     import re

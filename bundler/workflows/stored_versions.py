@@ -94,4 +94,4 @@ class _CurrentVersions:
 
     def pull(self, key: str, directory: Path) -> None:
         store, version = self._found[key]
-        store.pull([(version, directory)])
+        store.known.pull([(version, directory)])

@@ -165,8 +165,8 @@ def _inside(folder: Path) -> Iterator[None]:
 
 
 def _build(pex: Path, arguments: Sequence[str], bundle: Bundle) -> None:
-    with building(str(pex), parse(arguments), EmbedRequest((bundle,), RECORD)) as built:
-        assert verify(built.artifact).all_problems == ()
+    with building(str(pex), parse(arguments), EmbedRequest((bundle,), RECORD)) as (made, _):
+        assert verify(made).all_problems == ()
 
 
 def _source_arguments(case: Case) -> Sequence[str]:

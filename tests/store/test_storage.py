@@ -25,10 +25,10 @@ from bundler.errors import (
 )
 from bundler.state.manifest import KeyRefresh
 from bundler.store import Store, checking, copying, importing, lease, open_store, prune, shards
-from bundler.store.open_objects import open_objects
 from bundler.store.pointer import Author
 from bundler.store.pushing import NewState
 from bundler.store.records import Current, Joined
+from bundler.store.store import open_objects
 from tests.support.storefixtures import Make, contents
 
 ME = Author("ada@build", "a" * 40)
@@ -363,7 +363,7 @@ root, url = Path(sys.argv[1]), sys.argv[2]
 store = open_store(url)
 states = [NewState(state_of(path.name, path.name, scan(path)), path) for path in root.iterdir()]
 store.push(states)
-store.pull((version, root / f"pulled-{key}") for key, version in store.currents().items())
+store.known.pull((version, root / f"pulled-{key}") for key, version in store.currents().items())
 lines = Path("/proc/self/status").read_text().splitlines()
 print(next(line.split()[1] for line in lines if line.startswith("VmHWM:")))
 """

@@ -58,7 +58,7 @@ def pulled(store: Store, root: Path) -> dict[str, bytes]:
         return {}
     target = root / uuid.uuid4().hex
     found = store.currents()
-    store.pull((version, target / key) for key, version in found.items())
+    store.known.pull((version, target / key) for key, version in found.items())
     return {key: (target / key / "state").read_bytes() for key in found}
 
 
@@ -282,7 +282,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert {pin.version for pin in current.pins} == set(self.pinned)
         for version, (key, value) in self.pinned.items():
             target = self.root / uuid.uuid4().hex
-            store.pull([(store.version(version), target / key)])
+            store.known.pull([(store.version(version), target / key)])
             assert (target / key / "state").read_bytes() == value
 
     def teardown(self) -> None:

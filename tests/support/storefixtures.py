@@ -72,7 +72,7 @@ def contents(
     """What is pulled: by key, its files."""
     found = store.currents() if versions is None else store.all_of(versions)
     root = tmp_path / uuid.uuid4().hex
-    store.pull((version, root / key) for key, version in found.items())
+    store.known.pull((version, root / key) for key, version in found.items())
     return {
         key: {
             path.relative_to(root / key).as_posix(): path.read_bytes()

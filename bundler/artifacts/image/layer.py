@@ -84,7 +84,6 @@ class Written(msgspec.Struct, frozen=True):
     diff_id: str
     digest: str
     size: int
-    compression: Compression
 
 
 class LayerEntry(msgspec.Struct, frozen=True):
@@ -142,7 +141,7 @@ class Layer(msgspec.Struct, frozen=True):
             if blob:
                 yield blob
         digest = diff_id if compression == "none" else digest
-        finished(Written(diff_id.hexdigest(), digest.hexdigest(), size, compression))
+        finished(Written(diff_id.hexdigest(), digest.hexdigest(), size))
 
     def pieces(self) -> Iterator[bytes]:
         """The uncompressed tar stream."""

@@ -180,19 +180,6 @@ class RootFilesystem:
             if path != top:
                 yield path, node
 
-    def directories(self) -> Iterator[tuple[str, Node]]:
-        """Every directory but the root, in no order."""
-        pending = [("", self.root)]
-        while pending:
-            path, node = pending.pop()
-            if path:
-                yield path, node
-            pending += [
-                (f"{path}/{name}", child)
-                for name, child in node.children.items()
-                if child.kind == "directory"
-            ]
-
     def _add_all(self, added: Mapping[str, Node]) -> None:
         known: str | None = None  # most members follow another of the same folder
         siblings: dict[str, Node] = {}

@@ -75,7 +75,7 @@ _ZIP64 = "it uses ZIP64, which no Python before 3.13 can start"
 # A directory of the 65,535 entries that a zip file can have, with names of 1,000 bytes.
 _MAX_DIRECTORY_BYTES = 64 * 1024 * 1024
 BUFFER_BYTES = 256 * 1024
-_MAX_TEXT_BYTES = 16 * 1024 * 1024
+_MAX_PREFIX_BYTES = 16 * 1024 * 1024
 
 
 class ZipEntry(NamedTuple):
@@ -245,15 +245,8 @@ class ZipFile:
         match the directory."""
         return stream_of(_contents(self, entry, self.data_offset(entry)))
 
-    def read(self, entry: ZipEntry, limit: int = _MAX_TEXT_BYTES) -> bytes:
-        """The entry's bytes as one piece, at most `limit`."""
-        if entry.size > limit:
-            raise self.refuse(f"{entry.name} is larger than {limit} bytes")
-        with self.open(entry) as stream:
-            return stream.read()
-
     def read_prefix(self) -> bytes:
-        if self.prefix > _MAX_TEXT_BYTES:
+        if self.prefix > _MAX_PREFIX_BYTES:
             raise self.refuse("the data before its first entry is too long")
         return self.pread(self.prefix, 0)
 

@@ -16,7 +16,7 @@ from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.code_in_image import hides, state_in_image, working_directories
 from bundler.setup.init.images import arguments_of
 from bundler.setup.yaml_file import load
-from bundler.system.text_files import scanned
+from bundler.system.reading import scanned
 
 _NAMES = ("compose*.y*ml", "docker-compose*.y*ml", "*.compose.y*ml")
 _FIX = (

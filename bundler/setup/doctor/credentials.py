@@ -15,7 +15,7 @@ from bundler.refresh.sources import no_dagster
 from bundler.refresh.surroundings import from_dotenv
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import set_in_pyproject
-from bundler.system.text_files import scanned
+from bundler.system.reading import scanned
 
 _DECLARATIONS = ("defs.yaml", "defs.yml", "component.yaml")
 # {{ env.NAME }} and {{ env('NAME') }}, the two forms of Dagster's templates; one with a default is

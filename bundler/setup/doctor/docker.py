@@ -44,8 +44,8 @@ from bundler.setup.doctor.code_in_image import (
 )
 from bundler.setup.doctor.printed import add_lines
 from bundler.setup.init import docker_patterns
+from bundler.system.reading import scanned
 from bundler.system.secret_names import has_a_secret_name
-from bundler.system.text_files import scanned
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.engine.dockerbuild import Builder

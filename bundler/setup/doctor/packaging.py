@@ -20,7 +20,7 @@ from bundler.setup.doctor.probe import PREFIX, Change, Probe, Route, probing, un
 from bundler.setup.doctor.probe_copy import MadeUpFile, ProjectCopy
 from bundler.setup.init.pyproject import add_backend_list, backend_list
 from bundler.state.bundle import STATE_DIRECTORY
-from bundler.system.text_files import scanned
+from bundler.system.reading import scanned
 
 _WHY = "uv build, pip wheel and `pex .` would build an artifact without state"
 _WHY_WITH_DAGSTER = ", and Dagster loads it as a location without assets"

@@ -26,7 +26,7 @@ from bundler.state.manifest import Contents, File, build, state_of
 from bundler.state.statedir import IGNORE_EVERYTHING, IGNORE_NAME
 from bundler.state.tree import hash_file, scan
 from bundler.system.credential_files import holds_credentials
-from bundler.system.text_files import scanned
+from bundler.system.reading import scanned
 from bundler.system.walking import files_below
 
 # Folders that no wheel is made from, or that an earlier build left.

@@ -27,7 +27,7 @@ from bundler.setup.init import lines, precommit, pyproject, workflow
 from bundler.setup.init.images import WORKFLOW, image_source
 from bundler.state.bundle import STATE_DIRECTORY
 from bundler.system.credential_files import has_credentials_name
-from bundler.system.text_files import scanned
+from bundler.system.reading import scanned
 
 _IGNORE_COMMENT = (
     "state-bundler init: state ships in the artifact and is not part of the repository"

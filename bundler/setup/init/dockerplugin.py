@@ -11,10 +11,10 @@ import shlex
 import sysconfig
 from pathlib import Path
 
-from bundler.artifacts.image.dockerhome import dockerhome
 from bundler.artifacts.image.plugin_metadata import metadata
 from bundler.errors import ConfigurationError
 from bundler.system.atomic import io_errors, make_directories, write_synced
+from bundler.system.home import docker_home
 from bundler.system.installed import installed
 
 PLUGIN = "docker-bundle"
@@ -23,7 +23,7 @@ _MARK = "# Written by `state-bundler init --docker-plugin`; `--remove` removes i
 
 def path() -> Path:
     """Where docker looks for the user's plugins."""
-    return dockerhome(os.environ) / "cli-plugins" / PLUGIN
+    return docker_home(os.environ) / "cli-plugins" / PLUGIN
 
 
 def script() -> str:

@@ -27,8 +27,8 @@ from bundler.project.config import table
 from bundler.project.layout import import_roots
 from bundler.project.survey import Survey
 from bundler.setup.yaml_file import load
+from bundler.system.reading import scanned
 from bundler.system.secret_names import has_a_secret_name
-from bundler.system.text_files import scanned
 from bundler.system.url_credentials import has_credentials
 
 # Our own file, which is no source of declarations.

@@ -24,7 +24,7 @@ from bundler.project.survey import Survey, survey
 from bundler.setup.init.images import DeclaredBuild, build_of, builds_in
 from bundler.system.installed import installed
 from bundler.system.packaged_files import template
-from bundler.system.text_files import scanned
+from bundler.system.reading import scanned
 
 _WRITTEN = re.compile(r"(?m)^# Images whose name is not declared go to (.+)\.$")
 _CODE_IMAGE = "state-bundler/code"

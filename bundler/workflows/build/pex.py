@@ -22,7 +22,6 @@ def build(
     with prepare(projects, request, listener, loads=True) as prepared:
         command = find_pex(projects[0].interpreter.path, pex)
         embedding, allowed = prepared.request(listener), AllowedFiles.of(projects)
-        with building(command, arguments, embedding, allowed) as built:
-            name = str(built.destination)
-            verdict = verify_and_load(built.artifact, prepared, listener, before=name)
-        return EmbedResult(name, changed=True, verdict=verdict)
+        with building(command, arguments, embedding, allowed) as (made, path):
+            verdict = verify_and_load(made, prepared, listener, before=str(path))
+        return EmbedResult(str(path), changed=True, verdict=verdict)

@@ -30,6 +30,6 @@ def build(request: StateRequest, directory: Path, listener: Listener) -> EmbedRe
     refuse_fifos_of_project(project.root, "the build backend", listener)
     with prepare(projects, request, listener, loads=True) as prepared:
         embedding, allowed = prepared.request(listener), AllowedFiles.of(projects)
-        with building(project.root, python, output, embedding, allowed) as built:
-            verdict = verify_and_load(built.artifact, prepared, listener)
-        return EmbedResult(str(built.destination), changed=True, verdict=verdict)
+        with building(project.root, python, output, embedding, allowed) as (made, path):
+            verdict = verify_and_load(made, prepared, listener)
+        return EmbedResult(str(path), changed=True, verdict=verdict)

@@ -72,7 +72,7 @@ from tests.support.environments import ROOT
         ("-t c -o type=image,name=a .", Arguments(
             tags=("c",), outputs=("type=image,name=a",))),
         ("-t a -- -odd-folder", Arguments(tags=("a",), context="-odd-folder")),
-        ("--help", Arguments(forwarded=("--help",), help=True)),
+        ("--help", Arguments(forwarded=("--help",))),
     ],
 )  # fmt: skip
 def test_a_command_line_is_taken_apart(line: str, expected: Arguments) -> None:

@@ -21,7 +21,7 @@ def with_state(folder: Path, layers: int, record: RunRecord | None = None) -> im
     placed = (Placed(bundle, f"/{PLACE}", ()),)
     config = image.empty_config("amd64")
     config["rootfs"]["diff_ids"] = [f"sha256:{number:064}" for number in range(layers)]
-    written = Written("f" * 64, "f" * 64, 1, "none")
+    written = Written("f" * 64, "f" * 64, 1)
     return image.with_states(
         config,
         Layer(placed),

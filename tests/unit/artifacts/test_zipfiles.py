@@ -263,8 +263,6 @@ def test_a_bomb_is_inflated_piece_by_piece(tmp_path: Path) -> None:
         while piece := stream.read(1024):
             assert len(piece) <= 1024
         assert sys.getsizeof(stream) < 2**20
-        with pytest.raises(VerificationFailed, match="larger than"):
-            file.read(file.entries[0])
 
 
 def test_what_would_need_zip64_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,6 @@ class Arguments:
     outputs: tuple[str, ...] = ()
     iidfile: str | None = None
     metadata_file: str | None = None
-    help: bool = False
     asks: bool = False
 
     def given(self, option: str) -> Iterator[str]:
@@ -201,7 +200,6 @@ def parse(arguments: Sequence[str]) -> Arguments:
         outputs=found.all("--output"),
         iidfile=found.last("--iidfile"),
         metadata_file=found.last("--metadata-file"),
-        help=wants_help,
         asks=found.asks(),
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from bundler.artifacts.image.dockerhome import CONFIGURATION, dockerhome
+from bundler.system.home import DOCKER_CONFIGURATION, docker_home
 
 DEFAULT = "unix:///var/run/docker.sock"
 UNIX = "unix://"
@@ -45,7 +45,7 @@ def _context(environ: Mapping[str, str]) -> str | None:
 
 
 def _configuration(environ: Mapping[str, str]) -> _ClientConfiguration:
-    raw = (dockerhome(environ) / CONFIGURATION).read_bytes()
+    raw = (docker_home(environ) / DOCKER_CONFIGURATION).read_bytes()
     return msgspec.json.decode(raw, type=_ClientConfiguration)
 
 
@@ -66,7 +66,7 @@ def is_engine_own_builder(environ: Mapping[str, str]) -> bool:
     """Whether buildx would build in the engine itself: no other builder is named by the environment
     or was chosen by ``docker buildx use``. False if that cannot be read.
     """
-    folder = environ.get("BUILDX_CONFIG") or dockerhome(environ) / "buildx"
+    folder = environ.get("BUILDX_CONFIG") or docker_home(environ) / "buildx"
     try:
         raw = Path(folder, "current").read_bytes()
         chosen = msgspec.json.decode(raw, type=_CurrentBuilder).name

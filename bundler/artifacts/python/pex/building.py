@@ -12,7 +12,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.artifacts.embedding import EmbedRequest
@@ -31,16 +30,6 @@ from bundler.state.bundle import STAGING_NAME, Bundle
 from bundler.system import process
 from bundler.system.atomic import io_errors, make_directories, temporary_folder
 from bundler.system.home import cache
-
-
-@dataclass(frozen=True)
-class BuiltPex:
-    """artifact: the finished PEX, under a temporary name. destination: its final name. stdout:
-    what pex printed, with the destination in it."""
-
-    artifact: PexArtifact
-    destination: Path
-    stdout: str
 
 
 def find_pex(interpreter: Path | None, named: str | None = None) -> str:
@@ -101,11 +90,12 @@ def building(
     arguments: PexArguments,
     request: EmbedRequest,
     allowed: AllowedFiles = credentials.NOTHING,
-) -> Iterator[BuiltPex]:
+) -> Iterator[tuple[PexArtifact, Path]]:
     """Builds a PEX with the bundles in it, and gives it its name when the block succeeds.
 
-    allowed: files with credentials that may be in it. Without bundles the PEX is pex's own, byte
-    for byte. Raises `ChildFailed` with pex's exit code, else as `PexDestination.embed` does.
+    Yields the finished PEX, which has a temporary name, and its final path. allowed: files with
+    credentials that may be in it. Without bundles the PEX is pex's own, byte for byte. Raises
+    `ChildFailed` with pex's exit code, else as `PexDestination.embed` does.
     """
     if arguments.output is None:
         raise UsageError(
@@ -117,11 +107,9 @@ def building(
     with _folder_beside(output) as folder:
         request.listener.phase("Building the PEX")
         with _explaining(arguments, request.bundles):
-            printed = _run_pex(pex, arguments, folder / output.name, request.listener)
+            _run_pex(pex, arguments, folder / output.name, request.listener)
         made = _only_child(folder)
         destination = output.with_name(made.name)
-        as_given = Path(arguments.output).with_name(made.name)
-        printed = printed.replace(str(made), str(as_given))
         _advise(arguments, request)
         with PexArtifact(made) as plain:
             own = plain.own_trees(request.bundles)
@@ -129,9 +117,9 @@ def building(
             if request.bundles:
                 request.listener.phase("Embedding the state in the PEX")
                 with PexDestination(plain, destination).embed(request) as artifact:
-                    yield BuiltPex(artifact, destination, printed)
+                    yield artifact, destination
                 return
-            yield BuiltPex(plain, destination, printed)
+            yield plain, destination
         publish(made, destination)
 
 
@@ -181,7 +169,7 @@ def _folder_beside(output: Path) -> Iterator[Path]:
         yield folder
 
 
-def _run_pex(pex: str, arguments: PexArguments, output: Path, listener: Listener) -> str:
+def _run_pex(pex: str, arguments: PexArguments, output: Path, listener: Listener) -> None:
     argv = [pex, *arguments.rest, "--output-file", str(output)]
     with (
         tempfile.TemporaryFile() as stdout,
@@ -191,13 +179,11 @@ def _run_pex(pex: str, arguments: PexArguments, output: Path, listener: Listener
         code = process.pass_through(
             argv, env=environment, stdout=stdout.fileno(), said=listener.output
         )
-        stdout.seek(0)
-        printed = stdout.read().decode(errors="replace")
-    if code:
-        for line in printed.splitlines():
-            listener.note(line)
-        raise ChildFailed("pex", code)
-    return printed
+        if code:
+            stdout.seek(0)
+            for line in stdout.read().decode(errors="replace").splitlines():
+                listener.note(line)
+            raise ChildFailed("pex", code)
 
 
 def _environment(

@@ -15,8 +15,6 @@ import stat
 from collections.abc import Callable, Mapping
 from typing import BinaryIO
 
-import msgspec
-
 from bundler.artifacts.python.pex.info import PexJson, is_bytecode
 from bundler.artifacts.python.trees import NewFile, Tree, TreeChange
 from bundler.artifacts.python.wheel import record as wheelrecord
@@ -29,15 +27,8 @@ _DATE = [1980, 1, 1, 0, 0, 0]
 _FILE_MODE = (stat.S_IFREG | 0o644) << 16
 
 
-class Sealed(msgspec.Struct, frozen=True):
-    """A change with all of its consequences, and the resulting fingerprint."""
-
-    change: TreeChange
-    fingerprint: str
-
-
-def seal(tree: Tree, change: TreeChange, fingerprint: str) -> Sealed:
-    """Adds to a change of an installed wheel what keeps it consistent.
+def seal(tree: Tree, change: TreeChange, fingerprint: str) -> tuple[TreeChange, str]:
+    """Adds to a change of an installed wheel what keeps it consistent; with the new fingerprint.
 
     fingerprint: the present one, from PEX-INFO. Raises `VerificationFailed` if it does not match
     the files.
@@ -56,7 +47,7 @@ def seal(tree: Tree, change: TreeChange, fingerprint: str) -> Sealed:
         change = change.and_also({record: NewFile.of(new_record)})
     result = fingerprint_of(tree.changed(change))
     new_layout = layout.replaced(fingerprint=result).dump()
-    return Sealed(change.and_also({_LAYOUT: NewFile.of(new_layout)}), result)
+    return change.and_also({_LAYOUT: NewFile.of(new_layout)}), result
 
 
 def is_fingerprint(tree: Tree, fingerprint: str) -> bool:

@@ -72,13 +72,13 @@ def _distribution(
         changes.added[tree.path] = made
         changes.stored.add(tree.path)
         return made.sha256
-    sealed = seal(tree, change, pex.info.distributions[tree.name])
+    change, fingerprint = seal(tree, change, pex.info.distributions[tree.name])
     if tree.zip is not None:
-        changes.added[tree.path] = _spooled(stack, partial(_packed, tree, tree.zip, sealed.change))
+        changes.added[tree.path] = _spooled(stack, partial(_packed, tree, tree.zip, change))
     else:
-        changes.take(tree, sealed.change)
+        changes.take(tree, change)
         changes.walked.append(f"{tree.path}/")
-    return sealed.fingerprint
+    return fingerprint
 
 
 def _packed(tree: Tree, file: ZipFile, change: TreeChange, stream: BinaryIO) -> None:

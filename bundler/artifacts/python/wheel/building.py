@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
-
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.python import credentials
 from bundler.artifacts.python.credentials import AllowedFiles
@@ -25,13 +23,6 @@ from bundler.system import process
 from bundler.system.atomic import io_errors, make_directories, temporary_folder
 
 
-class BuiltWheel(msgspec.Struct, frozen=True):
-    """artifact: the finished wheel, under a temporary name. destination: its final path."""
-
-    artifact: WheelArtifact
-    destination: Path
-
-
 @contextmanager
 def building(
     project: Path,
@@ -39,12 +30,13 @@ def building(
     output: Path,
     request: EmbedRequest,
     allowed: AllowedFiles = credentials.NOTHING,
-) -> Iterator[BuiltWheel]:
+) -> Iterator[tuple[WheelArtifact, Path]]:
     """Builds the project's wheel with the bundles in it; moves it to the folder `output` when the
     block succeeds.
 
-    allowed: files with credentials that may be in it. Raises `ChildFailed` with the backend's exit
-    code, otherwise as `WheelDestination.embed` does.
+    Yields the finished wheel, which has a temporary name, and its final path. allowed: files with
+    credentials that may be in it. Raises `ChildFailed` with the backend's exit code, otherwise as
+    `WheelDestination.embed` does.
     """
     with io_errors(output):
         make_directories(output)
@@ -57,10 +49,10 @@ def building(
         if request.bundles:
             request.listener.phase("Embedding the state in the wheel")
             with WheelDestination(made, destination).embed(request) as artifact:
-                yield BuiltWheel(artifact, destination)
+                yield artifact, destination
             return
         with WheelArtifact(made) as artifact:
-            yield BuiltWheel(artifact, destination)
+            yield artifact, destination
         publish(made, destination)
 
 
