@@ -12,9 +12,8 @@ from bundler.artifacts.diff import Difference, KeyDifference, diff, manifest_of
 from bundler.artifacts.extract import Extracted, extract
 from bundler.artifacts.open import open_artifact
 from bundler.errors import ConfigurationError
-from bundler.state.artifact import Artifact, StateDirectory
+from bundler.state.artifact import Artifact
 from bundler.state.bundle import paths_at
-from bundler.state.manifest import RunRecord
 from bundler.state.statedir import StateDir
 
 
@@ -71,32 +70,16 @@ def _how_to_pass_one(name: str, paths: Sequence[str]) -> str:
 
 def since(before: Artifact, after: Artifact, places: Sequence[str]) -> Difference:
     """What changed since a baseline, of which only the states at these places are compared."""
-    own = _OfProjects(before, places)
-    if own.state_directories():
-        return diff(own, after)
+    paths = {item.path for item in before.state_directories()}
+    own = {path for place in places for path in paths_at(paths, place, places)}
+    if own:
+        return diff(before, after, only=own)
     added = (
         KeyDifference(state.key, "added", None, state.size)
         for directory in after.state_directories()
         for state in manifest_of(directory, after.name).states
     )
     return Difference(before.name, after.name, tuple(added), 0)
-
-
-class _OfProjects(Artifact):
-    """An artifact without the state directories of other projects than those at these places."""
-
-    def __init__(self, artifact: Artifact, places: Sequence[str]) -> None:
-        self.name, self.kind = artifact.name, artifact.kind
-        self._artifact = artifact
-        directories = {item.path: item for item in artifact.state_directories()}
-        own = {path for place in places for path in paths_at(directories, place, places)}
-        self._directories = tuple(item for path, item in directories.items() if path in own)
-
-    def run_record(self) -> RunRecord | None:
-        return self._artifact.run_record()
-
-    def state_directories(self) -> Sequence[StateDirectory]:
-        return self._directories
 
 
 def holds_states(name: str) -> bool:

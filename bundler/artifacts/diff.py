@@ -93,10 +93,16 @@ class Difference(msgspec.Struct, frozen=True):
         return next((found for found in self.keys if found.key in names), None)
 
 
-def diff(before: Artifact, after: Artifact, volatile: Sequence[str] = ()) -> Difference:
+def diff(
+    before: Artifact,
+    after: Artifact,
+    volatile: Sequence[str] = (),
+    only: Collection[str] | None = None,
+) -> Difference:
     """Compares two open artifacts.
 
-    volatile: additional names of members to ignore. Raises `VerificationFailed` if a manifest is
+    volatile: additional names of members to ignore. only: the state directories of the earlier one
+    that are compared; None for all. Raises `VerificationFailed` if a manifest is
     malformed, or a file does not match it.
     """
 
@@ -105,7 +111,7 @@ def diff(before: Artifact, after: Artifact, volatile: Sequence[str] = ()) -> Dif
             folders = [Path(name) / side for side in ("before", "after")]
             for folder in folders:
                 folder.mkdir()
-            sides = (_Side(before, folders[0]), _Side(after, folders[1]))
+            sides = (_Side(before, folders[0], only), _Side(after, folders[1]))
             return _compared(*sides, frozenset(volatile))
 
     return read_settled(before, lambda: read_settled(after, compare))
@@ -168,6 +174,7 @@ class _Side(msgspec.Struct):
 
     artifact: Artifact
     folder: Path
+    only: Collection[str] | None = None
     states: dict[str, _KeyValue[State]] = msgspec.field(default_factory=dict)
     non_local: dict[str, _KeyValue[str]] = msgspec.field(default_factory=dict)
     paths: tuple[str, ...] = ()
@@ -176,7 +183,7 @@ class _Side(msgspec.Struct):
     def __post_init__(self) -> None:
         manifests = {
             directory.path: manifest_of(directory, self.artifact.name)
-            for directory in self.artifact.state_directories()
+            for directory in self._directories()
         }
         if not manifests:
             raise VerificationFailed(f"{self.artifact.name} contains no state directory.")
@@ -195,6 +202,10 @@ class _Side(msgspec.Struct):
                 for item in manifest.predicate.contents.non_local
             ]
         )
+
+    def _directories(self) -> list[StateDirectory]:
+        found = self.artifact.state_directories()
+        return [item for item in found if self.only is None or item.path in self.only]
 
     def take_names_of(self, other: _Side) -> None:
         self.states = self._renamed(self.states, other.states, other)
@@ -227,7 +238,7 @@ class _Side(msgspec.Struct):
 
     def read(self, wanted: Mapping[str, Sequence[str]]) -> None:
         """Reads files by key, in one pass over each state directory."""
-        for directory in self.artifact.state_directories():
+        for directory in self._directories():
             files = {
                 f"{located.value.path}/{path}": (key, path)
                 for key, located in self.states.items()

@@ -16,10 +16,7 @@ def age_problem(refresh: KeyRefresh | None, most: float, now: float) -> str | No
     confirmed = (refresh.confirmed or refresh.fetched) if refresh else None
     if confirmed is None:
         return "the time of its last confirmation is not recorded"
-    try:
-        age = now - seconds_of(confirmed)
-    except ValueError:
-        return f"its state was last confirmed at {confirmed}, which is not a valid time"
+    age = now - seconds_of(confirmed)
     if is_future(age):
         return f"its state was confirmed in the future, at {confirmed}"
     if age > most:

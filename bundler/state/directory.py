@@ -34,11 +34,7 @@ class StateDirectoryOnDisk:
 
     def __init__(self, root: Path, path: str) -> None:
         self._root = root
-        self._path = path
-
-    @property
-    def path(self) -> str:
-        return self._path
+        self.path = path
 
     def read_manifest(self) -> bytes | None:
         return _read(self._root / MANIFEST_NAME)

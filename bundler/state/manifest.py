@@ -10,7 +10,7 @@ The format is specified in ``docs/reference/manifest.md``; `json_schema` gives i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -254,7 +254,7 @@ def canonical(value: object) -> bytes:
     return rfc8785.dumps(msgspec.to_builtins(value))
 
 
-_Decoded = TypeVar("_Decoded", bound=msgspec.Struct)
+_Decoded = TypeVar("_Decoded")
 
 
 def decode_canonical(raw: bytes, model: type[_Decoded], what: str) -> _Decoded:
@@ -423,6 +423,22 @@ class Claim(Model, frozen=True):
     manifest: Hex256
 
 
+def encode_claims(claims: Iterable[Claim]) -> bytes:
+    """A JSON array, sorted by path."""
+    return canonical(sorted(claims, key=lambda claim: claim.path))
+
+
+def decode_claims(raw: bytes, name: str) -> tuple[Claim, ...]:
+    """Decodes the claims. Raises `VerificationFailed` if they were altered. name: of the
+    artifact."""
+    return decode_canonical(raw, tuple[Claim, ...], f"The state label of {name}")
+
+
+def decode_record(raw: bytes, name: str) -> RunRecord:
+    """Decodes the record. Raises `VerificationFailed` if it was altered. name: of the artifact."""
+    return decode_canonical(raw, RunRecord, f"The run record in {name}")
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON schema (2020-12) of the manifest."""
     return msgspec.json.schema(_Statement)
@@ -430,5 +446,5 @@ def json_schema() -> dict[str, Any]:
 
 # msgspec works a type out when it is first decoded, and two threads that do so concurrently have
 # crashed it (seen with 0.22): so it happens here, while there is one.
-for _model in (_Statement, RunRecord, Claim):
+for _model in (_Statement, RunRecord, tuple[Claim, ...]):
     msgspec.json.Decoder(_model)

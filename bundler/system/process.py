@@ -127,16 +127,14 @@ def stoppable() -> Iterator[Context]:
 def check(
     argv: Sequence[str | os.PathLike[str]],
     *,
-    cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-    stdin: bytes | None = None,
     timeout: float = DEFAULT_TIMEOUT_SECONDS,
 ) -> bytes:
     """Like `run`, for programs that must succeed: returns their stdout.
 
     Raises `ToolFailed` with the last line of what the program said for any other exit code.
     """
-    done = run(argv, cwd=cwd, env=env, stdin=stdin, timeout=timeout)
+    done = run(argv, env=env, timeout=timeout)
     if done.exit_code:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise ToolFailed(

@@ -20,8 +20,7 @@ import msgspec
 from bundler.artifacts.definitions import Request, describe
 from bundler.artifacts.image.engine import running
 from bundler.artifacts.image.engine.opening import EngineImage
-from bundler.artifacts.python.running import in_pex, with_wheel
-from bundler.artifacts.running import NOT_STARTED, Runner
+from bundler.artifacts.running import NOT_STARTED, Runner, in_pex, with_wheel
 from bundler.errors import ToolFailed, UsageError, VerificationFailed
 from bundler.listener import Listener
 from bundler.load_at_start import REPORT

@@ -22,8 +22,7 @@ from bundler.artifacts.image.engine.connection import Docker
 from bundler.artifacts.image.engine.running import interpreters
 from bundler.artifacts.image.engine.running import runner as image_runner
 from bundler.artifacts.image.image_import_path import RunsAs
-from bundler.artifacts.python.running import in_pex, with_wheel
-from bundler.artifacts.running import Runner, bare_environment
+from bundler.artifacts.running import Runner, bare_environment, in_pex, with_wheel
 from bundler.cli.commands import cli
 from bundler.cli.run import run
 from bundler.errors import ToolFailed, UsageError, VerificationFailed

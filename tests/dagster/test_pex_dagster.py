@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bundler.artifacts.python.pex.file import PexArtifact
-from bundler.artifacts.python.running import in_pex
+from bundler.artifacts.running import in_pex
 from bundler.artifacts.verify import verify
 from bundler.listener import Listener
 from bundler.workflows.loadcheck import LoadCheck, check

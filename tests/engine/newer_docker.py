@@ -299,9 +299,9 @@ def test_a_layer_that_is_not_what_its_digest_says_is_refused(
     manifest = read_json(layout, platform)
     config = read_json(layout, descriptor(manifest["config"], ""))
     config["rootfs"]["diff_ids"][-1] = f"sha256:{'0' * 64}"
-    digest, size = layout.add_json(config)
+    digest, size = layout.add_config(config)
     manifest["config"].update(digest=digest, size=size)
-    digest, size = layout.add_json(manifest)
+    digest, size = layout.add_config(manifest)
     publish_only(layout, {**platform.raw, "digest": digest, "size": size}, "docker.io/sbt/worse:1")
     write_archive(layout.path, tmp_path / "worse.tar")
     with pytest.raises(ToolFailed, match="rejected the image"):

@@ -86,7 +86,7 @@ def embed_layout(
         with to.embed(request) as made:
             check(made)
             layer = made.image.layers[-1].digest
-            config, digest = str(made.config_digest), str(made.digest)
+            config, digest = str(made.image.manifest["config"]["digest"]), str(made.digest)
             return Made(digest, paths_of(made), config, layer, changed=digest != before)
 
 

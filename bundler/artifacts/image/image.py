@@ -22,11 +22,19 @@ import msgspec
 
 from bundler.artifacts.image.compression import Compression
 from bundler.artifacts.image.layer import Layer, Owned, Placed, Written
-from bundler.artifacts.labels import decode_claims, decode_record, encode_claims
 from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.state.artifact import LABEL_RUN_RECORD, LABEL_STATES
 from bundler.state.bundle import MANIFEST_NAME, Bundle
-from bundler.state.manifest import Claim, Manifest, RunRecord, canonical, parse
+from bundler.state.manifest import (
+    Claim,
+    Manifest,
+    RunRecord,
+    canonical,
+    decode_claims,
+    decode_record,
+    encode_claims,
+    parse,
+)
 
 LABEL_LAYER = "io.state-bundler.layer"
 LABEL_PLACES = "io.state-bundler.places"

@@ -31,7 +31,7 @@ from bundler.artifacts.image.blobs import (
     refuse_size,
 )
 from bundler.artifacts.image.compression import Compression, Hashing
-from bundler.artifacts.image.image import OCI_INDEX, Json, digest_of, dump, load
+from bundler.artifacts.image.image import OCI_INDEX, Json, digest_of, dump, entry_of, load
 from bundler.artifacts.image.layer import Layer, Written
 from bundler.errors import InputOutputError, VerificationFailed
 from bundler.system.atomic import (
@@ -160,15 +160,13 @@ class LayoutFolder:
         self._add(write)
         return written[0]
 
-    def add_json(self, value: Mapping[str, Any]) -> tuple[str, int]:
-        """Stores a manifest or a configuration; returns its digest and size."""
+    def add_config(self, value: Mapping[str, Any]) -> tuple[str, int]:
         return self.add_bytes(dump(value))
 
-    add_config = add_json
-
     def add_manifest(self, value: Mapping[str, Any], media_type: str) -> Json:
-        digest, size = self.add_json(value)
-        return {"mediaType": media_type, "digest": digest, "size": size}
+        raw = dump(value)
+        self.add_bytes(raw)
+        return entry_of(raw, media_type)
 
     def take(self, source: BlobStore, entry: Descriptor) -> None:
         if self._blob(entry.digest).exists():

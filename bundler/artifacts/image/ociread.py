@@ -165,7 +165,6 @@ class OciImage(ImageArtifact):
         self.is_one_of_several = platform is not None
         self.image = LoadedImage(store, platform or for_this_machine(store, entry))
         self.config = self.image.config
-        self.config_digest = self.image.manifest["config"]["digest"]
         self._top = self.image.layers[-1].digest if self.image.layers else ""
         self._sealed_layers = sealed
         if self._top in sealed:

@@ -25,18 +25,17 @@ def test_a_state_is_young_enough_between_the_skew_and_the_most(age: int, most: i
     assert (_problem(age, most) is None) == (-CLOCK_SKEW_SECONDS <= age <= most)
 
 
-@pytest.mark.parametrize("moment", ["2026-02-30T00:00:00Z", "2026-13-01T00:00:00Z", "soon"])
-def test_a_time_that_no_calendar_has_is_refused(moment: str) -> None:
-    with pytest.raises(ValueError, match=r"day|month|isoformat"):
-        KeyRefresh("Shop", confirmed=moment)
-
-
-@pytest.mark.parametrize("moment", ["2026-01-01T00:00:00+00:00", "2026-01-01", ""])
-def test_a_time_of_another_form_is_never_young(moment: str) -> None:
-    for refresh in (KeyRefresh("Shop", fetched=moment), KeyRefresh("Shop", confirmed=moment)):
-        problem = age_problem(refresh, 1e12, _NOW)
-        assert problem is not None
-        assert "not a valid time" in problem or "not recorded" in problem
+@pytest.mark.parametrize(
+    "moment",
+    [
+        *("2026-02-30T00:00:00Z", "2026-13-01T00:00:00Z", "soon"),
+        *("2026-01-01T00:00:00+00:00", "2026-01-01"),
+    ],
+)
+def test_a_time_that_no_calendar_or_another_form_has_is_refused(moment: str) -> None:
+    for times in ({"fetched": moment}, {"confirmed": moment}):
+        with pytest.raises(ValueError, match=r"day|month|isoformat|form of"):
+            KeyRefresh("Shop", **times)
 
 
 def test_an_age_that_is_not_recorded_is_no_age() -> None:

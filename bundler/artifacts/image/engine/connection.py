@@ -153,12 +153,7 @@ class Engine:
     def _client_of(self, version: tuple[int, int]) -> APIClient:
         from bundler.artifacts.image.engine import transport
 
-        docker = self.docker
-        client = transport.connect(
-            self.docker.host,
-            "{}.{}".format(*version),
-            lambda stack: stack.enter_context(docker.dial()),
-        )
+        client = transport.connect(self.docker.host, "{}.{}".format(*version), self.docker.dial)
         received = self._received  # a hook that refers to the engine would keep it alive
 
         def receive(response: requests.Response, *_: object, **__: object) -> None:

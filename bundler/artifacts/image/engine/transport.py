@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 from docker import APIClient
@@ -29,8 +29,7 @@ from bundler.artifacts.image.engine.contexts import UNIX
 
 # The longest silence of an engine: it unpacks gigabytes before it answers.
 _TIMEOUT_SECONDS = 600
-# Opens a connection; the stack closes it.
-Dial = Callable[[ExitStack], socket.socket]
+Dial = Callable[[], AbstractContextManager[socket.socket]]
 
 
 def connect(host: str, version: str, dial: Dial) -> APIClient:
@@ -85,7 +84,7 @@ class _DialedConnection(HTTPConnection):
         self._stack = ExitStack()
 
     def connect(self) -> None:
-        self.sock = self._dial(self._stack)
+        self.sock = self._stack.enter_context(self._dial())
         self.sock.settimeout(self.timeout)
 
     def close(self) -> None:

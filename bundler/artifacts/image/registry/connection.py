@@ -284,15 +284,14 @@ class Connections:
     Many images in a registry then share its connections, the tokens and the answers of helpers.
     """
 
-    def __init__(self, listener: Listener = SILENT) -> None:
-        self._listener = listener
+    def __init__(self) -> None:
         self._by_host: dict[str, Connection] = {}
         self._lock = threading.Lock()
 
     def to(self, host: str) -> Connection:
         with self._lock:
             if host not in self._by_host:
-                self._by_host[host] = Connection(host, self._listener)
+                self._by_host[host] = Connection(host)
             return self._by_host[host]
 
     def __enter__(self) -> Self:

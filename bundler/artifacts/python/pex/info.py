@@ -22,10 +22,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
-from bundler.artifacts.labels import decode_claims, decode_record, encode_claims
 from bundler.errors import VerificationFailed
 from bundler.state.artifact import LABEL_CODE, LABEL_RUN_RECORD, LABEL_STATES
-from bundler.state.manifest import Claim, RunRecord, canonical
+from bundler.state.manifest import (
+    Claim,
+    RunRecord,
+    canonical,
+    decode_claims,
+    decode_record,
+    encode_claims,
+)
 from bundler.system.parallel import update
 
 if TYPE_CHECKING:

@@ -13,14 +13,22 @@ from pathlib import Path
 import msgspec
 
 from bundler.artifacts.embedding import EmbedRequest
-from bundler.artifacts.labels import decode_claims, decode_record, encode_claims
 from bundler.artifacts.python import python_import_path, replacing, zipfiles
 from bundler.artifacts.python.python_import_path import TreePlan, plan
 from bundler.artifacts.python.trees import NewFile, zip_tree
 from bundler.artifacts.python.wheel import zip as wheelzip
 from bundler.artifacts.python.wheel.zip import metadata_of, rewrite
 from bundler.state.artifact import Artifact, StateDirectory
-from bundler.state.manifest import EVERY_BYTE, Claim, Manifest, RunRecord, canonical
+from bundler.state.manifest import (
+    EVERY_BYTE,
+    Claim,
+    Manifest,
+    RunRecord,
+    canonical,
+    decode_claims,
+    decode_record,
+    encode_claims,
+)
 from bundler.system.atomic import io_errors
 
 _STATES = "state-bundler/states.json"
