@@ -140,7 +140,7 @@ def test_a_layout_is_not_written_through_a_link(tmp_path: Path, link: str) -> No
     (layout.path / link).symlink_to(outside)
     before = everything(outside)
     with pytest.raises(InputOutputError, match="is a link, so nothing was written"):
-        layout.add_json({"a": 1})
+        layout.add_config({"a": 1})
     assert everything(outside) == before
 
 
@@ -149,7 +149,7 @@ def test_an_output_folder_keeps_its_other_images(tmp_path: Path) -> None:
     outside.write_text("mine")
     for tag in ("one", "two", "two"):
         made = _layout(tmp_path / f"made-{time.monotonic_ns()}")
-        digest, size = made.add_json({"image": f"{tag}{time.monotonic_ns()}"})
+        digest, size = made.add_config({"image": f"{tag}{time.monotonic_ns()}"})
         entry = {"digest": digest, "size": size, "annotations": {"name": tag}}
         made.publish({**made.index(), "manifests": [entry]})
         add_to_folder(made, tmp_path / "out")

@@ -291,7 +291,7 @@ def test_nothing_is_written_through_a_linked_blob_folder(tmp_path: Path) -> None
     (layout / "blobs").rename(elsewhere)
     (layout / "blobs").symlink_to(elsewhere)
     with pytest.raises(InputOutputError, match="is a link"):
-        LayoutFolder(layout).add_json({})
+        LayoutFolder(layout).add_config({})
 
 
 # --- a million files ------------------------------------------------------------------------
