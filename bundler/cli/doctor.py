@@ -17,6 +17,7 @@ from bundler.errors import Findings, raise_all
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
+    from bundler.listener import Listener
     from bundler.setup.doctor import Examined
 
 
@@ -61,11 +62,20 @@ def doctor(given: DoctorArguments) -> None:
 
     roots = roots_of(given.project)
     is_alone = len(roots) == 1
-    ask = partial(examine, python=given.python, reaches=given.reach, is_cached=not given.no_cache)
+    listener = narrator()
+    ask = partial(
+        examine,
+        python=given.python,
+        reaches=given.reach,
+        is_cached=not given.no_cache,
+        listener=listener,
+    )
     shows = is_alone and given.style == "text"
     stateless = () if is_alone else stateless_of(roots)
     if given.fix:
-        _fix(given.project, [root for root in roots if root not in stateless], given.python)
+        _fix(
+            given.project, [root for root in roots if root not in stateless], given.python, listener
+        )
     reports = {
         root: without_state() if root in stateless else _report(root, ask, shows=shows)
         for root in roots
@@ -80,21 +90,15 @@ def doctor(given: DoctorArguments) -> None:
 def _report(
     root: Path, ask: Callable[..., Iterable[Examined]], *, shows: bool
 ) -> Sequence[Examined]:
-    """Runs all checks; one that takes longer than a second is announced on stderr.
-
-    shows: each check as soon as it finishes; failures are shown at the end.
-    """
-    console, listener = Console(sys.stdout), narrator()
+    """Runs all checks. shows: each as soon as it finishes; failures are shown at the end."""
+    console = Console(sys.stdout)
     examined: list[Examined] = []
     if shows and root != Path.cwd():
         console.line(console.styled(str(root), "bold", "cyan"))
-    try:
-        for check in ask(root, begins=listener.working):
-            examined.append(check)
-            if shows and check.findings:
-                _show(console, check)
-    finally:
-        listener.working("")
+    for check in ask(root):
+        examined.append(check)
+        if shows and check.findings:
+            _show(console, check)
     return examined
 
 
@@ -141,17 +145,12 @@ def _conclude(home: Path, reports: Mapping[Path, Sequence[Examined]]) -> None:
     console.paragraph(said)
 
 
-def _fix(home: Path, roots: Sequence[Path], python: Path | None) -> None:
+def _fix(home: Path, roots: Sequence[Path], python: Path | None, listener: Listener) -> None:
     from bundler.project.survey import Together, survey
     from bundler.setup.doctor import fixes
     from bundler.setup.file_edits import apply, diff
 
-    listener = narrator()
-    try:
-        together = Together(home.resolve(), tuple(roots))
-        edits = fixes(together, python=python, begins=listener.working)
-    finally:
-        listener.working("")
+    edits = fixes(Together(home.resolve(), tuple(roots)), python=python, listener=listener)
     for line in diff(edits, survey(home).outer):
         click.echo(line, err=True)
     apply(edits)

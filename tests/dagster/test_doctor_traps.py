@@ -15,6 +15,7 @@ import tomlkit
 from bundler.artifacts.image.engine.dockerbuild import Builder
 from bundler.cli.console import Console
 from bundler.errors import BundlerError, ConfigurationError
+from bundler.listener import SILENT
 from bundler.project.survey import survey
 from bundler.refresh.model import Component, Found, Looked
 from bundler.setup.doctor import (
@@ -240,10 +241,10 @@ def _found(trap: Trap, root: Path) -> list[Finding]:
 
 def _asked(trap: Trap, root: Path) -> Iterator[Finding]:
     """As `examine` asks: an expected failure is a finding."""
-    from bundler.setup.doctor import Check, _answers
+    from bundler.setup.doctor import Check
 
     patient = DoctorContext(survey(root), Path(sys.executable))
-    return _answers(Check(trap.name, trap.look), patient, set())
+    return Check(trap.name, trap.look).answers(patient, set(), SILENT)
 
 
 # --- the fixes that are printed ---------------------------------------------------------------

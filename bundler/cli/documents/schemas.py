@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +16,21 @@ FOLDER = Path(__file__).parents[1] / "schemas"
 DOCS = Path("docs/reference/schemas")
 _BASE = "https://state-bundler.io/schemas"
 
+
+def _schema_name(kind: type) -> str:
+    """``store-list`` for `StoreList`, ``build`` for `BuildDocument`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", kind.__name__.removesuffix("Document")).lower()
+
+
 # By the name of the schema's file; several commands may print the same document.
 DOCUMENTS: dict[str, type[msgspec.Struct]] = {
-    "build": documents.BuildDocument,
-    "build-report": documents.BuildReport,
-    "diff": changes.Diff,
-    "doctor": documents.Doctor,
-    "embed": documents.Embed,
-    "updates": documents.Updates,
-    "extract": documents.Extract,
-    "guard": documents.Guard,
-    "init": documents.Init,
-    "plan": changes.PlanDocument,
-    "refresh": documents.Refresh,
-    "refresh-dry-run": changes.RefreshDryRun,
-    "shard": documents.ShardDocument,
-    "sign": documents.Sign,
-    "status": documents.Status,
-    "store-copy": stores.StoreCopy,
-    "store-import": stores.StoreImport,
-    "store-list": stores.StoreList,
-    "store-pins": stores.StorePins,
-    "store-prune": stores.StorePrune,
-    "store-push": stores.StorePush,
-    "store-set": stores.StoreSet,
-    "store-sets": stores.StoreSets,
-    "store-show": stores.StoreShow,
-    "store-verify": stores.StoreVerify,
-    "verify": documents.Verify,
+    _schema_name(kind): kind
+    for module in (documents, changes, stores)
+    for kind in vars(module).values()
+    if isinstance(kind, type)
+    and issubclass(kind, documents.DocumentPart)
+    and kind is not documents.Document
+    and "schema_version" in kind.__struct_fields__
 }
 
 

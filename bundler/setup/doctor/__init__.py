@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bundler.errors import BundlerError
-from bundler.listener import SILENT
+from bundler.listener import SILENT, Listener
 from bundler.project.projects import open_project
 from bundler.project.survey import Survey, Together, survey
 from bundler.refresh.known_components import discover
@@ -122,6 +122,23 @@ class Check:
     is_fixable: bool = False
     is_shared: bool = False
 
+    def answers(
+        self, patient: DoctorContext, told: set[str], listener: Listener
+    ) -> Iterator[Finding]:
+        """What it says; a reason that an earlier one has given for failing is not repeated."""
+        listener.working(self.doing or f"Checking: {self.title}")
+        try:
+            for finding in self.look(patient):
+                if finding.grade != "fail" or finding.what not in told:
+                    told.add(finding.what)
+                    yield finding
+        except BundlerError as error:
+            if error.what not in told:
+                told.add(error.what)
+                yield Finding("fail", error.what, error.why, error.hint, where=error.where)
+        finally:
+            listener.working("")
+
 
 @dataclass(frozen=True)
 class Examined:
@@ -174,35 +191,21 @@ def examine(
     python: Path | None = None,
     reaches: bool = False,
     is_cached: bool = False,
-    begins: Callable[[str], None] = lambda _: None,
+    listener: Listener = SILENT,
 ) -> Iterator[Examined]:
     """Runs the checks one after the other; each answer comes as soon as it is there.
 
-    is_cached: as `DoctorContext` has it. begins: is called with what is being done, before each
-    check.
+    is_cached: as `DoctorContext` has it.
     Raises `ConfigurationError` if not even the project's TOML can be read.
     """
     patient = DoctorContext(survey(root), python, reaches, is_cached)
     told: set[str] = set()
     for check in checks():
-        begins(check.doing or f"Checking: {check.title}")
-        findings = tuple(_effective(patient.survey, _answers(check, patient, told)))
+        answers = check.answers(patient, told, listener)
+        findings = tuple(_effective(patient.survey, answers))
         yield Examined(check.title, findings, check.is_shared)
         if any(finding.is_end for finding in findings):
             return
-
-
-def _answers(check: Check, patient: DoctorContext, told: set[str]) -> Iterator[Finding]:
-    """What a check says; a reason that an earlier one has given for failing is not repeated."""
-    try:
-        for finding in check.look(patient):
-            if finding.grade != "fail" or finding.what not in told:
-                told.add(finding.what)
-                yield finding
-    except BundlerError as error:
-        if error.what not in told:
-            told.add(error.what)
-            yield Finding("fail", error.what, error.why, error.hint, where=error.where)
 
 
 def _effective(survey: Survey, findings: Iterator[Finding]) -> Iterator[Finding]:
@@ -234,21 +237,18 @@ def fixes(
     together: Together,
     *,
     python: Path | None = None,
-    begins: Callable[[str], None] = lambda _: None,
+    listener: Listener = SILENT,
 ) -> list[FileEdit]:
     """The edits that fix what can be fixed safely: those of `init`'s parts, and no other.
 
     What projects have in common is written once, as `init` writes it. Only the checks that may find
-    such a thing are asked. begins: as `examine` has it.
+    such a thing are asked.
     """
     wanted = []
     for root in together.projects:
         patient = DoctorContext(survey(root), python)
-        answers: list[Finding] = []
-        for check in checks():
-            if check.is_fixable:
-                begins(check.doing or f"Checking: {check.title}")
-                answers += _answers(check, patient, set())
+        fixable = [check for check in checks() if check.is_fixable]
+        answers = [it for check in fixable for it in check.answers(patient, set(), listener)]
         named = {finding.part for finding in _effective(patient.survey, iter(answers))}
         is_shared = together.root.is_relative_to(patient.survey.outer)
         fixed = survey(root, together) if is_shared else patient.survey
