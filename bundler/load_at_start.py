@@ -36,12 +36,14 @@ _INPUT_OUTPUT = 74
 class LoadReport:
     """What came of loading the program: how many definitions of a kind, and each key's state.
 
-    states: by key, whether its state was there; None for what is not in the artifact.
+    states: by key, whether its state was there; None for what is not in the artifact. declared:
+    the keys of components that were loaded from a file.
     """
 
     def __init__(self) -> None:
         self.definitions: dict[str, int] = {}
         self.states: dict[str, bool | None] = {}
+        self.declared: list[str] = []
         self.error: str | None = None
 
     def of(self, target: str) -> "LoadReport":
@@ -85,7 +87,14 @@ class LoadReport:
                 self._watch_class(type(component))
                 return original(component, context)
 
-            base.build_defs = build_defs
+            load_one = base.load.__func__
+
+            def load(kind: "Any", *arguments: "Any", **options: "Any") -> "Any":
+                component = load_one(kind, *arguments, **options)
+                self.declared.append(component.defs_state_config.key)
+                return component
+
+            base.build_defs, base.load = build_defs, classmethod(load)
         return dagster
 
     def _watch_class(self, kind: "Any") -> None:

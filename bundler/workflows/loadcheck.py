@@ -58,6 +58,7 @@ class LoadCheck:
     all targets together. environment: passed to the program. compares: whether to compare with the
     artifact that has the name before. is_required: whether a load that cannot be tried is a
     failure. may_be_absent: whether the targets are only what a refresh needs, which need not ship.
+    declared: the file of each embedded key that a file declares, which must be loaded.
     """
 
     targets: tuple[str, ...]
@@ -66,6 +67,7 @@ class LoadCheck:
     compares: bool = True
     is_required: bool = True
     may_be_absent: bool = False
+    declared: Mapping[str, str] = field(default_factory=dict)
 
 
 class NotTried(ToolFailed):
@@ -78,6 +80,7 @@ class LoadedLocation(msgspec.Struct, frozen=True):
     definitions: dict[str, int]
     states: dict[str, bool | None]
     error: str | None
+    declared: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
@@ -149,6 +152,7 @@ def check(
             f"{name} does not load: {' '.join(problems)}",
             hint=_advice(problems),
         )
+    _refuse_lacking(demanded, loaded, name)
     total = sum(item.total for item in loaded)
     least, why = demanded.least, "--min-definitions requires"
     if demanded.least == LoadCheck.least:
@@ -169,6 +173,18 @@ def check(
         listener.note(f"Not in the artifact, so not checked: {', '.join(unjudged)}.")
     listener.note(f"Loads {_told(loaded)}.")
     return loaded
+
+
+def _refuse_lacking(demanded: LoadCheck, loaded: Sequence[LoadedLocation], name: str) -> None:
+    there = {key for item in loaded for key in (*item.states, *item.declared)}
+    lacking = [f"{key} ({file})" for key, file in demanded.declared.items() if key not in there]
+    if lacking:
+        raise VerificationFailed(
+            f"{name} contains states that nothing in it loads: {', '.join(lacking)}.",
+            hint="Include the files that declare the components. setuptools omits them without "
+            '[tool.setuptools.package-data] "*" = ["*.yaml"]. If the code location does not load '
+            "them on purpose, name what it loads with --load-module.",
+        )
 
 
 def compare_with_plan(

@@ -244,7 +244,19 @@ def _load_check(prepared: Prepared, request: LoadRequest) -> LoadCheck:
         compares=is_required and request.least is None,
         is_required=is_required,
         may_be_absent=not (is_required or has_dagster),
+        declared={} if request.modules else _declared(prepared),
     )
+
+
+def _declared(prepared: Prepared) -> dict[str, str]:
+    """The file of each embedded key that a file of components declares."""
+    embedded = {state.key for bundle in prepared.bundles for state in bundle.manifest.states}
+    return {
+        component.key: component.location
+        for found in prepared.refreshed.found
+        for component in found.components
+        if component.key in embedded and component.location.endswith((".yaml", ".yml"))
+    }
 
 
 def check_guard(projects: Sequence[Project], listener: Listener) -> None:

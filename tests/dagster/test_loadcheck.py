@@ -22,22 +22,25 @@ from bundler.artifacts.image.engine.connection import Docker
 from bundler.artifacts.image.engine.running import interpreters
 from bundler.artifacts.image.engine.running import runner as image_runner
 from bundler.artifacts.image.image_import_path import RunsAs
-from bundler.artifacts.running import Runner, bare_environment, in_pex, with_wheel
+from bundler.artifacts.running import Runner, bare_environment, in_pex, isolated, with_wheel
 from bundler.cli.commands import cli
 from bundler.cli.run import run
 from bundler.errors import ToolFailed, UsageError, VerificationFailed
 from bundler.listener import Listener
 from bundler.project.projects import open_project
+from bundler.refresh.model import Component, Found
+from bundler.refresh.run import Refreshed
 from bundler.state.manifest import DirectoryRefresh, KeyRefresh, RunRecord
 from bundler.state.statedir import StateDir
 from bundler.system import parallel, process
 from bundler.system.process import Completed
 from bundler.workflows.loadcheck import LoadCheck, NotTried, check, environment_of, load, targets_of
+from bundler.workflows.pipeline import LoadRequest, Prepared, with_load
 from tests.dagster.test_pex_dagster import COMPONENTS
 from tests.support.embedding import embed_image, embed_pex
 from tests.support.engine import PYTHON_BASE, Engine
 from tests.support.environments import DAGSTER_ALONE, python_of
-from tests.support.pex_projects import PLACE, package, run_pex, set_state, wheel, write
+from tests.support.pex_projects import PLACE, bundle_of, package, run_pex, set_state, wheel, write
 from tests.support.statedirs import publish
 
 pytestmark = pytest.mark.engine
@@ -234,6 +237,14 @@ def test_a_wheel_loads_in_place_of_the_project(location: Path, tmp_path_factory:
     run_wheel = with_wheel(made, Path(python_of(DAGSTER_ALONE)), folder / "unpacked", Listener())
     (loaded,) = check(run_wheel, LoadCheck(_TARGET, is_required=False), "shop.whl", Listener())
     assert loaded.definitions["assets"] == 2
+    # As setuptools does with files that are not Python, and the state is there.
+    (folder / "unpacked/shop/defs/catalog/defs.yaml").unlink()
+    declared = {"Catalog": "src/shop/defs/catalog/defs.yaml", "Far": "src/shop/defs/far/defs.yaml"}
+    demanded = LoadCheck(_TARGET, 0, is_required=False, declared=declared)
+    own = {"PYTHONPATH": str(folder / "unpacked")}
+    runs = isolated([str(python_of(DAGSTER_ALONE))], own, Listener())
+    with pytest.raises(VerificationFailed, match=r"nothing in it loads: Catalog \(src/shop/defs/c"):
+        check(runs, demanded, "shop.whl", Listener())
 
 
 def test_a_missing_state_is_a_failure_and_not_no_assets(location: Path) -> None:
@@ -459,6 +470,26 @@ def test_what_a_code_server_would_load(
     project = open_project(tmp_path, python=Path(sys.executable))
     assert targets_of([project]) == (expected,)
     assert targets_of([project], ["other"]) == ("other",)
+
+
+def test_what_a_file_declares_must_be_loaded(tmp_path: Path) -> None:
+    """If its state is embedded, unless the user says what to load."""
+    write(tmp_path, {"src/shop/definitions.py": "", "dg.toml": '[project]\nroot_module = "shop"\n'})
+    project = open_project(tmp_path, python=Path(sys.executable))
+    bundle = bundle_of(set_state(tmp_path / "state", Declared="1", Function="1"))
+    places = {"Declared": "defs/a/defs.yaml", "Far": "defs/b/defs.yaml", "Function": "defs/c.py"}
+    components = tuple(
+        Component(key, "LOCAL_FILESYSTEM", "a.B", location=at) for key, at in places.items()
+    )
+    found = Found(bundle.root, PLACE, components)
+    prepared = Prepared((project,), Refreshed((bundle,), (), (found,)))
+    check_all = with_load(prepared, LoadRequest(), by_default=True).load_check
+    assert check_all is not None
+    assert check_all.declared == {"Declared": "defs/a/defs.yaml"}
+    named = LoadRequest(modules=("shop.definitions",))
+    check_named = with_load(prepared, named, by_default=True).load_check
+    assert check_named is not None
+    assert not check_named.declared
 
 
 def test_of_a_program_without_dagster_the_module_must_be_named(tmp_path: Path) -> None:
