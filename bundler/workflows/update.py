@@ -53,6 +53,7 @@ def update_all(
     names = [ArtifactName.parse(artifact) for artifact in artifacts]
     for name in names:  # before minutes are spent on a refresh
         require_engine(name)
+        _refuse_other_kinds(name)
         if _is_pex(name):
             from bundler.artifacts.python.pex.file import PexArtifact
 
@@ -83,6 +84,18 @@ def update_all(
 
 def _is_pex(name: ArtifactName) -> bool:
     return name.kind == "path" and (name.path.is_file() or (name.path / "PEX-INFO").exists())
+
+
+def _refuse_other_kinds(name: ArtifactName) -> None:
+    """Raises `UsageError` for what is neither a PEX nor an image that can get a new tag."""
+    if name.kind == "path" and name.path.suffix == ".whl":
+        raise UsageError(
+            f"{name} is a wheel: installers expect that a version never changes.",
+            hint="Build it again, with a new version: state-bundler build wheel",
+        )
+    is_archive = name.kind == "path" and name.path.suffix in (".tar", ".tgz", ".gz", ".zst")
+    if name.kind == "store" or is_archive or (name.kind == "path" and not _is_pex(name)):
+        raise UsageError(f"{name} cannot be updated.", hint="Pass a PEX or an image.")
 
 
 def update(
@@ -157,10 +170,9 @@ def _update_of(
     listener: Listener,
     connections: Connections | None,
 ) -> AbstractContextManager[_Update]:
+    _refuse_other_kinds(name)
     if _is_pex(name):
         return _of_pex(name.path)
-    if name.kind in ("path", "store"):
-        raise UsageError(f"{name} cannot be updated.", hint="Pass a PEX or an image.")
     if name.kind == "layout":
         return _in_layout(name, new)
     if name.kind == "registry":

@@ -11,14 +11,15 @@ import pytest
 from bundler.artifacts.names import ArtifactName
 from bundler.artifacts.open import open_artifact
 from bundler.artifacts.verify import verify
+from bundler.errors import UsageError
 from bundler.listener import SILENT
 from bundler.project.projects import open_project
 from bundler.refresh.run import Refreshed
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import Build, DirectoryRefresh, KeyRefresh, RunRecord
 from bundler.state.run_record import TOOL
-from bundler.workflows.pipeline import Prepared
-from bundler.workflows.update import renewed, update
+from bundler.workflows.pipeline import Prepared, StateRequest
+from bundler.workflows.update import renewed, update, update_all
 from tests.support.bundles import make_bundle
 from tests.support.embedding import embed_layout, embed_pex
 from tests.support.layouts import LayoutMaker, layer
@@ -64,6 +65,26 @@ def in_layout(root: Path, bundles: list[Bundle], record: RunRecord, prepared: Pr
     updated = update(name, "new", in_place=False, prepared=prepared, listener=SILENT)
     assert updated.changed
     return updated.name
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("shop-1.0-py3-none-any.whl", "installers expect that a version never changes"),
+        ("image.tar", "cannot be updated"),
+        ("folder", "cannot be updated"),
+        ("store:file:///states", "cannot be updated"),
+    ],
+)
+def test_what_is_not_updated_is_refused_before_the_refresh(
+    name: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    for file in ("shop-1.0-py3-none-any.whl", "image.tar"):
+        (tmp_path / file).touch()
+    with pytest.raises(UsageError, match=says):
+        list(update_all([name], StateRequest(), SILENT))
 
 
 @pytest.mark.slow
