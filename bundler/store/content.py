@@ -36,7 +36,8 @@ _READ_BYTES = 4 * 1024 * 1024
 # Concurrent parts, over all files together: with the chunk's size, this bounds the memory.
 PARTS_AT_ONCE = 8
 _FILES_AT_ONCE = 4
-# A push keeps a version that has the same meaning, without reading it.
+_HEADS_AT_ONCE = 16
+# A push keeps a version that has the same meaning if its objects exist, without reading them.
 _LOST = (
     "Restore the object, roll the key back to an intact version, or remove the key and push it "
     "again: state-bundler store remove KEY"
@@ -184,6 +185,13 @@ def pieces(version: Version) -> Iterator[tuple[File, Piece]]:
 def places(versions: Iterable[Version]) -> dict[str, Piece]:
     """The files of versions by their sha256."""
     return {piece.sha256: piece for version in versions for _, piece in pieces(version)}
+
+
+def missing(objects: Objects, versions: Iterable[Version]) -> frozenset[str]:
+    """The objects with the content of these versions that do not exist any more."""
+    names = sorted({name for version in versions for name in version.objects})
+    there = in_parallel([partial(objects.exists, name) for name in names], _HEADS_AT_ONCE)
+    return frozenset(name for name, exists in zip(names, there, strict=True) if not exists)
 
 
 def download(objects: Objects, files: Iterable[tuple[Piece, Path]]) -> None:

@@ -79,6 +79,11 @@ class Folder:
         with io_errors(path), open(path, "rb", buffering=0) as stream:
             return os.pread(stream.fileno(), length, start)
 
+    def exists(self, name: str) -> bool:
+        path = self._path(name)
+        with io_errors(path):
+            return path.exists()
+
     def create(self, name: str, data: bytes) -> bool:
         path = self._path(name)
         if name == FORMAT_NAME:  # in a repository, no commit has its states

@@ -51,6 +51,9 @@ class Objects(Protocol):
     def read(self, name: str, start: int, length: int) -> Buffer:
         """Bytes of an object; fewer if it ends before. Raises `FileNotFoundError`."""
 
+    def exists(self, name: str) -> bool:
+        """Whether there is an object with this name."""
+
     def create(self, name: str, data: bytes) -> bool:
         """Writes a new object; returns False, and writes nothing, if it exists."""
 

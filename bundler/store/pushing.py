@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -102,21 +102,34 @@ class Push:
         versions."""
         base = pointer.read(self.known.objects)
         entries = base.keys if base else {}
-        changed = [new for new in self.states if _differs(new, entries)]
-        before = [entries[new.state.key].version for new in changed if new.state.key in entries]
-        pieces = content.places(self.known.find_all(before).values() if share else ())
-        shared = {sha256: piece.place for sha256, piece in pieces.items()}
+        mine = frozenset(new.state.key for new in self.states)
+        before = {key: entry for key, entry in entries.items() if key in mine}
+        current = self.known.find_all(entry.version for entry in before.values())
+        # What a bucket's rule removed, for example, is uploaded again.
+        lost = content.missing(self.known.objects, current.values())
+        intact = {key for key, entry in before.items() if _is_intact(current, entry, lost)}
+        changed = [
+            new
+            for new in self.states
+            if new.state.key not in intact or _differs(new, before[new.state.key])
+        ]
+        renewed = {new.state.key for new in changed}
+        pieces = content.places(
+            version for version in current.values() if share and version.key in renewed
+        )
+        shared = {
+            sha256: piece.place for sha256, piece in pieces.items() if piece.place.name not in lost
+        }
         places = {**shared, **self._bring(changed, shared)}
         versions = _new_versions(changed, places, self.author)
         for name, batch in records.batches(versions).items():
             self._write(name, batch)
         names = {place.name for place in shared.values()}
-        mine = frozenset(new.state.key for new in self.states)
         return Attempt(
-            before={key: entry for key, entry in entries.items() if key in mine},
+            before=before,
             versions=versions,
             sharing=any(names.intersection(version.objects) for version in versions),
-            unchanged=tuple(new.state.key for new in self.states if not _differs(new, entries)),
+            unchanged=tuple(it.state.key for it in self.states if it.state.key not in renewed),
             deadline=self._started + GRACE_SECONDS / 2,
         )
 
@@ -188,10 +201,14 @@ class Attempt:
         return with_keys(now, keys)
 
 
-def _differs(new: NewState, entries: Mapping[str, Entry]) -> bool:
+def _differs(new: NewState, entry: Entry) -> bool:
     """Whether a state needs its own version: also if a version was chosen for it."""
-    entry = entries.get(new.state.key)
-    return new.version is not None or entry is None or entry.semantic != new.state.digest.semantic
+    return new.version is not None or entry.semantic != new.state.digest.semantic
+
+
+def _is_intact(current: Mapping[str, Version], entry: Entry, lost: Collection[str]) -> bool:
+    found = current.get(entry.version)
+    return found is not None and not any(name in lost for name in found.objects)
 
 
 def _new_versions(

@@ -88,6 +88,14 @@ class Bucket:
         with self._errors(f"read {name}"):
             return obstore.get_range(self._store, name, start=start, length=length)
 
+    def exists(self, name: str) -> bool:
+        try:
+            with self._errors(f"find {name}"):
+                obstore.head(self._store, name)
+        except FileNotFoundError:
+            return False
+        return True
+
     def create(self, name: str, data: bytes) -> bool:
         return self._conditional(name, data, "create")
 

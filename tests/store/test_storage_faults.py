@@ -179,10 +179,11 @@ def test_a_thousand_small_states_are_a_few_requests(
     store.push(news[0])
     before.requests.clear()
     open_store(store.url).push(news[1])
-    assert len(before.requests) <= 8, before.requests
+    assert len(before.requests) <= 9, before.requests
     before.requests.clear()
     open_store(store.url).push(news[1])
-    assert len(before.requests) == 2, "the pointer, once to compare and once to move it"
+    whole = "the pointer twice, the versions, and whether their objects exist"
+    assert len(before.requests) <= 6, whole
 
 
 # --- a death at every request ---------------------------------------------------------------------

@@ -101,6 +101,14 @@ def test_what_a_bucket_lost_is_pushed_again_as_the_message_says(
     store("remove", "A")
     store("push")
     store("pull", "-o", "states")
+    # So does a push of the same state, and of one that has a file in common with it.
+    shutil.rmtree(project / "states")
+    for files in ({"state": b"1"}, {"state": b"2", "other": b"1"}):
+        shutil.rmtree(tmp_path / "store" / lost)
+        make_bundle(project / ".local_defs_state", {"A": files})
+        assert " new" in store("push")
+        store("pull", "-o", f"{tmp_path}/{len(files)}")
+    assert " unchanged" in store("push")
 
 
 @pytest.mark.parametrize(
