@@ -91,7 +91,7 @@ def _refuse_other_kinds(name: ArtifactName) -> None:
     if name.kind == "path" and name.path.suffix == ".whl":
         raise UsageError(
             f"{name} is a wheel: installers expect that a version never changes.",
-            hint="Build it again, with a new version: state-bundler build wheel",
+            hint="Build it again, with a new version.",
         )
     is_archive = name.kind == "path" and name.path.suffix in (".tar", ".tgz", ".gz", ".zst")
     if name.kind == "store" or is_archive or (name.kind == "path" and not _is_pex(name)):
