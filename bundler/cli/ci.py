@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from bundler import listener
-from bundler.cli.console import Console, age, hidden, safe, size
+from bundler.cli.console import Console, age, hidden, safe, short, size
 from bundler.cli.findings import escaped, escaped_property
 from bundler.cli.progress import ConsoleListener
 
@@ -157,7 +157,7 @@ def verdict_summary(verdict: Verdict, name: str) -> list[str]:
             (
                 it.key,
                 size(it.size),
-                it.digest.dir_hash[:12],
+                short(it.digest.dir_hash),
                 age(known.confirmed or known.fetched)
                 if record and (known := record.key(path, it.key))
                 else "-",

@@ -192,6 +192,11 @@ def _in_lines(text: str, first_room: int, room: int) -> Iterator[str]:
     yield line
 
 
+def short(digest: str) -> str:
+    """As much of a digest, a version or a commit as distinguishes it."""
+    return digest[:12]
+
+
 def width(text: str) -> int:
     """How many columns of a terminal a text takes."""
     if text.isascii():

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bundler.cli.console import Console, safe, size
+from bundler.cli.console import Console, safe, short, size
 from bundler.errors import Interrupted, raise_all, signal_of
 from bundler.system.wording import counted
 
@@ -148,7 +148,7 @@ def _as_text(verdict: Verdict, name: str) -> None:
 def content(manifest: Manifest) -> str:
     """What a state directory contains, in a line."""
     count = counted(len(manifest.states), "state")
-    return f"{count}, {size(manifest.size)}, content {manifest.content_digest[:12]}"
+    return f"{count}, {size(manifest.size)}, content {short(manifest.content_digest)}"
 
 
 def _document(verdict: Verdict, name: str) -> documents.Built:

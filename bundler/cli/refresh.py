@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bundler.cli.ci import finished, keys_summary, summarise, table
-from bundler.cli.console import Console, size
+from bundler.cli.console import Console, short, size
 from bundler.cli.help import Grouped
 from bundler.cli.options import (
     QUIET,
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from bundler.refresh.run import Refreshed
 
     _Asked = tuple[Selection, RefreshOptions, Listener]
-
-_SHOWN_DIGEST = 12
 
 
 class RefreshCommand(Options):
@@ -159,7 +157,7 @@ def _show(refreshed: Refreshed, style: str, **more: Any) -> None:
             (
                 state.key,
                 size(state.size),
-                state.digest.dir_hash[:_SHOWN_DIGEST],
+                short(state.digest.dir_hash),
                 "changed" if state.key in refreshed.changed else "unchanged",
             )
             for state in bundle.manifest.states

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bundler.cli import completion
-from bundler.cli.console import Console, age, size
+from bundler.cli.console import Console, age, short, size
 from bundler.cli.options import (
     NO_CACHE,
     Directory,
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from bundler.cli import documents
     from bundler.workflows.status import Demands, Holder, KeyStatus
 
-_SHOWN_DIGEST = 12
 _NOWHERE = "-"
 _FROM_STDIN = "-"
 _CLEAR = "\x1b[H\x1b[2J"
@@ -207,7 +206,7 @@ def _row(key: KeyStatus, cross: str) -> list[str]:
         age(refresh.fetched if refresh else None),
         age(refresh.confirmed if refresh else None) + (" stale" * key.is_stale),
         _NOWHERE if key.size is None else size(key.size),
-        (key.digest or key.version or _NOWHERE)[:_SHOWN_DIGEST],
+        short(key.digest or key.version or _NOWHERE),
     ]
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from bundler.cli import store_changes
-from bundler.cli.console import Console, age, size
+from bundler.cli.console import Console, age, short, size
 from bundler.cli.diff import diff
 from bundler.cli.extract import show_extracted
 from bundler.cli.options import NewDirectory, flag, formats, option, takes
-from bundler.cli.store_options import KEYS, NOWHERE, SHOWN, StoreArguments, moment
+from bundler.cli.store_options import KEYS, NOWHERE, StoreArguments, moment
 from bundler.errors import UsageError, VerificationFailed
 from bundler.system.wording import counted, listed, nearest
 
@@ -113,7 +113,7 @@ def _show_versions(versions: list[Version], current: Current, store: Store, styl
             age(version.made),
             size(version.state.size),
             version.by or NOWHERE,
-            (version.commit or NOWHERE)[:SHOWN],
+            short(version.commit or NOWHERE),
             pins.get(version.version, ""),
         )
         for version in versions
@@ -134,7 +134,7 @@ def _show_sets(changes: list[Change], store: Store, style: str) -> None:
             change.made,
             change.action,
             change.by or NOWHERE,
-            (change.commit or NOWHERE)[:SHOWN],
+            short(change.commit or NOWHERE),
             _told(change),
         )
         for change in changes
@@ -174,7 +174,7 @@ def show(given: ShowArguments, name: str) -> None:
         told = version.refresh
         console.line(f"fetched {told.fetched or NOWHERE}, confirmed {told.confirmed or NOWHERE}")
     console.line(f"{size(version.state.size)}, dirHash {version.state.digest.dir_hash}")
-    rows = [(file.path, size(file.size), file.sha256[:SHOWN]) for file in version.state.files]
+    rows = [(file.path, size(file.size), short(file.sha256)) for file in version.state.files]
     console.table(("FILE", "SIZE", "SHA256"), rows, "SIZE")
 
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from bundler.store.pushing import PushedStates
     from bundler.store.records import Move, Shard
 
-SHOWN = 12
 NOWHERE = "-"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from bundler.artifacts.diff import Difference, KeyDifference
+from bundler.cli.console import short
 from bundler.cli.page import health
 from bundler.cli.page.markup import Html, filled, text
 from bundler.cli.page.tables import (
@@ -22,7 +23,6 @@ from bundler.errors import BundlerError
 from bundler.system.wording import size
 from bundler.workflows.status import TYPES, Holder, KeyStatus
 
-_SHOWN_DIGEST = 12
 _SHOWN_COMMIT = 8
 _MOST_FILES = 20
 _SIGNS = {"added": "+", "removed": "\N{MINUS SIGN}", "changed": "~", "volatile": "≈"}
@@ -80,7 +80,7 @@ def _fleet_cells(holder: Holder, now: float, largest: int, oldest: float) -> Ite
     yield size_cell(holder.size, largest)
     yield age_cell(holder.confirmed, now, oldest)
     yield text_cell(_built(holder))
-    content = " ".join(value[:_SHOWN_DIGEST] for value in (holder.contents or {}).values())
+    content = " ".join(short(value) for value in (holder.contents or {}).values())
     yield text_cell(content, '<code class="digest">{}</code>')
 
 
@@ -158,7 +158,7 @@ def _key_cells(
     yield NOTHING if key.size is None else size_cell(key.size, largest)
     whole = key.digest or key.version or ""
     digest = '<code title="{1}" class="digest">{0}</code>'
-    yield text_cell(whole[:_SHOWN_DIGEST], digest, whole)
+    yield text_cell(short(whole), digest, whole)
     since = holder.since
     yield NOTHING if since is None else _change_cell(since.of(key.key, key.directory))
     users = text(filled('<span class="user">{}</span>', user) for user in key.users)

@@ -14,8 +14,7 @@ from bundler.artifacts.image.engine.ignore import excluded, parse
 from bundler.project.config import pyproject_of, table
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.code_in_image import hides, state_in_image, working_directories
-from bundler.setup.init.images import arguments_of
-from bundler.setup.yaml_file import load
+from bundler.setup.init.images import arguments_of, read_yaml
 from bundler.system.reading import scanned
 
 _NAMES = ("compose*.y*ml", "docker-compose*.y*ml", "*.compose.y*ml")
@@ -69,7 +68,7 @@ def compose(patient: DoctorContext) -> Iterator[Finding]:
 def _of_file(patient: DoctorContext, file: Path, name: str) -> Iterator[Finding]:
     first = next(file.parent.glob("compose.y*ml"), None)
     first = first or next(file.parent.glob("docker-compose.y*ml"), file)
-    for service, declared in table(load(file), "services").items():
+    for service, declared in table(read_yaml(file), "services").items():
         if isinstance(declared, Mapping):
             own = _layers(file, service)
             below = [] if first == file else _layers(first, service)
@@ -81,7 +80,7 @@ def _of_file(patient: DoctorContext, file: Path, name: str) -> Iterator[Finding]
 
 def _layers(file: Path, service: str, most: int = _LAYERS) -> list[ServiceInFile]:
     """A service behind those that it extends."""
-    document = load(file)
+    document = read_yaml(file)
     own = table(document, "services", service)
     extended = own.get("extends")
     given = {"service": extended} if isinstance(extended, str) else extended

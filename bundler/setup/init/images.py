@@ -26,7 +26,6 @@ from bundler.project.classic_dbt import files
 from bundler.project.config import table
 from bundler.project.layout import import_roots
 from bundler.project.survey import Survey
-from bundler.setup.yaml_file import load
 from bundler.system.reading import scanned
 from bundler.system.secret_names import has_a_secret_name
 from bundler.system.url_credentials import has_credentials
@@ -364,9 +363,22 @@ def _names(survey: Survey, build: DeclaredBuild) -> bool:
 def _yaml(path: Path) -> Mapping[str, Any]:
     """A file's mapping; empty if it cannot be read."""
     try:
-        return load(path)
+        return read_yaml(path)
     except ValueError:
         return {}
+
+
+def read_yaml(file: Path) -> Mapping[str, Any]:
+    """A file's mapping; empty for anything else. Raises `ValueError` with why it cannot be read."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        # With the tags of Compose, such as `!override`.
+        document = YAML(typ="rt", pure=True).load(scanned(file))
+    except YAMLError as error:
+        raise ValueError(str(getattr(error, "problem", None) or "it is not YAML")) from error
+    return document if isinstance(document, Mapping) else {}
 
 
 def arguments_of(given: Any) -> tuple[tuple[str, str], ...]:
