@@ -5,7 +5,7 @@ the manifest says which version each of them is. This module finds them in the r
 
 1. where ``embedded`` of the storage's configuration or ``STATE_BUNDLER_EMBEDDED`` says, a module or
    a path of a state directory (several are separated as in ``PATH``);
-2. else below every package that is importable, in ``<package>/defs`` and ``<package>``.
+2. else below every package that Python imports, in ``<package>/defs`` and ``<package>``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.state.bundle import MANIFEST_NAME, STATE_DIRECTORY
-from bundler.state.manifest import File, State, parse
+from bundler.state.manifest import File, NonLocalKey, State, parse
 from bundler.state.tree import hash_file
 from bundler.system.atomic import io_errors
 
@@ -75,8 +75,8 @@ class Embedded:
 def find(named: str | None = None) -> Embedded:
     """What is embedded in this program. named: modules and paths, as in the configuration.
 
-    Raises `ConfigurationError` if one of them has no state directory, `VerificationFailed` for a
-    malformed manifest.
+    Raises `ConfigurationError` if one of them has no state directory, or if two of them name
+    different versions of a key, `VerificationFailed` for a malformed manifest.
     """
     told = named or os.environ.get(VARIABLE)
     directories = [_named(item) for item in told.split(os.pathsep)] if told else _discovered()
@@ -88,11 +88,20 @@ def find(named: str | None = None) -> Embedded:
         with io_errors(path):
             contents = parse(path.read_bytes(), str(path)).predicate.contents
             made = max(made, path.stat().st_mtime)
-        for state in contents.states:
-            if state.version is not None:
-                states[state.key] = EmbeddedState(state, directory / state.path)
-                pins[state.key] = state.version
-        pins.update({item.key: item.version for item in contents.non_local if item.version})
+        items: tuple[State | NonLocalKey, ...] = (*contents.states, *contents.non_local)
+        for item in items:
+            if item.version is None:
+                continue
+            if pins.setdefault(item.key, item.version) != item.version:
+                raise ConfigurationError(
+                    f"{directory} and another state directory of this program name different "
+                    f"versions of {item.key}.",
+                    hint=f"Set {VARIABLE}, or `embedded` in dagster.yaml, to the directory of this "
+                    "code location.",
+                    key=item.key,
+                )
+            if isinstance(item, State):
+                states[item.key] = EmbeddedState(item, directory / item.path)
     return Embedded(states, pins, made)
 
 
@@ -120,16 +129,18 @@ def _below_module(name: str) -> Iterator[Path]:
 
 
 def _discovered() -> list[Path]:
-    """State directories with a manifest, in the order in which modules are searched."""
-    places = dict.fromkeys(Path(entry or ".").resolve() for entry in sys.path)
-    found = (
-        Path(package) / inner
-        for place in places
-        if place.is_dir()
-        for package in _packages(place)
-        for inner in (f"defs/{STATE_DIRECTORY}", STATE_DIRECTORY)
-    )
-    return list(dict.fromkeys(path for path in found if (path / MANIFEST_NAME).is_file()))
+    """State directories with a manifest, of the packages that Python imports."""
+    found: list[Path] = []
+    imported: set[str] = set()
+    for place in dict.fromkeys(Path(entry or ".").resolve() for entry in sys.path):
+        packages = [Path(path) for path in _packages(place)]
+        for package in packages:
+            if package.name not in imported:
+                inner = (package / "defs" / STATE_DIRECTORY, package / STATE_DIRECTORY)
+                found += [path for path in inner if (path / MANIFEST_NAME).is_file()]
+        # Another copy of a package further on is not the one that is imported.
+        imported.update(it.name for it in packages if (it / "__init__.py").is_file())
+    return found
 
 
 def _packages(place: Path) -> Iterator[str]:
