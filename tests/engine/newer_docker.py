@@ -224,8 +224,9 @@ def test_without_buildx_the_image_is_sent_as_a_whole(project: Project) -> None:
 HCL = """
 variable "VERSION" { default = "1" }
 group "default" { targets = ["app", "tool"] }
-target "base" { dockerfile = "Base" }
+target "base" { dockerfile = "cwd://Base" }
 target "app" {
+  context = "cwd://"
   contexts = { base = "target:base" }
   tags = ["NAME:${VERSION}", "NAME:latest"]
   labels = { team = "shop" }
@@ -241,15 +242,16 @@ target "tool" {
 def test_bake_puts_the_state_into_the_targets_with_the_code(
     project: Project, plugged: dict[str, str], tmp_path: Path
 ) -> None:
-    project.write("Base", "FROM scratch\nENV PYTHONPATH=/app/src\nWORKDIR /app\n")
-    project.write("Dockerfile", "FROM base\nCOPY . /app\n")
+    project.write("Base", "FROM scratch\nENV PYTHONPATH=/app/src\nWORKDIR /app\nCOPY . /app\n")
+    project.write("Dockerfile", "FROM base\nCOPY src /app/src\n")
+    project.write(".env", "TOKEN=a-token-of-nobody")
     project.write("docker-bake.hcl", HCL.replace("NAME", project.name))
     project.write("tool/file")
     project.configure()
     (project.root / "tool").rename(tmp_path / "tool")  # a context that has nothing to do with it
     hcl = (project.root / "docker-bake.hcl").read_text()
     project.write("docker-bake.hcl", hcl.replace('"tool"\n', f'"{tmp_path / "tool"}"\n', 1))
-    environment = project.environment(VERSION="7")
+    environment = project.environment(VERSION="7", CATALOG="rooibos")
     del environment["STATE_BUNDLER_DOCKER"]
     environment["DOCKER_CONFIG"] = plugged["DOCKER_CONFIG"]
     plugin = Path(os.environ["BUNDLER_TEST_DOCKER_CONFIG"]) / "cli-plugins/docker-buildx"
@@ -279,6 +281,10 @@ def test_bake_puts_the_state_into_the_targets_with_the_code(
 
     environment["CATALOG"] = "coffee"
     assert "CACHED" in bake("app")
+    everything = project.everything(f"{project.name}:7")
+    assert b"coffee" in everything
+    assert b"rooibos" not in everything  # nor does a target that this one is built from see it
+    assert b"a-token-of-nobody" not in everything
     assert "does not build an image of" in bake("--bundle-state-target", "nothing", code=2)
     bake("--set", "app.dockerfile=Missing", code=2)
     for name in (f"{project.name}:7", f"{project.name}:latest", f"{project.name}-tool"):

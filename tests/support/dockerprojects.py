@@ -133,11 +133,12 @@ class Project:
         )[0]
         return found
 
-    def everything(self) -> bytes:
+    def everything(self, name: str = "") -> bytes:
         """All that the image consists of: its layers unpacked, configuration, manifests."""
-        found = [self.engine.docker("image", "inspect", self.name).stdout]
-        found.append(self.engine.docker("history", "--no-trunc", self.name).stdout)
-        saved = self.engine.docker("save", self.name).stdout
+        name = name or self.name
+        found = [self.engine.docker("image", "inspect", name).stdout]
+        found.append(self.engine.docker("history", "--no-trunc", name).stdout)
+        saved = self.engine.docker("save", name).stdout
         with tarfile.open(fileobj=io.BytesIO(saved)) as archive:
             for member in archive:
                 if (stream := archive.extractfile(member)) is not None:

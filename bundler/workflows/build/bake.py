@@ -36,6 +36,8 @@ def build(
     projects = request.selection.find(listener)
     refuse_relative(None, projects)
     targets = selected or _with_code(found, projects)
+    if without := [name for name in found.final if name not in targets]:
+        listener.note(f"Without state: {', '.join(without)}. To add it, pass --state-target.")
     baking.preflight(found, targets, projects)
     engine = docker.connect_late()
     for name in targets:
@@ -55,13 +57,16 @@ def build(
 
 
 def _with_code(found: baking.Baking, projects: Sequence[Project]) -> list[str]:
-    """The targets whose context contains a project or is inside one."""
+    """The targets that are built from a folder which contains a project or is inside one."""
     roots = [project.root.resolve() for project in projects]
-    contexts = {name: Path(found.context(name)).resolve() for name in found.final}
     targets = [
         name
-        for name, context in contexts.items()
-        if any(root.is_relative_to(context) or context.is_relative_to(root) for root in roots)
+        for name in found.final
+        if any(
+            root.is_relative_to(folder) or folder.is_relative_to(root)
+            for folder in map(Path.resolve, found.folders(name))
+            for root in roots
+        )
     ]
     if not targets:
         raise UsageError(

@@ -400,6 +400,32 @@ def test_a_copied_state_is_refused_by_line(copied: str, tmp_path: Path) -> None:
         preflight(BuildInput(parse([str(tmp_path)])))
 
 
+def test_a_target_of_bake_is_built_from_its_contexts_and_the_target_that_is_its_base(
+    tmp_path: Path,
+) -> None:
+    for name in ("code", "tool", "shared", "web"):
+        (tmp_path / name).mkdir()
+
+    def target(folder: str, dockerfile: str, **contexts: str) -> dict[str, object]:
+        where = folder if "://" in folder else str(tmp_path / folder)
+        return {"context": where, "dockerfile-inline": dockerfile, "contexts": contexts}
+
+    copied = f"FROM scratch\nCOPY {PLACE} /app\n"
+    targets = {
+        "base": target("code", copied),
+        "app": target("tool", "FROM base", base="target:base", s=str(tmp_path / "shared")),
+        "web": target("web", "FROM scratch\nCOPY --from=base / /", base="target:base"),
+        "far": target("https://127.0.0.1/far.git", "FROM scratch"),
+    }
+    baking = Baking(Docker(), {"target": targets}, ("app", "web", "far"), ())
+    found = {name: [path.name for path in baking.folders(name)] for name in baking.final}
+    assert found == {"app": ["tool", "shared", "code"], "web": ["web"], "far": []}
+    assert baking.built_from(["web"]) == ("web", "base")
+    for name in ("app", "web"):  # both see what the base copies
+        with pytest.raises(ConfigurationError, match="copies"):
+            bake_preflight(baking, [name])
+
+
 @pytest.mark.parametrize(
     ("ignored", "dockerfile", "missing"),
     [

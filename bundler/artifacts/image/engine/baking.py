@@ -31,6 +31,7 @@ from bundler.artifacts.image.engine.dockerbuild import (
     usual_dockerfile,
     with_rules,
 )
+from bundler.artifacts.image.engine.dockerfile import final_stage
 from bundler.artifacts.image.engine.embedding import remove_unnamed
 from bundler.artifacts.image.engine.left_out import LeftOut
 from bundler.artifacts.image.engine.outputs import ReadyImage
@@ -46,6 +47,8 @@ _RUNNING = ("--allow", "--builder", "--progress")
 # The first buildx whose bake asks for permission to read what is outside the current folder.
 _ASKS_LEAVE_SINCE = (0, 18)
 _LISTING = ("--list", "--list-targets", "--help", "-h")
+# What bake's file writes for a path on this machine, wherever the file is, and for another target.
+_HERE, _TARGET = "cwd://", "target:"
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,31 @@ class Baking:
                 )
         return targets
 
+    def built_from(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Targets, and those that their contexts refer to."""
+        pending, found = list(names), dict[str, None]()
+        while pending:
+            name = pending.pop(0)
+            if name not in found:
+                found[name] = None
+                contexts = (self.target(name).get("contexts") or {}).values()
+                pending += [it.removeprefix(_TARGET) for it in contexts if it.startswith(_TARGET)]
+        return tuple(found)
+
     def context(self, name: str) -> Path:
         return Path(self.target(name).get("context") or ".")
+
+    def folders(self, name: str) -> Iterator[Path]:
+        """The folders on this machine that a target is built from: its contexts, and those of the
+        target that is its base."""
+        contexts = self.target(name).get("contexts") or {}
+        yield from filter(Path.is_dir, [self.context(name), *map(Path, contexts.values())])
+        given = self.given(name)
+        text = given.dockerfile.text if given.dockerfile else ""
+        stage = final_stage(text, given.arguments.target, given.build_args)
+        base = contexts.get(stage[0].text, "") if stage else ""
+        if base.startswith(_TARGET):
+            yield from self.folders(base.removeprefix(_TARGET))
 
     def given(self, name: str) -> BuildInput:
         """What the build of a target reads. bake's file may contain the Dockerfile."""
@@ -95,7 +121,7 @@ class Baking:
         target = self.target(name)
         context = self.context(name)
         file = _dockerfile(context, target)
-        written = tuple(map(_output, target.get("output") or ()))
+        written = map(_output, target.get("output") or () if name in self.final else ())
         return Arguments(
             forwarded=(*self.running, *_contexts(target)),
             context=target.get("context") or ".",
@@ -103,7 +129,7 @@ class Baking:
             target=target.get("target"),
             tags=tuple(target.get("tags") or ()),
             platforms=tuple(target.get("platforms") or ()),
-            outputs=written,
+            outputs=tuple(written),
         )
 
 
@@ -151,8 +177,12 @@ def resolve(docker: Docker, words: Sequence[str]) -> Baking:
     done = process.run(argv, env=docker.environment, stdin=stdin)
     if done.exit_code:
         said = done.stderr.decode(errors="replace").strip().splitlines() or [""]
-        raise ToolFailed(f"docker buildx bake: {said[-1]}")
+        # Of an unknown option, bake prints the error first, then its help.
+        is_usage = any(line.startswith("Usage:") for line in said)
+        raise ToolFailed(f"docker buildx bake: {said[0 if is_usage else -1]}")
     resolved = msgspec.json.decode(done.stdout)
+    for target in resolved["target"].values():
+        _use_local_paths(target)
     return Baking(
         docker,
         resolved,
@@ -161,6 +191,17 @@ def resolve(docker: Docker, words: Sequence[str]) -> Baking:
         next(iter(metadata_file[-1:]), None),
         asks_leave=_number(version.stdout) >= _ASKS_LEAVE_SINCE,
     )
+
+
+def _use_local_paths(target: Json) -> None:
+    """Writes paths on this machine without their mark, as in a file on this machine."""
+    if (context := target.get("context") or "").startswith(_HERE):
+        target["context"] = context.removeprefix(_HERE) or "."
+    if (file := target.get("dockerfile") or "").startswith(_HERE):
+        target["dockerfile"] = str(Path(file.removeprefix(_HERE)).absolute())
+    for name, where in (target.get("contexts") or {}).items():
+        if where.startswith(_HERE):
+            target["contexts"][name] = where.removeprefix(_HERE) or "."
 
 
 def _number(said: bytes) -> tuple[int, ...]:
@@ -200,10 +241,10 @@ def _split(words: Sequence[str], *options: str) -> tuple[list[str], list[str]]:
 
 def preflight(baking: Baking, chosen: Sequence[str], projects: Sequence[Project] = ()) -> None:
     """Raises as `building.preflight` and `building.refuse_missing_configuration` do."""
-    for name in chosen:
+    for name in baking.built_from(chosen):
         given = baking.given(name)
         building.preflight(given)
-        for project in projects:
+        for project in projects if name in chosen else ():
             building.refuse_missing_configuration(given, project.root)
 
 
@@ -218,6 +259,12 @@ class BakeTarget:
     baking: Baking
     name: str
     bundles: tuple[Bundle, ...]
+
+    @cached_property
+    def needed(self) -> tuple[BakeTarget, ...]:
+        """This one, and those that it is built from."""
+        others = self.baking.built_from([self.name])[1:]
+        return (self, *(BakeTarget(self.baking, name, self.bundles) for name in others))
 
     @cached_property
     def left_out(self) -> LeftOut:
@@ -247,21 +294,22 @@ def building_targets(
     """Builds the chosen targets and embeds the state; at the end of the block the others are
     baked, and then all get their names. Those that stay in the engine come first."""
     engine = baking.docker.connect()
-    for name in chosen:
-        for sentence in shown(baking.arguments(name), request.bundles):
-            request.listener.warning(sentence)
     targets = [BakeTarget(baking, name, request.bundles) for name in chosen]
-    left_out = [target.left_out for target in targets]
-    for one in left_out:
-        one.tell(request.listener)
+    needed = {one.name: one for target in targets for one in target.needed}
+    for one in needed.values():
+        for sentence in shown(one.arguments, request.bundles):
+            request.listener.warning(sentence)
+    left_out = [one.left_out for one in needed.values()]
+    for each in left_out:
+        each.tell(request.listener)
     past = [target for target in targets if bypasses_image_store.applies_to(target, engine)]
     near = [target for target in targets if target not in past]
     others = [name for name in baking.final if name not in chosen]
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
         metadata = Path(folder) / "metadata.json"
         with ExitStack() as stack:
-            for one in left_out:
-                stack.enter_context(one.explaining())
+            for each in left_out:
+                stack.enter_context(each.explaining())
             ready = _in_engine(near, engine, request, stack) if near else []
             ready += [
                 stack.enter_context(bypasses_image_store.building(target, engine, request))
@@ -311,10 +359,10 @@ def _bake(baking: Baking, targets: Sequence[BakeTarget], folder: Path, output: s
     target.
     """
     resolved = msgspec.json.decode(msgspec.json.encode(baking.resolved))
-    for one in targets:
+    for one in {one.name: one for target in targets for one in target.needed}.values():
         target = resolved["target"][one.name]
         target.pop("tags", None)
-        target["output"] = [output]
+        target["output"] = [output if one in targets else "type=cacheonly"]
         context = baking.context(one.name)
         found = baking.given(one.name).dockerfile
         if found is not None and context.is_dir():
