@@ -247,7 +247,7 @@ def runners(
         docker, runs = artifact.engine.docker, artifact.runs_as()
         places = [claim.path for claim in artifact.claims() or ()]
         pythons = running.interpreters(runs, places)
-        folder = running.working_directory(runs.program)
+        folder = runs.code_directory() or "/"
         return lambda name: running.runner(str(name), docker, pythons, folder)
     if artifact.kind == "wheel":
         return lambda name: with_wheel(Path(str(name)), python, root, listener)

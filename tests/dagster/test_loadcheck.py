@@ -21,7 +21,7 @@ from bundler import load_at_start, verify_at_start
 from bundler.artifacts.image.engine.connection import Docker
 from bundler.artifacts.image.engine.running import interpreters
 from bundler.artifacts.image.engine.running import runner as image_runner
-from bundler.artifacts.image.image_import_path import RunsAs
+from bundler.artifacts.image.image_program import RunsAs
 from bundler.artifacts.running import Runner, bare_environment, in_pex, isolated, with_wheel
 from bundler.cli.commands import cli
 from bundler.cli.run import run

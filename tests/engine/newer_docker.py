@@ -149,7 +149,8 @@ def test_a_push_is_by_digest_and_the_tag_comes_last(
 ) -> None:
     with registries.running() as remote:
         names = [f"{remote.host}/team/shop:1", f"{remote.host}/other/shop:2"]
-        words = [*platforms, "--push", "-t", names[0], "-t", names[1]]
+        output = "type=registry,compression=uncompressed,force-compression=1,annotation.a=b"
+        words = [*platforms, "-o", output, "-t", names[0], "-t", names[1]]
         built = build(project, *words, "--metadata-file", str(tmp_path / "metadata"))
         for repository, tag in (("team/shop", "1"), ("other/shop", "2")):
             assert remote.tag(repository, tag) == built.image_id
@@ -159,6 +160,8 @@ def test_a_push_is_by_digest_and_the_tag_comes_last(
         assert told["containerimage.digest"] == built.image_id
         with registry.open_image(names[1]) as artifact:
             assert verify(artifact).all_problems == ()
+            assert {it.rpartition(".")[2] for it in artifact.image.layer_types} == {"tar"}
+            assert artifact.image.manifest["annotations"]["a"] == "b"
 
         remote.immutable = True
         with pytest.raises(ToolFailed):

@@ -15,10 +15,8 @@ from bundler.artifacts.image.engine.arguments import parse
 from bundler.artifacts.image.engine.embedding import tag
 from bundler.artifacts.image.engine.files import reading
 from bundler.artifacts.image.image import LABEL_LAYER
-from bundler.artifacts.image.image_import_path import (
-    parents,
-    runs_as,
-)
+from bundler.artifacts.image.image_import_path import parents
+from bundler.artifacts.image.image_program import runs_as
 from bundler.artifacts.image.image_users import groups_of, may_enter, user_id
 from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.state.bundle import STATE_DIRECTORY

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,13 +28,15 @@ def refuse(artifact: Any) -> None:
 
 
 @pytest.mark.parametrize("buildkit", ["0", "1"])
-def test_a_push_without_buildx(buildkit: str, project: Project) -> None:
+def test_a_push_without_buildx(buildkit: str, project: Project, tmp_path: Path) -> None:
     project.write("Dockerfile", FROM_SCRATCH)
     docker = project.docker(0, buildkit)
     bundle = project.new_state()
     with registries.running() as remote:
         names = [f"{remote.host}/team/shop:1", f"{remote.host}/other/shop:2"]
-        words = ["--push", "-t", names[0], "-t", names[1], str(project.root)]
+        metadata = tmp_path / "metadata.json"
+        words = ["--push", "-t", names[0], "-t", names[1], "--metadata-file", str(metadata)]
+        words.append(str(project.root))
         request = EmbedRequest((bundle,), make_record(bundle))
         with pytest.raises(VerificationFailed):
             build_image(parse(words), request, docker, check=refuse)
@@ -40,10 +44,13 @@ def test_a_push_without_buildx(buildkit: str, project: Project) -> None:
         assert not project.engine.has_image(names[0])
 
         built = project.build(*words[:-1], docker=docker)
+        told = json.loads(metadata.read_bytes())
+        assert told["containerimage.config.digest"] == built.image_id
         for name in names:
             with registry.open_image(name) as artifact:
                 assert verify(artifact).all_problems == ()
                 assert artifact.image.manifest["config"]["digest"] == built.image_id
+                assert artifact.digest == told["containerimage.digest"]
         puts = [line for line in remote.log if line.startswith("PUT")]
         assert [line.rpartition(" ")[2] for line in puts if "/manifests/" in line] == [
             "/v2/team/shop/manifests/1",

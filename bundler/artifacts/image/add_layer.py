@@ -27,6 +27,7 @@ from bundler.artifacts.image.blobs import (
 )
 from bundler.artifacts.image.compression import Compression
 from bundler.artifacts.image.image import Json
+from bundler.artifacts.image.image_program import runs_as
 from bundler.artifacts.image.layer import Layer, Placed, Written
 from bundler.artifacts.image.ociread import LoadedImage, architecture
 from bundler.artifacts.image.rootfs import RootFilesystem
@@ -177,7 +178,7 @@ def _layer_for(job: _Job, loaded: LoadedImage) -> Layer:
         known = _remembered(job, loaded)
         if known is not None:
             return known
-    runs = image_import_path.runs_as(loaded.config.get("config") or {})
+    runs = runs_as(loaded.config.get("config") or {})
     tree = loaded.tree
     placed = []
     for bundle in job.request.bundles:

@@ -10,6 +10,7 @@ import msgspec
 
 from bundler.artifacts.image import image, image_import_path, image_users
 from bundler.artifacts.image.image_import_path import Files
+from bundler.artifacts.image.image_program import RunsAs, runs_as
 from bundler.artifacts.image.members import state_directories_in
 from bundler.artifacts.image.rootfs import RootFilesystem
 from bundler.state.artifact import Artifact, Member
@@ -64,7 +65,7 @@ def examined(
     yield from islice(tree.doubts(found), _MAX_PROBLEMS)
     for path in found:
         yield from _closed(tree, path)
-    runs = image_import_path.runs_as(config.get("config") or {})
+    runs = runs_as(config.get("config") or {})
     known = image.import_paths(config)
     for path in found:
         imported_as = known.get(path) or _import_path(tree, runs, path)
@@ -83,7 +84,7 @@ def unreachable(
 
     files: the image's, which are read only if the labels do not decide.
     """
-    name = image_import_path.runs_as(config.get("config") or {}).user
+    name = runs_as(config.get("config") or {}).user
     known = image.untouched_places(config)
     above = {item.path: item.parents for item in known.places} if known else {}
     for path in found:
@@ -112,7 +113,7 @@ def _closed(tree: RootFilesystem, path: str) -> Iterator[str]:
             yield f"{folder} {problem}."
 
 
-def _import_path(tree: RootFilesystem, runs: image_import_path.RunsAs, path: str) -> str | None:
+def _import_path(tree: RootFilesystem, runs: RunsAs, path: str) -> str | None:
     """The path of a state directory relative to an import root; None if it is not below it."""
     for root in (*image_import_path.import_roots(tree, runs), runs.working_directory):
         real = (tree.resolve(root) or root).rstrip("/")

@@ -14,15 +14,13 @@ import ast
 import io
 import posixpath
 import re
-import shlex
 import struct
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Protocol
 
-import msgspec
-
+from bundler.artifacts.image.image_program import RunsAs, command_words
 from bundler.artifacts.image.image_users import Lookup, passwd
 from bundler.artifacts.image.layer import Owned, parents_of
 from bundler.artifacts.image.rootfs import Node
@@ -51,14 +49,14 @@ _MAPPED_MODULE = re.compile(r"\.map_module\(['\"][^'\"]+['\"], *['\"](/[^'\"]+)[
 _PYTHON = re.compile(r"^(python|pypy)[0-9.]*$")
 # Servers that prepend the working directory themselves.
 _FROM_HERE = re.compile(r"^(gunicorn|uvicorn|hypercorn|celery|flask|dagster(-[a-z]+)?)$")
-_SHELLS = ("sh", "bash", "ash", "dash")
 # Python's options that determine the front of sys.path, and those with a value.
 _DECIDING = re.compile(r"[mcPIWX]")
 _WITH_VALUE = ("W", "X", "--check-hash-based-pycs")
 # Copies that no program imports: caches, build folders, the layers of other file systems.
-_NOISE = re.compile(r"/(\.cache|\.git|node_modules|build/lib|proc|sys)/")
+_NOISE = re.compile(r"/(\.cache(?!/pypoetry/virtualenvs)|\.git|node_modules|build/lib|proc|sys)/")
 # The names of site-packages in Debian's and other distributions' layouts.
 _PACKAGE_FOLDERS = ("dist-packages", "site-packages")
+_INSTALLED = re.compile(r"/lib(64)?/python[^/]*/(dist|site)-packages/")
 _FINDERS = ("__editable__", "_editable_impl_")
 
 
@@ -79,18 +77,6 @@ class Files(Lookup, Protocol):
 
     def walk(self, top: str = "/") -> Iterator[tuple[str, Node]]:
         """Everything below a directory."""
-
-
-class RunsAs(msgspec.Struct, frozen=True):
-    """How an image's program starts, from its configuration."""
-
-    working_directory: str = "/"
-    environment: tuple[tuple[str, str], ...] = ()
-    program: tuple[str, ...] = ()
-    user: str = ""
-
-    def variable(self, name: str) -> str:
-        return dict(self.environment).get(name, "")
 
 
 def captured(path: str, member: TarMember) -> bytes | None:
@@ -140,10 +126,14 @@ def find(
         here = _in_roots(files, [runs.working_directory], package)
         found = list(dict.fromkeys([*found, *here]))
     if not found:
+        if not files.lists:
+            raise Unlisted(f"The places of {package} are unknown.")
         roots = [posixpath.join(runs.working_directory, folder) for folder in (*hints, "src")]
-        found = _in_roots(files, roots, package)
-    if not found:
-        found = _anywhere(files, package)
+        every = _anywhere(files, package)
+        # One in an environment that only the program knows may be the one that is imported.
+        copies = [path for path in every if _INSTALLED.search(path)]
+        sources = _in_roots(files, roots, package)
+        found = list(dict.fromkeys([*sources, *copies])) if sources else every
     if len(found) == 1:
         return posixpath.join(found[0], name)
     raise _undecided(package, found, runs)
@@ -152,10 +142,11 @@ def find(
 def first_roots(files: Files, runs: RunsAs, place: str) -> list[str] | None:
     """The front of the program's ``sys.path``; None if that is not known.
 
-    Dagster imports code from the working directory, however it is started.
+    Dagster imports code from its working directory, however it is started.
     """
     if posixpath.basename(place) == STATE_DIRECTORY:
-        return [runs.working_directory]
+        directory = runs.code_directory()
+        return [] if directory is None else [directory]
     words = command_words(runs.program)
     names = [posixpath.basename(word) for word in words]
     if any(map(_FROM_HERE.match, names)):
@@ -187,18 +178,6 @@ def _is_console_script(files: Files, runs: RunsAs, word: str) -> bool:
         and files.resolve(path) is not None
         for path in paths
     )
-
-
-def command_words(program: Sequence[str]) -> list[str]:
-    """The words of a command line; a shell's ``-c`` is split, too."""
-    words = list(program)
-    is_shell = any(posixpath.basename(word) in _SHELLS for word in words[:-1])
-    if is_shell and any(re.fullmatch(r"-[a-z]*c", word) for word in words):
-        try:
-            words = shlex.split(words[-1])
-        except ValueError:
-            return []
-    return words
 
 
 def _imported(files: Files, roots: Iterable[str], package: str) -> str | None:
@@ -292,7 +271,8 @@ def shadowing(files: Files, runs: RunsAs, place: str, path: str) -> str | None:
     package, mine = posixpath.dirname(place), posixpath.dirname(path)
     first = first_roots(files, runs, place)
     unsure = runs.working_directory if first is None else None
-    for root in chain(first or [runs.working_directory], import_roots(files, runs)):
+    front = [runs.working_directory] if first is None else first
+    for root in chain(front, import_roots(files, runs)):
         if _directory_at(files, posixpath.join(root, package)) == mine:
             if root != unsure:  # that folder is not always on the path
                 return None
@@ -373,9 +353,10 @@ def _prefixes(runs: RunsAs) -> list[str]:
     """Where Pythons may be installed: next to every ``bin`` folder that is mentioned, the
     program's own first."""
     words = command_words(runs.program)
+    names = [posixpath.basename(word) for word in words]
     own = posixpath.join(runs.working_directory, ".venv")
     folders = [posixpath.dirname(word) for word in words if word.startswith("/")]
-    folders += [f"{own}/bin"] if words[:2] == ["uv", "run"] else []
+    folders += [f"{own}/bin"] if "uv" in names and "run" in words else []
     folders += [entry for entry in runs.variable("PATH").split(":") if entry]
     prefixes = [
         posixpath.dirname(folder) for folder in folders if posixpath.basename(folder) == "bin"
@@ -438,18 +419,3 @@ def parents(files: Files, path: str) -> tuple[Owned, ...]:
         else:
             found.append(Owned(parent, node.mode, node.uid, node.gid))
     return tuple(found)
-
-
-def runs_as(config: Mapping[str, object]) -> RunsAs:
-    """Parses the part of an image's ``config`` object that says how its program starts."""
-    variables = [str(entry).partition("=") for entry in _strings(config.get("Env"))]
-    return RunsAs(
-        working_directory=str(config.get("WorkingDir") or "/"),
-        environment=tuple((name, value) for name, _, value in variables),
-        program=(*_strings(config.get("Entrypoint")), *_strings(config.get("Cmd"))),
-        user=str(config.get("User") or ""),
-    )
-
-
-def _strings(value: object) -> list[str]:
-    return [str(item) for item in value] if isinstance(value, list) else []

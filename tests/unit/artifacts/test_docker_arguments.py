@@ -15,7 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundler.artifacts.image.engine.arguments import Arguments, parse, split_options, split_own
+from bundler.artifacts.image.engine.arguments import (
+    Arguments,
+    output_of,
+    parse,
+    split_options,
+    split_own,
+)
 from bundler.artifacts.image.engine.baking import Baking
 from bundler.artifacts.image.engine.baking import asks as bake_asks
 from bundler.artifacts.image.engine.baking import preflight as bake_preflight
@@ -145,6 +151,16 @@ def test_each_output_gives_its_own_names(
     assert found.names_of(found.pushed) == tuple(pushed.split())
     check(found)
     assert found.image_name == everywhere.replace(" ", ",")
+
+
+def test_how_an_image_is_exported_is_passed_on() -> None:
+    shape = 'compression=zstd,"annotation.a=b,c",force-compression=1'
+    for line in (f"-o type=oci,dest=f,{shape}", f"-o type=registry,{shape} --push -o folder"):
+        found = parse(["-t", "a", *line.split(), "."])
+        check(found)
+        assert output_of({"type": "oci", **found.shape}) == f"type=oci,{shape}"
+    with pytest.raises(UsageError, match="differ in how the image is compressed"):
+        check(parse(["-t", "a", "--push", "-o", f"type=oci,dest=f,{shape}", "."]))
 
 
 @pytest.mark.parametrize("line", ["--push", "--push -o type=docker,name=a", "-o type=registry"])

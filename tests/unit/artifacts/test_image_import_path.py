@@ -11,13 +11,12 @@ import pytest
 
 from bundler.artifacts.image.image_import_path import (
     Nowhere,
-    RunsAs,
     captured,
     find,
     parents,
-    runs_as,
     shadowing,
 )
+from bundler.artifacts.image.image_program import RunsAs, runs_as
 from bundler.artifacts.image.image_users import user_id
 from bundler.artifacts.image.rootfs import RootFilesystem
 from bundler.errors import ConfigurationError
@@ -286,6 +285,49 @@ def test_an_archive_that_was_added_later_hides_the_state() -> None:
     for archive, found in ((OWN, "/x.zip"), (LIBRARY, None)):
         files = tree({**module("code"), "x.zip": archive})
         assert shadowing(files, runs, PLACE, f"/code/{PLACE}") == found
+
+
+@pytest.mark.parametrize(
+    ("command", "variables", "root"),
+    [
+        (["dagster", "api", "grpc", "-m", "shop", "-d", "/code"], [], "/code"),
+        (["dagster", "api", "grpc", "-d../code"], [], "/code"),
+        (["python", "-m", "dagster", "api", "grpc", "--working-directory=code"], [], "/app/code"),
+        (["sh", "-c", "dagster code-server start -d $CODE/"], ["CODE=/code"], "/code"),
+        (["dagster", "api", "grpc"], ["DAGSTER_WORKING_DIRECTORY=/code"], "/code"),
+        (["dagster", "api", "grpc", "-d", "/app"], ["DAGSTER_WORKING_DIRECTORY=/code"], "/app"),
+        (["dagster", "api", "grpc"], ["DAGSTER_EMPTY_WORKING_DIRECTORY=1"], f"/{SITE}"),
+        (["dagster", "api", "grpc", "--empty-working-directory"], [], f"/{SITE}"),
+        (["sh", "-c", "cd /code && exec dagster api grpc"], [], "/code"),
+        (["bash", "-lc", "cd ..; cd ${CODE}; dagster api grpc"], ["CODE=code"], "/code"),
+        (["sh", "-c", "cd $(pwd) && dagster api grpc"], [], "/app"),
+        (["sh", "-c", "echo cd /code && dagster api grpc"], [], "/app"),
+        (["uv", "run", "--directory", "/code", "dagster", "api", "grpc"], [], "/code"),
+        (["env", "-C", "/code", "dagster", "api", "grpc"], [], "/code"),
+        (["docker-init", "-C", "/code", "dagster", "api", "grpc"], [], "/app"),
+    ],
+)
+def test_the_program_may_run_or_import_elsewhere_than_in_its_working_directory(
+    command: list[str], variables: list[str], root: str
+) -> None:
+    files = tree({**module("app"), **module("app/code"), **module("code"), **module(SITE)})
+    env = [f"{name}={value}" for name, value in APP.environment] + variables
+    runs = runs_as({"WorkingDir": "/app", "Env": env, "Cmd": command})
+    assert find(files, runs, PLACE) == f"{root}/{PLACE}"
+    assert shadowing(files, runs, PLACE, f"{root}/{PLACE}") is None
+
+
+@pytest.mark.parametrize(
+    "environment", ["opt/conda/envs/shop", "root/.cache/pypoetry/virtualenvs/shop-Ab1-py3.11"]
+)
+def test_sources_may_be_a_copy_of_what_an_unknown_environment_has(environment: str) -> None:
+    """Which one the program imports depends on what activates the environment."""
+    installed = f"{environment}/lib/python3.11/site-packages"
+    files = tree({**module("app/src"), **module(installed)})
+    with pytest.raises(ConfigurationError, match=re.escape(f"/app/src/shop/defs, /{installed}")):
+        find(files, APP, PLACE)
+    assert find(tree(module("app/src")), APP, PLACE) == f"/app/src/{PLACE}"
+    assert find(tree(module(installed)), APP, PLACE) == f"/{installed}/{PLACE}"
 
 
 def test_none_is_a_sentence_and_caches_do_not_count() -> None:

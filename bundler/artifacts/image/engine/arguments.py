@@ -7,6 +7,7 @@ image without its state: ``-t``, ``--push``, ``--load``, ``-o``, ``--iidfile``,
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -34,6 +35,8 @@ _WITHHELD = {
 }
 # The outputs whose images have names.
 _NAMED = {"docker", "image", "oci", "registry"}
+# The fields of an output that say what the image is like, wherever it goes.
+_SHAPES = ("annotation", "compression", "force-compression", "oci-mediatypes", "rewrite-timestamp")
 # As Go reads a switch's value, in lower case.
 TRUE, _FALSE = {"1", "t", "true"}, {"0", "f", "false"}
 _GLOBAL_WITH_VALUE = {
@@ -107,6 +110,20 @@ class Arguments:
         return [it for it in self.results if pushes(it)]
 
     @property
+    def shapes(self) -> list[dict[str, str]]:
+        """The different wishes of the outputs about the image itself, such as its compression."""
+        found: list[dict[str, str]] = []
+        for fields in self.results:
+            shape = {name: it for name, it in fields.items() if name.startswith(_SHAPES)}
+            if fields.get("type") in _NAMED and shape not in found:
+                found.append(shape)
+        return found
+
+    @property
+    def shape(self) -> dict[str, str]:
+        return next(iter(self.shapes), {})
+
+    @property
     def stays(self) -> bool:
         """Whether the image is also wanted on this machine: in the engine or in a file."""
         return any("dest" in it or it.get("type") == "docker" for it in self.results)
@@ -130,6 +147,15 @@ def fields_of(output: str) -> dict[str, str]:
         return {"type": "tar" if output == "-" else "local", "dest": output}
     pairs = (part.partition("=") for part in next(csv.reader([output])))
     return {name.strip(): value for name, _, value in pairs}
+
+
+def output_of(fields: Mapping[str, object]) -> str:
+    """The opposite of `fields_of`."""
+    import csv
+
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(f"{name}={it}" for name, it in fields.items())
+    return line.getvalue()
 
 
 def is_on(name: str, value: str | None) -> bool:

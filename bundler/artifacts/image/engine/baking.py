@@ -7,7 +7,6 @@ next to it. They get their names when the other targets are built, too.
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 import sys
@@ -22,7 +21,7 @@ import msgspec
 
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.engine import building, bypasses_image_store, outputs
-from bundler.artifacts.image.engine.arguments import Arguments, read
+from bundler.artifacts.image.engine.arguments import Arguments, output_of, read
 from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.artifacts.image.engine.context import shown, withheld_rules
 from bundler.artifacts.image.engine.dockerbuild import (
@@ -149,11 +148,7 @@ def _contexts(target: Json) -> Iterator[str]:
 
 def _output(value: object) -> str:
     """An output in the form of ``--output``; newer versions print an object."""
-    if not isinstance(value, dict):
-        return str(value)
-    line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(f"{name}={text}" for name, text in value.items())
-    return line.getvalue()
+    return output_of(value) if isinstance(value, dict) else str(value)
 
 
 def asks(words: Sequence[str]) -> bool:
@@ -321,8 +316,9 @@ def building_targets(
         if baking.metadata_file is not None:
             told = _read(metadata) if others else {}
             for target, made in zip([*near, *past], ready, strict=True):
-                key = "containerimage.config.digest" if target in near else "containerimage.digest"
-                told[target.name] = {key: made.image_id, "image.name": target.arguments.image_name}
+                found = {"containerimage.digest": made.image_id}
+                found = outputs.digests(engine, made.image_id) if target in near else found
+                told[target.name] = {**found, "image.name": target.arguments.image_name}
             outputs.write(Path(baking.metadata_file), msgspec.json.encode(told))
 
 

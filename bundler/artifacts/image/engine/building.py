@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.engine import bypasses_image_store, outputs
-from bundler.artifacts.image.engine.arguments import Arguments, fields_of
+from bundler.artifacts.image.engine.arguments import Arguments, fields_of, output_of
 from bundler.artifacts.image.engine.connection import Docker, Engine, InvalidRequest, preload
 from bundler.artifacts.image.engine.context import missing_configuration, shown
 from bundler.artifacts.image.engine.contexts import is_engine_own_builder
@@ -198,6 +198,10 @@ def naming(
     engine: Engine, arguments: Arguments, base: str, request: EmbedRequest
 ) -> Iterator[ReadyImage]:
     """Embeds into an image in the engine; names, saves and pushes it when the block succeeds."""
+    if arguments.shape:
+        request.listener.warning(
+            f"The image goes through the engine, which ignores {output_of(arguments.shape)}."
+        )
     with EngineDestination(engine, base, arguments.names).embed(request) as made:
         image = ReadyImage(made, arguments)
         yield image

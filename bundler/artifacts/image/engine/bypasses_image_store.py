@@ -19,7 +19,7 @@ from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import oci, registry
 from bundler.artifacts.image.blobs import descriptor
 from bundler.artifacts.image.engine import outputs
-from bundler.artifacts.image.engine.arguments import Arguments, pushes
+from bundler.artifacts.image.engine.arguments import Arguments, output_of, pushes
 from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.artifacts.image.engine.dockerbuild import Builder
 from bundler.artifacts.image.engine.embedding import has_containerd_store, tag
@@ -62,8 +62,10 @@ def applies_to(build: BuildRequest, engine: Engine) -> bool:
             )
         _refuse_what_no_store_holds(arguments, engine)
         return True
-    if not is_buildx or arguments.stays or not arguments.pushed:
-        return False
+    is_elsewhere = all(it["type"] == "oci" or pushes(it) for it in arguments.results)
+    only_pushes = bool(arguments.pushed) and not arguments.stays
+    if not is_buildx or not (only_pushes or (arguments.shape and is_elsewhere)):
+        return False  # the engine would not keep its compression
     return has_containerd_store(engine) or _pushes_by_digest(arguments, engine.docker)
 
 
@@ -125,8 +127,9 @@ def _in_registry(build: BuildRequest, request: EmbedRequest, folder: Path) -> It
 def _pushed_code(build: BuildRequest, repository: str, folder: Path) -> str:
     """Builds the code's image into a repository; returns its digest. It gets no tag."""
     metadata = folder / "metadata.json"
-    output = f"type=image,name={repository},push-by-digest=true,name-canonical=true,push=true"
-    build.run(folder, ["--output", output, "--metadata-file", str(metadata)])
+    to = {"type": "image", "name": repository, "push": "true"}
+    to |= {"push-by-digest": "true", "name-canonical": "true", **build.arguments.shape}
+    build.run(folder, ["--output", output_of(to), "--metadata-file", str(metadata)])
     try:
         return str(msgspec.json.decode(metadata.read_bytes())["containerimage.digest"])
     except (OSError, msgspec.DecodeError, KeyError, TypeError) as error:
@@ -139,7 +142,8 @@ def _in_layout(
 ) -> Iterator[Artifact]:
     arguments = build.arguments
     code, path = folder / "code.tar", folder / "with-state"
-    build.run(folder, ["--output", f"type=oci,dest={code}"])
+    to = {"type": "oci", "dest": str(code), **arguments.shape}
+    build.run(folder, ["--output", output_of(to)])
     request.listener.phase("Embedding the state in the image")
     with (
         oci.source(code) as found,

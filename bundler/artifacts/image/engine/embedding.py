@@ -24,6 +24,7 @@ from bundler.artifacts.image.engine.loading import archive_of, load
 from bundler.artifacts.image.engine.opening import EngineImage
 from bundler.artifacts.image.engine.running import imported_from
 from bundler.artifacts.image.image import Json
+from bundler.artifacts.image.image_program import RunsAs, runs_as
 from bundler.artifacts.image.layer import Layer, Placed, Written
 from bundler.errors import BundlerError, ConfigurationError, ToolFailed, VerificationFailed
 from bundler.state.bundle import Bundle, is_at
@@ -163,7 +164,7 @@ def _alike(engine: Engine, config: Json, before: Sequence[str], files: str) -> I
 def plan(container: ContainerFiles, base: _BaseInEngine, request: EmbedRequest) -> Layer:
     """The layer for an image, at the places that its files or its interpreter determine."""
     config = base.config
-    runs = image_import_path.runs_as(config.get("config") or {})
+    runs = runs_as(config.get("config") or {})
     known: list[str] = []
     if image.own_layer_is_last(config):  # a label may also come from the base image
         known = [claim.path for claim in image.claims_of(image.labels(config)) or ()]
@@ -190,7 +191,7 @@ class PlaceFinder:
 
     def find(
         self,
-        runs: image_import_path.RunsAs,
+        runs: RunsAs,
         wanted: str,
         override: str | None,
         hints: Sequence[str],
@@ -214,7 +215,7 @@ class PlaceFinder:
                 return found
             raise
 
-    def _by_interpreter(self, runs: image_import_path.RunsAs, wanted: str) -> str | None:
+    def _by_interpreter(self, runs: RunsAs, wanted: str) -> str | None:
         first = image_import_path.first_roots(self._container, runs, wanted)
         package = posixpath.dirname(wanted)
         here = posixpath.join(runs.working_directory, package)

@@ -25,7 +25,7 @@ from bundler.artifacts.image.engine.dockerfile import (
 )
 from bundler.artifacts.image.engine.embedding import PlaceFinder
 from bundler.artifacts.image.engine.files import ContainerFiles, reading
-from bundler.artifacts.image.image_import_path import runs_as
+from bundler.artifacts.image.image_program import runs_as
 from bundler.errors import BundlerError, ConfigurationError
 from bundler.listener import Listener
 

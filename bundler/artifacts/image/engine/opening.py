@@ -20,7 +20,7 @@ from bundler.artifacts.image.examining import (
     examined,
     unreachable,
 )
-from bundler.artifacts.image.image_import_path import RunsAs, runs_as
+from bundler.artifacts.image.image_program import RunsAs, runs_as
 from bundler.artifacts.image.members import members_below, state_directories_in
 from bundler.artifacts.image.tarstream import read_tar
 from bundler.errors import UsageError, VerificationFailed

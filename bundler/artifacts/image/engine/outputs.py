@@ -77,6 +77,11 @@ def check(arguments: Arguments) -> None:
                 f"--output {output} pushes an image without a tag.",
                 hint="Push it with docker itself, then: state-bundler embed NAME@DIGEST --tag NAME",
             )
+    if len(arguments.shapes) > 1:
+        raise UsageError(
+            "The outputs differ in how the image is compressed or annotated.",
+            hint="Give each --output the same options, or build each separately.",
+        )
     if not all(arguments.names_of([output]) for output in arguments.pushed):
         raise UsageError("--push requires a name: add -t NAME.")
 
@@ -91,7 +96,17 @@ def carry_out(engine: Engine, arguments: Arguments, image_id: str, listener: Lis
         exit_code = process.pass_through(argv, env=engine.docker.environment, stdout=2)
         if exit_code:
             raise ChildFailed(f"docker push {name}", exit_code)
-    write_files(arguments, image_id, {"containerimage.config.digest": image_id})
+    if arguments.metadata_file is not None or arguments.iidfile is not None:
+        write_files(arguments, image_id, digests(engine, image_id))
+
+
+def digests(engine: Engine, image_id: str) -> dict[str, str]:
+    """The digests of an image in an engine, as docker's metadata has them."""
+    there = engine.image(image_id).get("RepoDigests") if engine.has_image(image_id) else None
+    manifests = [name.rpartition("@")[2] for name in there or ()]
+    found = {"containerimage.digest": manifests[0]} if manifests else {}
+    # containerd's store identifies an image by its manifest.
+    return found if image_id in manifests else {"containerimage.config.digest": image_id, **found}
 
 
 def write_files(arguments: Arguments, image_id: str, metadata: Mapping[str, str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import posixpath
 import re
@@ -13,7 +12,7 @@ from contextlib import suppress
 import msgspec
 
 from bundler.artifacts.image.engine.connection import Docker
-from bundler.artifacts.image.image_import_path import RunsAs, command_words
+from bundler.artifacts.image.image_program import RunsAs, command_words
 from bundler.artifacts.running import NOT_STARTED, TIMEOUT_SECONDS, Runner
 from bundler.errors import ToolFailed
 from bundler.system import process
@@ -96,14 +95,6 @@ def interpreters(runs: RunsAs, places: Iterable[str] = ()) -> list[str]:
     found += [posixpath.join(runs.working_directory, each, "bin") for each in environments if each]
     named = [f"{folder}/python" for folder in found if folder not in _SYSTEM]
     return [*dict.fromkeys(named), "python", "python3"]
-
-
-def working_directory(program: Sequence[str]) -> str | None:
-    """The directory that the image's program imports from: ``dagster api grpc -d /app``."""
-    for option, value in itertools.pairwise(command_words(program)):
-        if option in ("-d", "--working-directory"):
-            return value
-    return None
 
 
 def kept() -> dict[str, str]:
