@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,11 +20,10 @@ from bundler.errors import (
     Unavailable,
 )
 from bundler.refresh.model import Component
-from bundler.refresh.outcome.classify import failure_of, of_command, of_exchange
-from bundler.refresh.outcome.exchanges import _OF_PAGES, Exchange, Link, Report, is_expected
+from bundler.refresh.outcome.classify import _BODIES, failure_of, of_command, of_exchange
+from bundler.refresh.outcome.exchanges import Exchange, Link, Report, is_expected
 from bundler.refresh.outcome.findings import quoted
 from bundler.refresh.secrets import Secrets
-from bundler.worker import bodies
 
 COMPONENT = Component("Key[x]", "LOCAL_FILESYSTEM", "command", location="/usr/bin/curl")
 GOOD = Exchange(1, "GET", "https://host:443/v1", "", 200)
@@ -268,10 +268,12 @@ def test_what_is_advised_for_an_expected_answer_is_what_allows_it(
 
 
 def test_every_fault_of_a_body_has_its_words() -> None:
-    faults = re.findall(r"^``([\w-]+)``", bodies.__doc__ or "", re.MULTILINE)
-    assert len(faults) == 9
-    others = ("accepted", "partial", "not-modified", "redirect", "skipped", *_OF_PAGES)
-    for fault in (*faults, *others):
+    page = (Path(__file__).parents[3] / "docs/explanation/refresh.md").read_text()
+    table = page.partition("| name | what is rejected |\n")[2].partition("\n\n")[0]
+    documented = re.findall(r"`([\w-]+)`", " ".join(it.split("|")[1] for it in table.splitlines()))
+    faults = {*documented, "redirect"}
+    assert faults == {*_BODIES, "error-object", "not-json"}
+    for fault in faults:
         finding = of_exchange(Exchange(1, "GET", "https://host:443/v1", "", 200, body=fault))
         assert "host:443" in finding.says
         assert finding.kind in (Unavailable, BadData)
