@@ -22,7 +22,7 @@ from bundler.state.artifact import Artifact, StateDirectory, read_settled
 from bundler.state.bundle import MANIFEST_NAME, is_at
 from bundler.state.jsondiff import JsonChange, compare, summary
 from bundler.state.manifest import Contents, Manifest, State, build, parse, state_of
-from bundler.state.tree import File, StateTree, dir_hash, hash_stream
+from bundler.state.tree import File, StateTree, dir_hash, hash_file, hash_stream
 from bundler.state.volatile import DBT_FILES, DBT_MEMBERS, FIVETRAN_MEMBERS, Volatile, meaning
 from bundler.system.atomic import io_errors
 from bundler.system.documents import MOST_BYTES, read_document
@@ -253,11 +253,10 @@ class _Side(msgspec.Struct):
             if member.path in files and member.kind == "file":
                 key, path = files[member.path]
                 copy = self.folder / f"{len(self.contents)}.json"
-                with io_errors(copy), copy.open("w+b") as target:
-                    with member.open() as stream:
+                with io_errors(copy):
+                    with member.open() as stream, copy.open("xb") as target:
                         shutil.copyfileobj(stream, target)
-                    target.seek(0)
-                    digest, _ = hash_stream(target)
+                    digest, _ = hash_file(copy)
                 if all(f.sha256 != digest for f in self.states[key].value.files if f.path == path):
                     raise VerificationFailed(
                         f"{self.artifact.name}: {directory.path}/{member.path} was altered."

@@ -110,8 +110,8 @@ def _checked(source: io.FileIO | io.BytesIO, member: BundleMember) -> BinaryIO:
         count = source.readinto(buffer) or 0
         digest.update(buffer[:count])
         left -= count
-        is_end = not count and (left or digest.hexdigest() != member.sha256)
-        if left < 0 or is_end:
+        has_ended = not count
+        if left < 0 or (has_ended and (left or digest.hexdigest() != member.sha256)):
             raise VerificationFailed(
                 f"{member.path} changed between hashing and embedding.",
                 hint="Something still writes to the state: stop it, then build again.",
