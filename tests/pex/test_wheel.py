@@ -189,6 +189,18 @@ def test_dagsters_configuration_is_in_the_package(
             assert f'_module = "{expected[name]}"' in file.read(name).decode() or not expected[name]
 
 
+@pytest.mark.parametrize("place", ["shop/data/state", "shop/a/b/state"])
+def test_a_folder_of_the_package_may_contain_only_the_state(place: str, tmp_path: Path) -> None:
+    made = wheel(tmp_path)
+    bundle = bundle_of(set_state(tmp_path / "s", A="1"), place)
+    embed_wheel(made, [bundle], RECORD, made)
+    with WheelArtifact(made) as artifact:
+        assert verify(artifact).all_problems == ()
+    for elsewhere in ("data/state", "src/shop/data/state", "shop/other/.local_defs_state"):
+        with pytest.raises(ConfigurationError, match="cannot be imported"):
+            embed_wheel(made, [bundle_of(bundle.root, elsewhere)], RECORD, made)
+
+
 def test_another_copy_of_the_state_in_the_wheel_is_refused(tmp_path: Path) -> None:
     """A backend may be configured to include the state under a second name."""
     made = wheel(tmp_path, {"shop/frozen/.local_defs_state/@manifest.json": "{}"})

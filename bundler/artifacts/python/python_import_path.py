@@ -75,6 +75,11 @@ def importable(name: str, trees: Sequence[Tree], place: str) -> Tree:
     Raises `ConfigurationError` if there is none, or more than one, with the candidates.
     """
     package = place.rpartition("/")[0]
+    if package and not place.endswith(f"/{STATE_DIRECTORY}"):
+        # A folder of the package may contain nothing but the state; Dagster's contains the module.
+        above = prefixes(package)[::-1]
+        there = (it for it in above if any(_has_package(tree, it, place) for tree in trees))
+        package = next(there, above[-1])
     found = [tree for tree in trees if _has_package(tree, package, place)]
     if len(found) == 1:
         return found[0]
