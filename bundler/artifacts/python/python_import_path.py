@@ -253,7 +253,7 @@ def _configuration(
 
 
 def _own_folder(tree: Tree, place: str) -> str:
-    """The outermost package of its own, which is not a namespace of several distributions."""
+    """The outermost package that is not a namespace of several distributions."""
     packages = prefixes(place)[:-1]
     regular = (it for it in packages if f"{it}/__init__.py" in tree.leaves)
     return next(regular, packages[-2] if len(packages) > 1 else packages[0])

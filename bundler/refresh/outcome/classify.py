@@ -5,7 +5,7 @@ causes, and swallow failed sub-requests. An attempt with a failed exchange has f
 component returned, unless the same exchange succeeded later or is one of those that may fail.
 
 `docs/explanation/refresh.md` has the table of what can happen, with the exit code and whether it is
-retried; `FAULTS` and `_BODIES` are the parts of it that need a message of their own.
+retried; `FAULTS` and `_BODIES` are the parts of it that have their own message.
 """
 
 from __future__ import annotations
