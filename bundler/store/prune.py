@@ -11,14 +11,13 @@ writer, and safe to kill:
 3. The pointer is amended again: nothing is retired any more. A prune that died before this step
    is finished by the next.
 
-What belongs to no version is removed only when it is a day old by the store's own clock: before, it
-may belong to a push that is under way.
+What belongs to no version is removed only when it is a day old: before, it may belong to a push
+that is under way. Ages are by the store's own clock.
 """
 
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -92,13 +91,13 @@ def prune(store: Store, rules: PruneRules, *, dry_run: bool = False) -> Pruned:
         current = store.require_current()
         if current.retired and not dry_run:
             current = _finish(store, current)
-        seen = _seen(store, current)
-        drop = frozenset(_dropped(current, seen, rules))
+        seen, now = _seen(store, current), server_time(store.objects)
+        drop = frozenset(_dropped(current, seen, rules, now))
         oldest = _oldest(current, seen, drop)
         found = store.known.find_all(drop)
         kept = _kept(store, current, seen, drop)
         objects = _only(found.values(), kept.values())
-        leftovers = tuple(_leftovers(store, {**kept, **found}))
+        leftovers = tuple(_leftovers(store, {**kept, **found}, now))
         listed = {item.name: item.size for item in store.objects.list("content")}
         result = Pruned(
             tuple(found.values()),
@@ -146,11 +145,13 @@ def _seen(store: Store, current: Current) -> list[_Seen]:
     return list(found.values())
 
 
-def _dropped(current: Current, seen: Sequence[_Seen], rules: PruneRules) -> Iterator[str]:
+def _dropped(
+    current: Current, seen: Sequence[_Seen], rules: PruneRules, now: float
+) -> Iterator[str]:
     stay = {entry.version for entry in current.keys.values()}
     stay.update(pin.version for pin in current.pins)
     stay.update(rules.referenced)
-    since = time.time() - rules.older_than
+    since = now - rules.older_than
     ranks: dict[str, int] = dict.fromkeys(current.keys, 1)  # the current one comes first
     for item in seen:
         entry = current.keys.get(item.key)
@@ -219,9 +220,9 @@ def _thin_out(store: Store, name: str, retired: frozenset[str]) -> None:
     store.known.remember(name, Batch(left))
 
 
-def _leftovers(store: Store, versions: Mapping[str, Version]) -> Iterator[str]:
+def _leftovers(store: Store, versions: Mapping[str, Version], now: float) -> Iterator[str]:
     """Objects that no version needs and that are too old to belong to a running push."""
-    before = server_time(store.objects) - GRACE_SECONDS
+    before = now - GRACE_SECONDS
     needed = {name for version in versions.values() for name in version.objects}
     needed.update(records.batch_name(version) for version in versions)
     for folder in ("content", "versions", "shards", "probe"):

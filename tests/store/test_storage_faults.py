@@ -356,6 +356,10 @@ def test_the_stores_clock_says_what_is_a_leftover(
     before.ahead = 25 * 3600
     assert prune.prune(store, prune.PruneRules()).leftovers == (left,)
     assert contents(store, tmp_path) == {"A": {"state": b"1"}}
+    # So it does of what was current until a moment ago.
+    store.push(states(A=b"2"))
+    rules = [prune.PruneRules(keep=1, older_than=hours * 3600.0) for hours in (26, 24)]
+    assert [len(prune.prune(store, it, dry_run=True).versions) for it in rules] == [0, 1]
     # A lease that was taken before the store's clock went on has run out by it.
     dead = lease._Lease(uuid.uuid4().hex, "dead", 0, ("A",))
     lease._acquire(store.objects, dead, 60.0, 0.0)
