@@ -15,15 +15,17 @@ from pathlib import Path
 
 import pytest
 
+from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.python.credentials import NOTHING, AllowedFiles, refuse
 from bundler.artifacts.python.wheel import WheelArtifact
-from bundler.artifacts.python.wheel.building import command
+from bundler.artifacts.python.wheel.building import building, command
 from bundler.artifacts.verify import verify
 from bundler.errors import ConfigurationError, ToolFailed, UsageError, VerificationFailed
 from bundler.listener import SILENT, Listener
 from bundler.state.directory import DirectoryArtifact
 from bundler.state.statedir import StateDir
 from tests.support.embedding import embed_wheel
+from tests.support.environments import python_of
 from tests.support.pex_projects import (
     PLACE,
     RECORD,
@@ -225,6 +227,26 @@ def test_a_folder_named_build_is_no_program_that_builds(
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ToolFailed, match="No program can build a wheel"):
         command(tmp_path / "venv/bin/python", tmp_path, tmp_path)
+
+
+def test_setuptools_packs_nothing_of_an_earlier_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose components would ask for states that are not there."""
+    table = (
+        '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
+        '[project]\nname = "shop"\nversion = "1"\n[tool.setuptools]\npackages = ["shop"]\n'
+    )
+    write(tmp_path, {"pyproject.toml": table, "shop/a.py": "", "build/lib/shop/gone.py": ""})
+    interpreter = python_of("backends")
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    monkeypatch.setenv("UV_NO_BUILD_ISOLATION", "1")
+    monkeypatch.setenv("UV_PYTHON", str(interpreter))
+    request = EmbedRequest((), RECORD)
+    with building(tmp_path, interpreter, tmp_path / "dist", request) as (made, destination):
+        files = [name for name in made.tree.leaves if name.startswith("shop/")]
+    assert files == ["shop/a.py"]
+    assert os.listdir(tmp_path / "dist") == [destination.name]
 
 
 def test_what_is_no_wheel_is_refused(tmp_path: Path) -> None:

@@ -59,9 +59,18 @@ def building(
 def _build(project: Path, interpreter: Path, folder: Path, listener: Listener) -> None:
     argv = command(interpreter, project, folder)
     listener.phase(f"Building the wheel with {Path(argv[0]).name}")
-    code = process.pass_through(argv, cwd=project, said=listener.output)
+    environ = {**_without_earlier_builds(folder), **os.environ}
+    code = process.pass_through(argv, cwd=project, env=environ, said=listener.output)
     if code:
         raise ChildFailed("The build of the wheel", code)
+
+
+def _without_earlier_builds(folder: Path) -> dict[str, str]:
+    """For setuptools, which packs everything that is in `build/lib`: also the modules and the
+    components of an earlier build that the project does not have any more."""
+    config = folder / "setuptools.cfg"
+    config.write_text(f"[build]\nbuild_lib = {folder.resolve() / 'lib'}\n")
+    return {"DIST_EXTRA_CONFIG": str(config.resolve())}
 
 
 def command(interpreter: Path, project: Path, folder: Path) -> list[str]:
