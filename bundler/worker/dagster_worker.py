@@ -29,8 +29,8 @@ _FUNCTION_MARK = "component_instance"
 _DECLARATIONS = ("defs.yaml", "defs.yml", "component.yaml")
 # Attributes that shape the definitions, and not their state.
 _OF_DEFINITIONS = frozenset(
-    {"defs_state", "exclude", "include_metadata", "op", "post_processing", "select", "selector"}
-    | {"translation", "translation_settings"}
+    {"cli_args", "create_sensor", "defs_state", "exclude", "include_metadata", "op"}
+    | {"post_processing", "select", "selector", "translation", "translation_settings"}
 )
 
 
@@ -314,7 +314,7 @@ def _attributes(value: Any) -> dict[str, Any]:
 def _texts(value: Any, depth: int) -> Iterator[str]:
     """The strings in a component's attributes, including nested ones.
 
-    Some of Dagster's records are tuples that cannot be iterated: only plain ones are.
+    Some of Dagster's records are named tuples that cannot be iterated: only plain tuples are.
     """
     if isinstance(value, str):
         yield value
@@ -322,7 +322,8 @@ def _texts(value: Any, depth: int) -> Iterator[str]:
         if type(value) in (list, tuple, set, frozenset):
             items = list(value)
         else:
-            items = list((value if type(value) is dict else _attributes(value)).values())
+            members = value if type(value) is dict else _attributes(value) or _fields(value)
+            items = list(members.values())
         for item in items:
             yield from _texts(item, depth - 1)
 
@@ -343,9 +344,11 @@ def _made_of(component: Any) -> str:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    """The declared fields of a dataclass or a pydantic model; none of any other object."""
+    """The declared fields of a dataclass, a pydantic model or a named tuple; none of any other
+    object."""
     kind = type(value)
-    names = getattr(kind, "__dataclass_fields__", None) or getattr(kind, "model_fields", None) or ()
+    names = getattr(kind, "__dataclass_fields__", None) or getattr(kind, "model_fields", None)
+    names = names or (isinstance(value, tuple) and getattr(kind, "_fields", None)) or ()
     return {name: getattr(value, name, None) for name in names}
 
 
@@ -364,7 +367,7 @@ def _plain(value: Any, depth: int) -> Any:
     if depth and type(value) in (set, frozenset):
         return sorted(json.dumps(_plain(item, depth - 1), sort_keys=True) for item in value)
     fields = _fields(value) if depth else {}
-    return [type(value).__qualname__, _plain(fields, depth - 1) if fields else None]
+    return [type(value).__qualname__, _plain(fields, depth) if fields else None]
 
 
 @contextmanager
