@@ -110,7 +110,7 @@ def check(
     key, kind = component.key, kind_of(component)
     left_out = [path for copy in copies for path in copy.left_out]
     left_out += _tidy(key, directory, options)
-    if kind.relocated:
+    if kind.runs_dbt:
         dbt_projects.relocate(directory, [copy.source for copy in copies])
     try:
         tree = scan(directory)
@@ -120,7 +120,7 @@ def check(
     place = written_at or str(directory)
     _refuse_secrets(key, tree, directory, options, secrets=secrets, written_at=place)
     writable = (*kind.writable, *options.writable)
-    if kind.relocated:
+    if kind.runs_dbt:
         writable += dbt_projects.target_directories(tree.files)
     state = state_of(
         key,
@@ -328,7 +328,9 @@ class _CountedState(msgspec.Struct, frozen=True):
         """Returns warnings: what is smaller than before, but not small enough to be refused."""
         key, options = self.state.key, self.options
         with io_errors(self.file):
-            nothing = self._resources(self.directory, self.state) == {}
+            self._refuse_other_project()
+            resources = self._resources(self.directory, self.state)
+            nothing = resources is not None and not (resources.keys() - {dbt_projects.JOBS})
             empty = nothing or self.state.size == 0 or is_empty(self.file, self.volatile)
         if empty and not options.allow_empty:
             check = "model-paths, `enabled` and variables" if nothing else "what the API returns"
@@ -343,6 +345,15 @@ class _CountedState(msgspec.Struct, frozen=True):
         if baseline is None or empty or _means_the_same(self.state, baseline):
             return []
         return self._refuse_shrunk(baseline)
+
+    def _refuse_other_project(self) -> None:
+        other = dbt_projects.other_cloud_project(self.file) if self.kind.is_dbt_cloud else ""
+        if other:
+            raise BadData.of_key(
+                self.state.key,
+                f"dbt Cloud sent the manifest of another project, {other}.",
+                hint="Check project_id and environment_id of the component.",
+            )
 
     def _refuse_few(self, least: int) -> None:
         key = self.state.key
@@ -366,8 +377,12 @@ class _CountedState(msgspec.Struct, frozen=True):
     def _refuse_shrunk(self, baseline: Baseline) -> list[str]:
         key = self.state.key
         share = DEFAULT_SHRINK if self.options.shrink is None else self.options.shrink
-        documents = self._documents(baseline)
-        counts = self._counts(documents, baseline)
+        documents = self._both_resources(baseline)
+        if documents is not None:
+            counts = [_resource_counts(*documents)]
+        else:
+            documents = self._documents(baseline)
+            counts = self._counts(documents, baseline)
         if lost := _first_loss(documents, counts, share):
             option = f"--allow-shrink {shlex.quote(key)}"
             hint = f"Check what the API returns. If this is expected: {option}."
@@ -377,16 +392,20 @@ class _CountedState(msgspec.Struct, frozen=True):
         return []
 
     def _resources(self, directory: Path, state: State) -> dict[str, list[str]] | None:
-        """Of a dbt project, whose main file is empty; None for any other state."""
-        if not self.kind.relocated:
-            return None
-        return dbt_projects.resources(directory, state.files)
+        """Of a dbt project: its main file is empty, or from dbt Cloud. None for any other
+        state."""
+        if self.kind.is_dbt_cloud:
+            return dbt_projects.cloud_resources(directory / _STATE)
+        return dbt_projects.resources(directory, state.files) if self.kind.runs_dbt else None
 
-    def _documents(self, baseline: Baseline) -> tuple[Any, Any] | None:
+    def _both_resources(self, baseline: Baseline) -> tuple[Any, Any] | None:
         before = self._resources(baseline.directory, baseline.state)
         now = self._resources(self.directory, self.state)
-        if before is not None and now is not None:
-            return before, {**{kind: [] for kind in before}, **now}
+        if before is None or now is None:
+            return None
+        return before, {**{kind: [] for kind in before}, **now}
+
+    def _documents(self, baseline: Baseline) -> tuple[Any, Any] | None:
         paths = (baseline.directory / _STATE, self.file)
         one, other = (read_document(path, to_count=True) for path in paths)
         if one is None or other is None:
@@ -405,15 +424,22 @@ class _CountedState(msgspec.Struct, frozen=True):
             other = size_of(self.file, self.volatile)
         except TooLargeToCountError:
             return [("bytes (one is too large to count its entries)", *sizes)]
-        if documents is not None and (one is None or other is None):  # a dbt project
-            before, now = (sum(map(len, document.values())) for document in documents)
-            return [("models, seeds, tests and sources", before, now)]
         if one is None or other is None:
             return [("bytes", *sizes)]
         entries = ("entries", one.entries, other.entries)
         if documents is not None:
             return [entries, ("values", count_values(documents[0]), count_values(documents[1]))]
         return [entries, ("bytes without white space", one.length, other.length)]
+
+
+def _resource_counts(
+    before: dict[str, list[str]], now: dict[str, list[str]]
+) -> tuple[str, int, int]:
+    one, other = (
+        sum(len(names) for kind, names in resources.items() if kind != dbt_projects.JOBS)
+        for resources in (before, now)
+    )
+    return "models, seeds, tests and sources", one, other
 
 
 def _first_loss(

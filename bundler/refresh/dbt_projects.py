@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import msgspec
 
@@ -24,6 +25,10 @@ from bundler.system.reading import scanned
 from bundler.system.walking import walk
 
 PARSED = "manifest.json"
+# In the resources of a state from dbt Cloud; no type of dbt's.
+JOBS = "jobs"
+# dbt records it in the manifest. https://docs.getdbt.com/docs/build/environment-variables
+_CLOUD_PROJECT = "DBT_CLOUD_PROJECT_ID"
 _BESIDE_IT = ("partial_parse.msgpack", "semantic_manifest.json")
 DECLARATION = "dbt_project.yml"
 _PROFILES = "profiles.yml"
@@ -42,6 +47,20 @@ class _DbtManifest(msgspec.Struct):
 
     nodes: dict[str, msgspec.Raw] = msgspec.field(default_factory=dict)
     sources: dict[str, msgspec.Raw] = msgspec.field(default_factory=dict)
+    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    def add_to(self, found: dict[str, list[str]]) -> None:
+        """Adds its resources by type."""
+        for name in (*self.nodes, *self.sources):
+            found.setdefault(name.partition(".")[0], []).append(name)
+
+
+class _CloudState(msgspec.Struct):
+    """The state of a project in dbt Cloud, and the jobs of its environment."""
+
+    project_id: int
+    manifest: _DbtManifest
+    jobs: list[msgspec.Raw]
 
 
 def resources(directory: Path, files: Iterable[File]) -> dict[str, list[str]] | None:
@@ -58,9 +77,40 @@ def resources(directory: Path, files: Iterable[File]) -> dict[str, list[str]] | 
             )
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
-        for name in (*manifest.nodes, *manifest.sources):
-            found.setdefault(name.partition(".")[0], []).append(name)
+        manifest.add_to(found)
     return found if targets else None
+
+
+def cloud_resources(state: Path) -> dict[str, list[str]] | None:
+    """The same for the file of a state from dbt Cloud, with the jobs of its environment.
+
+    None if the file is not as dagster-dbt writes it.
+    """
+    content = _cloud_state(state)
+    if content is None:
+        return None
+    found = {JOBS: ["" for _ in content.jobs]} if content.jobs else {}
+    content.manifest.add_to(found)
+    return found
+
+
+def other_cloud_project(state: Path) -> str:
+    """The project whose manifest dbt Cloud sent instead of the component's; empty if none."""
+    content = _cloud_state(state)
+    variables = content.manifest.metadata.get("env") if content else None
+    if content is None or not isinstance(variables, dict):
+        return ""
+    project = str(variables.get(_CLOUD_PROJECT, content.project_id))
+    return "" if project == str(content.project_id) else project
+
+
+def _cloud_state(state: Path) -> _CloudState | None:
+    if not state.is_file():
+        return None
+    try:
+        return msgspec.json.decode(state.read_bytes(), type=_CloudState)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def target_directories(files: Iterable[File]) -> tuple[str, ...]:

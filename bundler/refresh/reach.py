@@ -19,7 +19,6 @@ import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -34,6 +33,7 @@ from bundler.refresh.model import Component, Looked, Reached
 from bundler.refresh.outcome.classify import failure_of, of_command
 from bundler.refresh.outcome.exchanges import Report, read
 from bundler.refresh.run import run_to_end
+from bundler.refresh.vendors import kind_of
 from bundler.refresh.workers import Write
 from bundler.state.statedir import sanitize_key
 from bundler.system import process
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 REACH_SECONDS = 10.0
 _JOBS = 8
-# These work on files; a git host is only asked during a refresh.
-_ASKS_NOBODY = ("dagster_dbt.*",)
 
 
 def look(projects: Sequence[Project], *, seconds: float = REACH_SECONDS) -> Looked:
@@ -63,9 +61,8 @@ async def _look(projects: Sequence[Project], seconds: float) -> Looked:
         for item in loaded:
             options = item.source.project.config.refresh
             for key, component in {c.key: c for c in item.found.components}.items():
-                names = component.kinds
-                asks = not any(fnmatchcase(name, kind) for name in names for kind in _ASKS_NOBODY)
-                if asks and component.refused is None:
+                # dbt works on files; a git host is only asked during a refresh.
+                if component.refused is None and not kind_of(component).runs_dbt:
                     attempt = _ReachProbe(component, item, options.of_key(key), scratch, seconds)
                     tasks.append(attempt.run(slots))
         return Looked(found, tuple(await asyncio.gather(*tasks)))

@@ -16,7 +16,12 @@ import msgspec
 from bundler.refresh.model import Component
 from bundler.refresh.outcome.exchanges import Exchange, is_expected
 from bundler.refresh.scanning import windows
-from bundler.state.volatile import DBT_FILES, DBT_MEMBERS, FIVETRAN_MEMBERS
+from bundler.state.volatile import (
+    DBT_CLOUD_MEMBERS,
+    DBT_FILES,
+    DBT_MEMBERS,
+    FIVETRAN_MEMBERS,
+)
 from bundler.system.wording import counted
 
 
@@ -33,9 +38,10 @@ class Kind(msgspec.Struct, frozen=True):
 
     volatile: names of JSON members, ignored: patterns of files, that change at every run without a
     change in meaning. writable: paths that the program writes to at run time. jobs: how many
-    concurrent requests its vendor tolerates, None for no limit. relocated: whether its files
-    contain the path at which they were made. expected: failed requests that are normal.
-    whole_pages: whether its library is supposed to request every page of a list.
+    concurrent requests its vendor tolerates, None for no limit. runs_dbt: whether it runs dbt,
+    which writes the path of its directory into its files. is_dbt_cloud: whether its file contains
+    the manifest of a project in dbt Cloud, where dbt runs. expected: failed requests that are
+    normal. whole_pages: whether its library is supposed to request every page of a list.
     """
 
     pattern: str
@@ -43,7 +49,8 @@ class Kind(msgspec.Struct, frozen=True):
     ignored: tuple[str, ...] = ()
     writable: tuple[str, ...] = ()
     jobs: int | None = None
-    relocated: bool = False
+    runs_dbt: bool = False
+    is_dbt_cloud: bool = False
     expected: tuple[Expected, ...] = ()
     whole_pages: bool = True
 
@@ -54,12 +61,13 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 KINDS = (
+    Kind("dagster_dbt.cloud*", volatile=DBT_CLOUD_MEMBERS, jobs=4, is_dbt_cloud=True),
     Kind(
         "dagster_dbt.*",
         volatile=DBT_MEMBERS,
         ignored=DBT_FILES,
         writable=("project/target", "project/*/target"),
-        relocated=True,
+        runs_dbt=True,
     ),
     Kind("command:dbt", volatile=DBT_MEMBERS, ignored=DBT_FILES),
     Kind(

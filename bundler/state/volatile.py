@@ -24,6 +24,13 @@ DBT_MEMBERS = (
     "run_started_at",
     "user_id",  # the number of this machine's user
 )
+DBT_CLOUD_MEMBERS = (
+    *DBT_MEMBERS,
+    "DBT_CLOUD_RUN_ID",  # in the manifest
+    "next_run",  # of a job, as the following
+    "next_run_humanized",
+    "run_failure_count",
+)
 DBT_FILES = ("*/partial_parse.msgpack", "*/perf_info.json", "*.log")
 FIVETRAN_MEMBERS = ("succeeded_at",)
 

@@ -346,7 +346,17 @@ def _cursor(value: dict[str, Any]) -> str:
             for name in _CURSORS:
                 if isinstance(holder.get(name), str) and holder[name]:
                     return str(holder[name])
-    return ""
+    return _next_offset(value.get("extra"))
+
+
+def _next_offset(extra: Any) -> str:
+    """What leads to the next page in dbt Cloud, which only says how long a list is."""
+    try:
+        counts, offset = extra["pagination"], int(extra["filters"]["offset"])
+        following = offset + counts["count"]
+        return f"offset={following}" if following < counts["total_count"] else ""
+    except (KeyError, TypeError, ValueError):
+        return ""
 
 
 def _may_continue(holder: dict[str, Any]) -> bool:

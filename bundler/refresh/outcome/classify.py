@@ -119,6 +119,14 @@ _NO_DBT_PROJECT = frozenset(
 )
 _ERROR_STATUS = re.compile(r"\b([45]\d\d)\b")
 _UNSET_FOR_DBT = re.compile(r"Env var required but not provided: '(\w+)'")
+# Of `dagster_dbt.cloud_v2`, which raises a plain exception and one of Dagster's own.
+_CLOUD_RUN_FAILED = re.compile(r"dbt Cloud run '(\d+)' failed!")
+_CLOUD_RUN_LATE = re.compile(r"Run (\d+) did not complete within ([\d.]+) seconds")
+_CLOUD_RUN_HINT = (
+    "Look at that run in dbt Cloud, where it may be queued or still running. If it is only slow, "
+    "increase DAGSTER_DBT_CLOUD_POLL_TIMEOUT (seconds; dagster-dbt waits for 60 by default), and "
+    "the key's timeout."
+)
 # Where `os.environ` raises.
 _FROM_OS = re.compile(r"\bos(\.py|>):\d+ in")
 _POOL = re.compile(r"HTTPS?ConnectionPool\(host='([\w.-]+)'")
@@ -398,7 +406,20 @@ def _of_chain(report: Report, secrets: Secrets) -> Cause:
     if last and not _SHAPE.isdisjoint(names):
         says = f"the response from {host} has an unexpected structure: {quoted(chain[0], secrets)}"
         return Cause(BadData, says)
-    return Cause(ToolFailed, f"the component failed: {quoted(chain[0], secrets)}")
+    says = f"the component failed: {quoted(chain[0], secrets)}"
+    return _of_cloud_run(chain, host) or Cause(ToolFailed, says)
+
+
+def _of_cloud_run(chain: Sequence[Link], host: str) -> Cause | None:
+    """The result of a run in dbt Cloud, whose requests all succeeded."""
+    for link in chain:
+        if found := _CLOUD_RUN_FAILED.match(link.text):
+            says = f"the run {found[1]} in dbt Cloud failed or was cancelled ({host})"
+            return Cause(ToolFailed, says, hint="Look at the log of that run in dbt Cloud.")
+        if found := _CLOUD_RUN_LATE.match(link.text):
+            says = f"{host} did not finish the run {found[1]} within {found[2]} s"
+            return Cause(Unavailable, says, hint=_CLOUD_RUN_HINT)
+    return None
 
 
 def _host_in(chain: Sequence[Link]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ from bundler.project.classic_vendors import advice_on_vendors
 from bundler.project.environment_tools import how_to_add, how_to_install
 from bundler.refresh.keys import unique
 from bundler.refresh.model import Component, Found
+from bundler.refresh.vendors import kind_of
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import in_directory
 from bundler.setup.init.pyproject import dbt_table
@@ -22,7 +22,6 @@ from bundler.state.statedir import StateDir, check_keys, sanitize_key
 from bundler.state.tree import fold
 from bundler.system.wording import counted
 
-_DBT = re.compile(r"dagster_dbt\.")
 _SCAFFOLD = "Add one with dg scaffold defs; dg list components lists the existing ones."
 
 
@@ -71,7 +70,7 @@ def _without_program(patient: DoctorContext) -> Iterator[Finding]:
 
 
 def _without_dbt(found: Found, patient: DoctorContext) -> Iterator[Finding]:
-    uses = [one for one in found.components if any(_DBT.match(kind) for kind in one.kinds)]
+    uses = [one for one in found.components if kind_of(one).runs_dbt]
     fusion = patient.project.interpreter.path.with_name("dbtf")
     if uses and not (patient.installed["dbt-core"] or fusion.exists()):
         root = patient.survey.root

@@ -80,6 +80,12 @@ def test_a_command_that_succeeds_has_not_failed() -> None:
         ((link("vendor.Error"), link("socket.gaierror")), GOOD, Unavailable),
         ((link("vendor.Error", status=403),), GOOD, CredentialsRefused),
         ((link("builtins.OSError", errno=errno.ENOSPC),), None, InputOutputError),
+        ((link("dagster.Failure", "dbt Cloud run '7' failed!"),), GOOD, ToolFailed),
+        (
+            (link("builtins.Exception", "Run 7 did not complete within 60 seconds."),),
+            GOOD,
+            Unavailable,
+        ),
     ],
 )
 def test_without_a_failed_exchange_the_chain_decides(

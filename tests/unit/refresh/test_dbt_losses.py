@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from bundler.errors import BadData
 from bundler.project.options import KeyOptions
-from bundler.refresh.checks import Baseline, check, shrunk
+from bundler.refresh.checks import Baseline, CheckedState, check, shrunk
 from bundler.refresh.model import Component
 from bundler.refresh.secrets import Secrets
 
@@ -66,3 +67,55 @@ def test_what_a_project_has_lost_is_counted(
         assert refused is not None
         assert told in refused.what
     assert shrunk(ORDERS, after, KeyOptions(allow_empty=True, shrink=0), before) is None
+
+
+CLOUD = Component(
+    "DbtCloudComponent[1-2]",
+    "LOCAL_FILESYSTEM",
+    "dagster_dbt.cloud_v2.component.dbt_cloud_component.DbtCloudComponent",
+)
+
+
+def cloud(folder: Path, models: int, project: str | None = "1", jobs: int = 8) -> CheckedState:
+    """A state from dbt Cloud, checked without any other."""
+    folder.mkdir()
+    manifest = {
+        "metadata": {"env": {"DBT_CLOUD_PROJECT_ID": project} if project else {}},
+        "nodes": {f"model.shop.{number}": {} for number in range(models)},
+        "macros": MACROS,
+    }
+    document = {
+        "__class__": "DbtCloudWorkspaceData",
+        "project_id": 1,
+        "jobs": [{"id": number} for number in range(jobs)],
+        "manifest": manifest,
+    }
+    (folder / "state").write_text(json.dumps(document))
+    return check(CLOUD, folder, KeyOptions(), secrets=Secrets({}), baseline=None)
+
+
+def test_a_manifest_from_dbt_cloud_defines_something_and_is_of_its_project(tmp_path: Path) -> None:
+    assert cloud(tmp_path / "good", 3).warnings == ()
+    assert cloud(tmp_path / "unnamed", 3, None).warnings == ()
+    with pytest.raises(BadData, match="the dbt project defines nothing"):
+        cloud(tmp_path / "empty", 0)
+    with pytest.raises(BadData, match="the manifest of another project, 7"):
+        cloud(tmp_path / "other", 3, "7")
+
+
+@pytest.mark.parametrize(
+    ("models", "jobs", "told"),
+    [
+        (39, 8, None),
+        (19, 8, "has shrunk from 40 to 19 models, seeds, tests and sources"),
+        (40, 0, "`jobs` in the state has shrunk from 8 to 0 entries"),
+    ],
+)
+def test_what_dbt_cloud_has_lost_is_counted(
+    models: int, jobs: int, told: str | None, tmp_path: Path
+) -> None:
+    before = Baseline(cloud(tmp_path / "before", 40).state, tmp_path / "before")
+    after = Baseline(cloud(tmp_path / "after", models, jobs=jobs).state, tmp_path / "after")
+    refused = shrunk(CLOUD, after, KeyOptions(), before)
+    assert (refused is None) == (told is None)
+    assert told is None or (refused is not None and told in refused.what)

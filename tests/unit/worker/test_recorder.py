@@ -80,6 +80,23 @@ def test_a_cursor_of_the_last_page_leads_nowhere(last: dict[str, Any]) -> None:
     assert record([(LIST, {"items": [1], "nextPage": "2", **last})]) == []
 
 
+def of_dbt_cloud(offset: int, total: int) -> dict[str, Any]:
+    counts = {"count": 2, "total_count": total}
+    return {
+        "data": [{"id": offset}, {"id": offset + 1}],
+        "extra": {"filters": {"limit": 2, "offset": offset}, "pagination": counts},
+    }
+
+
+def test_a_list_of_dbt_cloud_that_is_longer_than_what_was_requested_is_reported() -> None:
+    first, second = (f"{LIST}?project_id=2&offset={offset}" for offset in (0, 2))
+    assert record([(first, of_dbt_cloud(0, 2))]) == []
+    assert record([(first, of_dbt_cloud(0, 4)), (second, of_dbt_cloud(2, 4))]) == []
+    assert record([(first, of_dbt_cloud(0, 4))]) == [(LIST, "more")]
+    assert record([(first, of_dbt_cloud(0, 5)), (second, of_dbt_cloud(2, 5))]) == [(LIST, "more")]
+    assert record([(first, {"data": [1], "extra": {"pagination": None}})]) == []
+
+
 def test_a_page_that_comes_twice_is_reported() -> None:
     rows = {"data": [{"id": 1}, {"id": 2}]}
     twice = [(f"{LIST}?offset={offset}", rows) for offset in (0, 2)]
