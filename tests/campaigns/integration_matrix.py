@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tests.support.environments import ROOT, python_of
 from tests.support.integrations.airbyte import Airbyte, AirbyteCloud
+from tests.support.integrations.dbtcloud import DbtCloud
 from tests.support.integrations.dbtgit import GitServer
 from tests.support.integrations.fivetran import Fivetran
 from tests.support.integrations.looker import Looker
@@ -32,7 +33,7 @@ from tests.support.integrations.ways import WAYS, through_engine
 
 VENDORS: tuple[type[StandIn], ...] = (
     *(Tableau, Looker, Sigma, PowerBI),
-    *(Fivetran, AirbyteCloud, Airbyte, GitServer),
+    *(Fivetran, AirbyteCloud, Airbyte, GitServer, DbtCloud),
 )
 # How many of everything the good account has. Sigma's library makes 17 requests a workbook at once.
 SIZES = {"sigma": 60}

@@ -37,7 +37,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from http import HTTPStatus
 from pathlib import Path
@@ -82,7 +82,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Request:
-    """One request, its body read. path: decoded, without the query. parts: by the endpoint."""
+    """One request, its body read. path: decoded, without the query. parts: by the endpoint.
+
+    made: what requests of the same case have created at the vendor.
+    """
 
     method: str
     host: str
@@ -92,6 +95,7 @@ class Request:
     body: bytes
     case: Case = field(default_factory=lambda: Case("none"))
     parts: Mapping[str, str] = field(default_factory=dict)
+    made: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def json(self) -> Any:
@@ -218,6 +222,7 @@ class StandIn:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.strangers: set[str] = set()
         self.unknown: list[str] = []
+        self.made: dict[str, dict[str, Any]] = {}
         self._happened: Counter[str] = Counter()
         self._gone: set[str] = set()
         self._seconds: Counter[tuple[str, int]] = Counter()
@@ -351,8 +356,8 @@ class StandIn:
 
     def _is_gone_from_the_start(self, host: str) -> bool:
         case = self.cases.get(self.case_of(Request("CONNECT", host, "", {}, {}, b"")))
-        faulty = case is not None and (case.fault, case.endpoint) == ("refused", "*")
-        return faulty and not self.well
+        refused = ("refused", "*")
+        return not self.well and case is not None and (case.fault, case.endpoint) == refused
 
     def _context(self, host: str) -> ssl.SSLContext:
         with self._lock:
@@ -365,13 +370,14 @@ class StandIn:
     def _answer(self, connection: socket.socket, request: Request) -> bool:
         """Answers one request. Returns whether the connection goes on."""
         case = self.cases.get(self.case_of(request), Case("none"))
-        request = _with(request, case=case, path=self.path_of(request))
+        made = self.made.setdefault(case.name, {})
+        request = replace(request, case=case, path=self.path_of(request), made=made)
         endpoint = self._endpoint_of(request)
         if endpoint is None:
             with self._lock:
                 self.unknown.append(f"{request.method} {request.host}{request.path}")
             return _send(connection, self.refusal(request, 404))
-        request = _with(request, parts=endpoint.parts_of(request) or {})
+        request = replace(request, parts=endpoint.parts_of(request) or {})
         with self._lock:
             self.counts[case.name, endpoint.name] += 1
         fault = self._fault_of(case, endpoint, request)
@@ -450,11 +456,6 @@ class StandIn:
 
 def _as_answer(made: Any) -> Answer:
     return made if isinstance(made, Answer) else Answer(made)
-
-
-def _with(request: Request, **changes: Any) -> Request:
-    fields = ("method", "host", "path", "query", "headers", "body", "case", "parts")
-    return Request(**{**{name: getattr(request, name) for name in fields}, **changes})
 
 
 def _read(connection: socket.socket, host: str) -> Request | None:
