@@ -247,6 +247,7 @@ def test_setuptools_packs_nothing_of_an_earlier_build(
         files = [name for name in made.tree.leaves if name.startswith("shop/")]
     assert files == ["shop/a.py"]
     assert os.listdir(tmp_path / "dist") == [destination.name]
+    assert not list((tmp_path / "build").glob("*wheel*"))
 
 
 def test_what_is_no_wheel_is_refused(tmp_path: Path) -> None:

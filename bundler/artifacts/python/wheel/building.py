@@ -59,18 +59,27 @@ def building(
 def _build(project: Path, interpreter: Path, folder: Path, listener: Listener) -> None:
     argv = command(interpreter, project, folder)
     listener.phase(f"Building the wheel with {Path(argv[0]).name}")
-    environ = {**_without_earlier_builds(folder), **os.environ}
-    code = process.pass_through(argv, cwd=project, env=environ, said=listener.output)
+    with _without_earlier_builds(project, folder) as own:
+        environ = {**own, **os.environ}
+        code = process.pass_through(argv, cwd=project, env=environ, said=listener.output)
     if code:
         raise ChildFailed("The build of the wheel", code)
 
 
-def _without_earlier_builds(folder: Path) -> dict[str, str]:
-    """For setuptools, which packs everything that is in `build/lib`: also the modules and the
-    components of an earlier build that the project does not have any more."""
-    config = folder / "setuptools.cfg"
-    config.write_text(f"[build]\nbuild_lib = {folder.resolve() / 'lib'}\n")
-    return {"DIST_EXTRA_CONFIG": str(config.resolve())}
+@contextmanager
+def _without_earlier_builds(project: Path, folder: Path) -> Iterator[dict[str, str]]:
+    """Variables for setuptools, which packs everything that is in `build/lib`: also the modules and
+    the components of an earlier build that the project does not have any more.
+
+    The path is relative, so that what is built on the way, such as a requirement, has its own.
+    """
+    config, lib = folder / "setuptools.cfg", Path("build", folder.name)
+    with io_errors(config):
+        config.write_text(f"[build]\nbuild_lib = {lib}\n")
+    try:
+        yield {"DIST_EXTRA_CONFIG": str(config.resolve())}
+    finally:
+        shutil.rmtree(project / lib, ignore_errors=True)
 
 
 def command(interpreter: Path, project: Path, folder: Path) -> list[str]:
