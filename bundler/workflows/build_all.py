@@ -163,6 +163,11 @@ def _targets(arguments: Sequence[str], root: Path, name: str) -> Iterator[str]:
     named = (it.get("name", "") for it in fields if "dest" not in it)
     yield from filter(None, ",".join(named).split(","))
     paths = [it["dest"] for it in fields if "dest" in it]
+    if kind == "bake":  # its names are in its files, which may be each project's own
+        far = [word for word in found.positional if "://" in word]
+        files = far or found.all("--file") or ("docker-bake.hcl",)
+        own = (file if "://" in file else os.path.abspath(root / file) for file in files)
+        yield shlex.join([*own, *arguments])
     for path in (*paths, *found.all("--iidfile"), *found.all("--metadata-file")):
         # A folder may be for the wheels of all projects, whose files have their normalized names.
         wheel = re.sub(r"[-_.]+", "-", name).lower() if kind == "wheel" else ""

@@ -302,6 +302,11 @@ def test_names_and_paths_are_filled_in(tmp_path: Path) -> None:
         ("wheel -o {here}/dist --environment {path}", True),
         ("wheel -o {here}/dist/{path}", False),
         ("bake --set *.args.FROM={path}", False),
+        ("bake", False),
+        ("bake -f shop.hcl --file=common.hcl app", False),
+        ("bake -f {here}/docker-bake.hcl app", True),
+        ("bake https://127.0.0.1/definitions.git app", True),
+        ("bake --metadata-file {here}/bake.json", True),
     ],
 )
 def test_two_projects_with_one_name_never_write_one_artifact(
