@@ -17,6 +17,7 @@ from typing import Protocol
 import msgspec
 
 from bundler.artifacts.verify import Verdict
+from bundler.errors import ToolFailed
 from bundler.listener import SILENT, Listener
 from bundler.state.artifact import Artifact
 from bundler.state.bundle import Bundle
@@ -66,3 +67,11 @@ class EmbedResult(msgspec.Struct, frozen=True):
     @property
     def digest(self) -> str | None:
         return self.verdict.digest
+
+
+def moved_meanwhile(name: str) -> ToolFailed:
+    """A name that is updated in place may have got other code while the state was embedded."""
+    return ToolFailed(
+        f"{name} was replaced by another program meanwhile; it was left as it is now.",
+        hint="Run the command again, to update the image that has the name now.",
+    )

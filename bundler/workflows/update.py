@@ -256,7 +256,8 @@ def _in_registry(
         found = repository.find(target) if target.tag != reference.tag else None
         there = None if found is None else OciImage(repository, found, str(target), registry.KIND)
         base = BaseImage(repository, entry)
-        destination = registry.RegistryDestination(repository, (target,), (base,))
+        replaces = entry.digest if target.tag == reference.tag and not reference.digest else None
+        destination = registry.RegistryDestination(repository, (target,), (base,), replaces)
         yield _Update(old, str(reference), there, destination, str(target))
 
 

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from bundler.artifacts.embedding import EmbedResult
+from bundler.artifacts.embedding import EmbedRequest, EmbedResult
 from bundler.artifacts.image.engine import opening
 from bundler.artifacts.image.engine.connection import Docker
+from bundler.artifacts.image.engine.embedding import EngineDestination
 from bundler.artifacts.image.engine.opening import EngineImage, open_image
 from bundler.artifacts.names import ArtifactName
 from bundler.artifacts.open import open_artifact
 from bundler.artifacts.verify import verify
+from bundler.errors import ToolFailed
 from bundler.listener import SILENT
 from bundler.refresh.run import Refreshed
 from bundler.state.bundle import Bundle
@@ -125,6 +127,13 @@ def test_an_engine(tmp_path: Path, project: Project, monkeypatch: pytest.MonkeyP
         newer = renew(name, prepared)
         assert newer.changed
         assert newer.digest != made.digest
+        # A build in the meantime is not undone.
+        destination = EngineDestination(project.docker().connect(), project.name, (project.name,))
+        request = EmbedRequest(prepared.bundles, make_record(*prepared.bundles))
+        project.write("src/shop/even_more.py")
+        with pytest.raises(ToolFailed, match="replaced by another"), destination.embed(request):
+            latest = project.build()
+        assert project.inspect()["Id"] == latest.image_id
     finally:
         project.engine.docker("image", "rm", "--force", made.name, check=False)
 

@@ -460,6 +460,22 @@ def test_a_signature_lies_beside_the_image_in_the_registry(
     )
 
 
+def test_a_tag_that_moves_while_it_is_updated_in_place_stays_where_it_is(
+    ours: Registry, maker: LayoutMaker, bundle: Bundle
+) -> None:
+    """The new code of somebody else's build is not replaced by the old code with new state."""
+    name = f"{ours.host}/shop:1"
+    push_base(maker, name)
+    request = EmbedRequest((bundle,), make_record(bundle))
+    with registry.opened(name) as (target, tag):
+        old = target.resolve(tag)
+        sources = (registry.source(tag, target.connection),)
+        destination = registry.RegistryDestination(target, (tag,), sources, old.digest)
+        with pytest.raises(ToolFailed, match="replaced by another"), destination.embed(request):
+            newer = push_base(LayoutMaker(maker.path.with_name("newer")), name, whole={"a": 1})
+    assert old.digest != newer == ours.tag("shop", "1")
+
+
 def test_a_layout_s_signature_is_good_for_its_copy_in_a_registry(
     ours: Registry, maker: LayoutMaker, bundle: Bundle, tmp_path: Path
 ) -> None:

@@ -37,6 +37,8 @@ from bundler.system.times import reproducible_now
 
 _BASE_DIGEST = "org.opencontainers.image.base.digest"
 _CREATED = "org.opencontainers.image.created"
+# A copy of the older blob in the entry that points to it.
+_DATA = "data"
 # What distinguishes the platforms of an index.
 _PLATFORM_KEYS = ("os", "architecture", "variant", "os.version")
 
@@ -161,7 +163,7 @@ def _onto(job: _Job, store: BlobStore, entry: Descriptor, *, platform: bool = Fa
         manifest = {**manifest, "layers": manifest["layers"][:-1]}
     for kept in descriptors(manifest["layers"], entry.digest):
         take_layer(store, job.target, kept)
-    raw = {key: value for key, value in entry.raw.items() if key != "annotations"}
+    raw = {key: value for key, value in entry.raw.items() if key not in ("annotations", _DATA)}
     annotations = {k: v for k, v in (entry.annotations or {}).items() if k != REF_NAME}
     if annotations:
         raw["annotations"] = annotations
@@ -254,6 +256,7 @@ def _store(
     }
     manifest["layers"] = [*manifest["layers"], blob]
     manifest["config"] = {**manifest["config"], "digest": config_digest, "size": config_size}
+    manifest["config"].pop(_DATA, None)
     if media_type == image.OCI_MANIFEST:
         manifest["annotations"] = {
             **annotations,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bundler.artifacts import reference
-from bundler.artifacts.embedding import EmbedRequest
+from bundler.artifacts.embedding import EmbedRequest, moved_meanwhile
 from bundler.artifacts.image import image, image_import_path, image_users
 from bundler.artifacts.image.engine.config import config_of, settings_of
 from bundler.artifacts.image.engine.connection import Engine, NotInEngine
@@ -86,7 +86,7 @@ class EngineDestination:
         if not request.bundles:
             with EngineImage(self.engine, base.identity) as found:
                 yield found
-            self._name(base.identity)
+            self._name(base.identity, base.identity)
             return
         layer = self._layer(base, request)
         if image.volumes_of(base.config):
@@ -99,12 +99,17 @@ class EngineDestination:
         try:
             with _made(self.engine, sent, is_sealed=is_sealed) as made:
                 yield made
-            self._name(str(made.digest))
+            self._name(str(made.digest), base.identity)
         except BaseException:
             discard(self.engine, sent.name)
             raise
 
-    def _name(self, identity: str) -> None:
+    def _name(self, identity: str, base: str) -> None:
+        parsed = reference.parse(self.base)
+        for name in self.names:
+            in_place = reference.parse(name) == parsed
+            if in_place and self.engine.image(self.base)["Id"] != base:
+                raise moved_meanwhile(name)
         for name in self.names:
             tag(self.engine, identity, name)
 

@@ -9,7 +9,7 @@ from functools import cache, partial
 import msgspec
 
 from bundler.artifacts import reference as references
-from bundler.artifacts.embedding import EmbedRequest
+from bundler.artifacts.embedding import EmbedRequest, moved_meanwhile
 from bundler.artifacts.image.add_layer import Appended, BaseImage, append
 from bundler.artifacts.image.blobs import BlobStore, Descriptor, copy, descriptor, images_of
 from bundler.artifacts.image.ociread import LoadedImage, OciImage
@@ -65,11 +65,13 @@ class RegistryDestination(msgspec.Struct, frozen=True):
     """Tags, of one repository or several. target: the repository of the first of them.
 
     sources: images of any stores; several become one index, none makes an image of the state alone.
+    replaces: the digest that the first tag must still name at the end; None for any.
     """
 
     target: RegistryTarget
     tags: tuple[Reference, ...]
     sources: tuple[BaseImage, ...] = ()
+    replaces: str | None = None
 
     @contextmanager
     def embed(self, request: EmbedRequest) -> Iterator[OciImage]:
@@ -84,6 +86,8 @@ class RegistryDestination(msgspec.Struct, frozen=True):
         sealed = () if request.every_byte else _sealed(made, target)
         name = target.reference.at(entry.digest).artifact
         yield OciImage(target, entry, name, KIND, sealed=sealed)
+        if self.replaces is not None and self.digest() != self.replaces:
+            raise moved_meanwhile(str(self.tags[0]))
         publish(target, entry, self.tags, request.listener)
 
     def digest(self) -> str | None:
