@@ -302,7 +302,8 @@ def import_roots(files: Files, runs: RunsAs) -> Iterator[str]:
     Without those of `first_roots`, which depend on how the program is started. Raises `Unlisted` if
     the next ones can only be found by listing a folder.
     """
-    yield from (entry for entry in runs.variable("PYTHONPATH").split(":") if entry)
+    if named := runs.variable("PYTHONPATH"):  # an empty entry is the working directory, too
+        yield from (posixpath.join(runs.working_directory, it) for it in named.split(":"))
     seen = set()
     for prefix in _prefixes(runs):
         finders: list[str] = []
@@ -355,7 +356,7 @@ def _prefixes(runs: RunsAs) -> list[str]:
     words = command_words(runs.program)
     names = [posixpath.basename(word) for word in words]
     own = posixpath.join(runs.working_directory, ".venv")
-    folders = [posixpath.dirname(word) for word in words if word.startswith("/")]
+    folders = [posixpath.dirname(word) for word in words if "/" in word]
     folders += [f"{own}/bin"] if "uv" in names and "run" in words else []
     folders += [entry for entry in runs.variable("PATH").split(":") if entry]
     prefixes = [

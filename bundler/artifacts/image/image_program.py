@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 _SHELLS = ("sh", "bash", "ash", "dash")
+_SCRIPT = re.compile(r"-[a-z]*c")
+_MOST_SHELL_OPTIONS = 5
 _DAGSTER = re.compile(r"^(dagster(-[a-z]+)?|dg)$")
 _DAGSTER_OPTIONS = ("-d", "--working-directory")
 # Programs that start others, or load code, from the directory that one of their options names.
@@ -79,12 +81,16 @@ def _substituted(text: str, environment: Sequence[tuple[str, str]]) -> str:
 def command_words(program: Sequence[str]) -> list[str]:
     """The words of a command line; a shell's ``-c`` is split, too."""
     words = list(program)
-    is_shell = any(posixpath.basename(word) in _SHELLS for word in words[:-1])
-    if is_shell and any(re.fullmatch(r"-[a-z]*c", word) for word in words):
-        split = shlex.shlex(words[-1], posix=True, punctuation_chars="();&|")
+    for at in (i for i, word in enumerate(words) if posixpath.basename(word) in _SHELLS):
+        options = words[at + 1 : at + 1 + _MOST_SHELL_OPTIONS]
+        found = next((i for i, word in enumerate(options) if _SCRIPT.fullmatch(word)), None)
+        if found is None or len(words) <= at + found + 2:
+            continue
+        script, *rest = words[at + found + 2 :]
+        split = shlex.shlex(script, posix=True, punctuation_chars="();&|")
         split.whitespace_split, split.commenters = True, ""
         try:
-            words = list(split)
+            return [*split, *rest]  # which `exec "$@"` may run
         except ValueError:
             return []
     return words

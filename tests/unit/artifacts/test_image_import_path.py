@@ -99,6 +99,18 @@ def test_pythonpath_hides_site_packages() -> None:
     assert find(files, runs, PLACE) == f"/lib1/{PLACE}"
 
 
+@pytest.mark.parametrize(
+    ("path", "root"),
+    [("lib", "/app/lib"), ("/none:./lib", "/app/lib"), (":/lib", "/app"), ("/lib:", "/lib")],
+)
+def test_pythonpath_may_be_relative_to_the_working_directory(path: str, root: str) -> None:
+    runs = RunsAs("/app", (*APP.environment, ("PYTHONPATH", path)), ("dagster", "api"))
+    places = {**module(SITE), **module("app/lib"), **module("lib")}
+    if root == "/app":
+        places |= module("app")
+    assert find(tree(places), runs, PLACE) == f"{root}/{PLACE}"
+
+
 def test_the_working_directory_and_sources_below_it() -> None:
     assert find(tree(module("app")), APP, PLACE) == f"/app/{PLACE}"
     assert find(tree(module("app/src")), APP, PLACE) == f"/app/src/{PLACE}"
@@ -222,6 +234,9 @@ def test_a_bare_folder_does_not_hide_an_installed_package() -> None:
     [
         (["/opt/two/bin/dagster", "api"], "opt/two"),
         (["dagster", "api"], "opt/one"),
+        (["bash", "-c", ". /opt/two/bin/activate && $@", "-", "dagster", "api"], "opt/two"),
+        (["sh", "-c", ". .venv/bin/activate; exec dagster api"], "app/.venv"),
+        (["../opt/two/bin/dagster", "api"], "opt/two"),
         (["uv", "run", "dagster", "api"], "app/.venv"),
     ],
 )
@@ -300,6 +315,7 @@ def test_an_archive_that_was_added_later_hides_the_state() -> None:
         (["dagster", "api", "grpc", "--empty-working-directory"], [], f"/{SITE}"),
         (["sh", "-c", "cd /code && exec dagster api grpc"], [], "/code"),
         (["bash", "-lc", "cd ..; cd ${CODE}; dagster api grpc"], ["CODE=code"], "/code"),
+        (["bash", "-o", "pipefail", "-c", 'cd /code; "$@"', "-", "dagster", "api"], [], "/code"),
         (["sh", "-c", "cd $(pwd) && dagster api grpc"], [], "/app"),
         (["sh", "-c", "echo cd /code && dagster api grpc"], [], "/app"),
         (["uv", "run", "--directory", "/code", "dagster", "api", "grpc"], [], "/code"),

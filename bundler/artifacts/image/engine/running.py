@@ -86,8 +86,9 @@ def interpreters(runs: RunsAs, places: Iterable[str] = ()) -> list[str]:
     be on its PATH.
     """
     words = command_words(runs.program)
-    folders = [posixpath.dirname(word) for word in words if word.startswith("/")]
-    found = [folder for folder in folders if posixpath.basename(folder) == "bin"]
+    folders = [posixpath.dirname(word) for word in words if "/" in word]
+    programs = [folder for folder in folders if posixpath.basename(folder) == "bin"]
+    found = [posixpath.join(runs.working_directory, folder) for folder in programs]
     environments = [runs.variable("VIRTUAL_ENV"), runs.variable("UV_PROJECT_ENVIRONMENT")]
     environments += [match[1] for place in places if (match := _SITE_PACKAGES.match(place))]
     if any(posixpath.basename(word) == "uv" for word in words):
@@ -112,7 +113,7 @@ def imported_from(docker: Docker, image: str, runs: RunsAs, first: str, package:
     settings = {name: value for name, value in runs.environment if name in _DECIDING}
     for python in interpreters(runs):
         with suppress(ToolFailed, msgspec.DecodeError):
-            run = runner(image, docker, [python], settings=settings)
+            run = runner(image, docker, [python], runs.working_directory, settings)
             done = run(["-", first, package], _PROGRAM, {})
             if done.exit_code == 0:
                 last = done.stdout.rpartition(b"\n")[2]  # a .pth file may print, too
