@@ -115,7 +115,9 @@ def _closed(tree: RootFilesystem, path: str) -> Iterator[str]:
 
 def _import_path(tree: RootFilesystem, runs: RunsAs, path: str) -> str | None:
     """The path of a state directory relative to an import root; None if it is not below it."""
-    for root in (*image_import_path.import_roots(tree, runs), runs.working_directory):
+    runs = image_import_path.as_started(tree, runs)
+    here = runs.code_directory() or runs.working_directory
+    for root in (*image_import_path.import_roots(tree, runs), here):
         real = (tree.resolve(root) or root).rstrip("/")
         if path.startswith(f"{real}/"):
             return path[len(real) + 1 :]

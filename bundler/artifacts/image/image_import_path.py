@@ -20,7 +20,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Protocol
 
-from bundler.artifacts.image.image_program import RunsAs, command_words
+from bundler.artifacts.image.image_program import (
+    RunsAs,
+    command_words,
+    is_script,
+    with_script,
+)
 from bundler.artifacts.image.image_users import Lookup, passwd
 from bundler.artifacts.image.layer import Owned, parents_of
 from bundler.artifacts.image.rootfs import Node
@@ -41,6 +46,7 @@ class Unlisted(Nowhere):
 
 # Password files and lists of import paths are shorter; a longer file is something else.
 _MAX_LIST_BYTES = 256 * 1024
+_MAX_SCRIPT_BYTES = 16 * 1024
 _MAX_ARCHIVE_BYTES = 8 * 1024 * 1024  # of Spark, for example
 _INTERPRETER = re.compile(r"^python(\d+\.\d+)$")
 _FINDER_MAPPING = re.compile(r"^MAPPING\b[^=]*= *(\{.*?\})$", re.MULTILINE)
@@ -80,7 +86,7 @@ class Files(Lookup, Protocol):
 
 
 def captured(path: str, member: TarMember) -> bytes | None:
-    """What is needed of a file to find a place: import paths, the names of users, and the
+    """What is needed of a file to find a place: import paths, the names of users, scripts, and the
     top-level names in an archive, a line each."""
     folder, name = posixpath.split(path)
     if name.endswith((".zip", ".egg", ".whl")):
@@ -88,7 +94,8 @@ def captured(path: str, member: TarMember) -> bytes | None:
     is_pointer = name.endswith(".pth") or (name.startswith(_FINDERS) and name.endswith(".py"))
     is_list = is_pointer and posixpath.basename(folder) in _PACKAGE_FOLDERS
     is_list = is_list or path in ("/etc/passwd", "/etc/group")
-    return member.open().read() if is_list and member.size <= _MAX_LIST_BYTES else None
+    limit = _MAX_LIST_BYTES if is_list else _MAX_SCRIPT_BYTES if is_script(path) else 0
+    return member.open().read() if member.size <= limit else None
 
 
 def _top_names(member: TarMember) -> bytes | None:
@@ -117,6 +124,7 @@ def find(
     """
     if override is not None:
         return _overridden(files, place, override)
+    runs = as_started(files, runs)
     package, _, name = place.rpartition("/")
     first = first_roots(files, runs, place)
     installed = import_roots(files, runs)
@@ -137,6 +145,17 @@ def find(
     if len(found) == 1:
         return posixpath.join(found[0], name)
     raise _undecided(package, found, runs)
+
+
+def as_started(files: Files, runs: RunsAs) -> RunsAs:
+    """How the program starts, also if a script in the image does that."""
+
+    def read(path: str) -> bytes | None:
+        real = files.resolve(path)
+        node = files.lookup(real) if real is not None and not files.is_directory(real) else None
+        return node.content if node is not None else None
+
+    return with_script(runs, read)
 
 
 def first_roots(files: Files, runs: RunsAs, place: str) -> list[str] | None:
@@ -268,6 +287,7 @@ def shadowing(files: Files, runs: RunsAs, place: str, path: str) -> str | None:
 
     place: of that state directory, relative to its import root. None if nothing hides it.
     """
+    runs = as_started(files, runs)
     package, mine = posixpath.dirname(place), posixpath.dirname(path)
     first = first_roots(files, runs, place)
     unsure = runs.working_directory if first is None else None

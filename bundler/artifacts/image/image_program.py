@@ -7,13 +7,14 @@ import posixpath
 import re
 import shlex
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
 _SHELLS = ("sh", "bash", "ash", "dash")
 _SCRIPT = re.compile(r"-[a-z]*c")
 _MOST_SHELL_OPTIONS = 5
+_SCRIPT_NAME = re.compile(r"\.sh$|entry-?point")
 _DAGSTER = re.compile(r"^(dagster(-[a-z]+)?|dg)$")
 _DAGSTER_OPTIONS = ("-d", "--working-directory")
 # Programs that start others, or load code, from the directory that one of their options names.
@@ -87,26 +88,62 @@ def command_words(program: Sequence[str]) -> list[str]:
         if found is None or len(words) <= at + found + 2:
             continue
         script, *rest = words[at + found + 2 :]
-        split = shlex.shlex(script, posix=True, punctuation_chars="();&|")
-        split.whitespace_split, split.commenters = True, ""
-        try:
-            return [*split, *rest]  # which `exec "$@"` may run
-        except ValueError:
-            return []
+        return [*_words_of(script), *rest]  # which `exec "$@"` may run
     return words
+
+
+def _words_of(script: str) -> list[str]:
+    """The words of a shell's script; empty if it is more than that."""
+    lines = [line for line in script.replace("\\\n", " ").split("\n") if line.lstrip()[:1] != "#"]
+    split = shlex.shlex(" ; ".join(lines), posix=True, punctuation_chars="();&|")
+    split.whitespace_split, split.commenters = True, ""
+    try:
+        return list(split)
+    except ValueError:
+        return []
 
 
 def runs_as(config: Mapping[str, object]) -> RunsAs:
     """Parses the part of an image's ``config`` object that says how its program starts."""
     variables = [str(entry).partition("=") for entry in _strings(config.get("Env"))]
-    environment = tuple((name, value) for name, _, value in variables)
-    program = (*_strings(config.get("Entrypoint")), *_strings(config.get("Cmd")))
-    directory = str(config.get("WorkingDir") or "/")
-    for path in _moves(command_words(program)):
-        directory = posixpath.join(directory, _substituted(path, environment))
-    return RunsAs(
-        posixpath.normpath(directory), environment, program, str(config.get("User") or "")
+    return _moved(
+        RunsAs(
+            working_directory=str(config.get("WorkingDir") or "/"),
+            environment=tuple((name, value) for name, _, value in variables),
+            program=(*_strings(config.get("Entrypoint")), *_strings(config.get("Cmd"))),
+            user=str(config.get("User") or ""),
+        )
     )
+
+
+def with_script(runs: RunsAs, read: Callable[[str], bytes | None]) -> RunsAs:
+    """The same start with the commands of the script that it runs, if any.
+
+    read: returns the content of a script, by its absolute path.
+    """
+    for at, word in enumerate(runs.program):
+        if is_script(word):
+            folders = [""] if "/" in word else runs.variable("PATH").split(":")
+            paths = [posixpath.join(runs.working_directory, folder, word) for folder in folders]
+            text = next(filter(None, map(read, paths)), b"").decode(errors="replace")
+            first = text.partition("\n")[0]
+            if (first.startswith("#!") and "sh" not in first) or not _words_of(text):
+                return runs
+            shell = ("sh", "-c", text, *runs.program[at + 1 :])
+            return _moved(msgspec.structs.replace(runs, program=shell))
+    return runs
+
+
+def is_script(path: str) -> bool:
+    """Whether an image may start by a shell's script of this name."""
+    return _SCRIPT_NAME.search(posixpath.basename(path)) is not None
+
+
+def _moved(runs: RunsAs) -> RunsAs:
+    directory = runs.working_directory
+    for path in _moves(command_words(runs.program)):
+        directory = posixpath.join(directory, _substituted(path, runs.environment))
+    return msgspec.structs.replace(runs, working_directory=posixpath.normpath(directory))
 
 
 def _moves(words: Sequence[str]) -> Iterator[str]:

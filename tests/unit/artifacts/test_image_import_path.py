@@ -334,6 +334,36 @@ def test_the_program_may_run_or_import_elsewhere_than_in_its_working_directory(
 
 
 @pytest.mark.parametrize(
+    ("program", "path", "script", "root"),
+    [
+        ("/docker-entrypoint.sh", "docker-entrypoint.sh",
+         "#!/bin/sh\n# don't\nset -e\ncd /code\nexec dagster \\\n api", "code"),
+        ("start.sh", "usr/bin/start.sh", "cd $CODE && dagster api grpc -d ../code", "code"),
+        ("bash /entrypoint dagster api -d /code", "entrypoint", 'exec "$@"', "code"),
+        ("tini -- ./run.sh", "app/run.sh", "#!/bin/bash\n. /venv/bin/activate\ndagster", "venv"),
+        ("/entrypoint.py", "entrypoint.py", "#!/usr/bin/env python\ncd /code", ""),
+        ("/run.sh", "run.sh", "cd 'unclosed", ""),
+        ("/run.sh", "run.sh", "if true; then cd /code; fi", ""),
+        ("/run.sh", "run.sh", " " * 20_000 + "; cd /code", ""),
+        ("/missing.sh", "run.sh", "cd /code", ""),
+    ],
+)  # fmt: skip
+def test_a_script_that_starts_the_program_is_read(
+    program: str, path: str, script: str, root: str
+) -> None:
+    venv = "venv/lib/python3.11/site-packages"
+    python = {"venv/bin/python3": "-> python3.11", "venv/bin/python3.11": b""}
+    code = {**module("code"), **module(SITE), **module(venv)}
+    files = tree({**code, **python, "venv/pyvenv.cfg": b"", path: script.encode()})
+    env = [*(f"{name}={value}" for name, value in APP.environment), "CODE=/code"]
+    runs = runs_as({"WorkingDir": "/app", "Env": env, "Cmd": program.split()})
+    roots = {"code": "code", "venv": venv, "": SITE}
+    place = f"/{roots[root]}/{PLACE}"
+    assert find(files, runs, PLACE) == place
+    assert shadowing(files, runs, PLACE, place) is None
+
+
+@pytest.mark.parametrize(
     "environment", ["opt/conda/envs/shop", "root/.cache/pypoetry/virtualenvs/shop-Ab1-py3.11"]
 )
 def test_sources_may_be_a_copy_of_what_an_unknown_environment_has(environment: str) -> None:

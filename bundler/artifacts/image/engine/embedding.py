@@ -221,6 +221,7 @@ class PlaceFinder:
             raise
 
     def _by_interpreter(self, runs: RunsAs, wanted: str) -> str | None:
+        runs = image_import_path.as_started(self._container, runs)
         first = image_import_path.first_roots(self._container, runs, wanted)
         package = posixpath.dirname(wanted)
         here = posixpath.join(runs.working_directory, package)

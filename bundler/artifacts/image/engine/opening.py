@@ -20,6 +20,7 @@ from bundler.artifacts.image.examining import (
     examined,
     unreachable,
 )
+from bundler.artifacts.image.image_import_path import as_started
 from bundler.artifacts.image.image_program import RunsAs, runs_as
 from bundler.artifacts.image.members import members_below, state_directories_in
 from bundler.artifacts.image.tarstream import read_tar
@@ -61,7 +62,7 @@ class EngineImage(ImageArtifact):
         self._stack = ExitStack()
 
     def runs_as(self) -> RunsAs:
-        return runs_as(self.config.get("config") or {})
+        return as_started(self.container, runs_as(self.config.get("config") or {}))
 
     def state_directories(self) -> Sequence[StateDirectory]:
         claims = self.claims()
