@@ -70,6 +70,7 @@ _OURS = {
     "hvs.": ("a Vault token", r"(?<!\w)hvs\.[\w-]{24,}"),
     "sk-ant-": ("an Anthropic API key", r"sk-ant-[\w-]{32,}"),
 }
+_LOOKS_LIKE = "what looks like: "
 _EXAMPLE = re.compile(r"(?i)example")
 
 
@@ -90,6 +91,16 @@ def inspect(name: str, text: str) -> Iterator[tuple[int, str]]:
             yield one.start(), what
 
 
+def redacted(text: str) -> str:
+    """The text without the tokens that are known by their form."""
+    names = {name for mark, name in marks().items() if name and mark.decode() in text}
+    for name in sorted(names):
+        found = _by_pattern(name, text) if name in _OURS else _by_library(name, text)
+        for token, what in {one[0]: what for one, what in found}.items():
+            text = text.replace(token, f"[{what.removeprefix(_LOOKS_LIKE)}]")
+    return text
+
+
 def is_container(path: str) -> bool:
     """Whether a file's name says that it contains private keys, in a binary format."""
     return path.lower().endswith(_CONTAINERS)
@@ -105,7 +116,7 @@ def _by_library(name: str, text: str) -> Iterator[tuple[re.Match[str], str]]:
     for pattern in detector.denylist:
         for found in _matches(pattern, name, text):
             if getattr(detector, "is_formally_valid", bool)(found[0]):
-                yield found, f"what looks like: {detector.secret_type}"
+                yield found, f"{_LOOKS_LIKE}{detector.secret_type}"
 
 
 def _matches(pattern: re.Pattern[str], name: str, text: str) -> Iterator[re.Match[str]]:

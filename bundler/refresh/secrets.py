@@ -9,6 +9,7 @@ from functools import cached_property
 
 import msgspec
 
+from bundler.refresh.key_material import redacted
 from bundler.refresh.scanning import Scanner
 from bundler.refresh.secret_forms import Secret, forms
 from bundler.system.url_credentials import without_credentials
@@ -31,9 +32,11 @@ class Secrets(msgspec.Struct, frozen=True, dict=True):
     settings: frozenset[str] = frozenset()
 
     def redact(self, text: str) -> str:
-        """The text without any secret, URL user info or query, and without control characters."""
+        """The text without any secret, known form of token, URL user info or query, and without
+        control characters."""
         for form, shown in self._shown:
             text = text.replace(form, shown)
+        text = redacted(text)
         text = without_credentials(text)
         text = re.sub(_QUERY, r"\1", re.sub(_USER_INFO, r"\1", text))
         return neutralise(text)

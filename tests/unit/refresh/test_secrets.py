@@ -364,6 +364,7 @@ MATERIAL = {
     "google": "AIza" + "a1B2c3D" * 5,
     "jwt": JWT,
     "slack": "xoxb-123456789-123456789-abcdefghij",
+    "dbt Cloud": "dbtc_" + "a1B2c3D4e5" * 4,
     "stripe": "sk_live_" + "a1B2c3" * 4,
     "databricks": "dapi" + "0123456789abcdef" * 2,
 }
@@ -441,6 +442,16 @@ def test_a_secret_that_begins_like_a_token_is_still_the_variables(tmp_path: Path
 def test_urls_lose_their_user_info_and_their_query() -> None:
     text = "GET https://me:pass@example.org/path?token=x failed, see http://a/b?c"
     assert Secrets({}).redact(text) == "GET https://example.org/path failed, see http://a/b"
+
+
+@pytest.mark.parametrize("name", MATERIAL)
+def test_a_text_loses_tokens_of_known_shapes(name: str) -> None:
+    """A token may be in the code, and in no variable; a client quotes the answer that quotes it."""
+    shown = Secrets({}).redact(f"failed: body='{MATERIAL[name]}' (404)")
+    token = max(MATERIAL[name].split(), key=len).strip('"}')
+    assert token not in shown
+    assert shown.startswith("failed: body='")
+    assert shown.endswith("' (404)")
 
 
 def test_control_characters_become_visible() -> None:
