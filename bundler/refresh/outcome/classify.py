@@ -415,7 +415,8 @@ def _of_cloud_run(chain: Sequence[Link], host: str) -> Cause | None:
     for link in chain:
         if found := _CLOUD_RUN_FAILED.match(link.text):
             says = f"the run {found[1]} in dbt Cloud failed or was cancelled ({host})"
-            return Cause(ToolFailed, says, hint="Look at the log of that run in dbt Cloud.")
+            hint = "Look at the log of that run in dbt Cloud."
+            return Cause(ToolFailed, says, hint=hint, is_known=True)
         if found := _CLOUD_RUN_LATE.match(link.text):
             says = f"{host} did not finish the run {found[1]} within {found[2]} s"
             return Cause(Unavailable, says, hint=_CLOUD_RUN_HINT)

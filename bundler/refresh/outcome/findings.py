@@ -42,7 +42,8 @@ class Cause(msgspec.Struct, frozen=True):
     """A failure before it is worded.
 
     kind: its class. says: what happened. wait: seconds that the server asked for before another
-    attempt. hint: empty for the usual one of its kind.
+    attempt. hint: empty for the usual one of its kind. is_known: whether the component's traceback
+    would add nothing.
     """
 
     kind: type[BundlerError]
@@ -50,6 +51,7 @@ class Cause(msgspec.Struct, frozen=True):
     retry: Retry = "no"
     wait: float | None = None
     hint: str = ""
+    is_known: bool = False
 
     def at(self, host: str, status: int | None = None) -> Cause:
         """The cause with the places for these filled in."""
@@ -122,7 +124,7 @@ class Wording(msgspec.Struct, frozen=True):
         # No retry is added if the library inside has already retried.
         retried = exchange is not None and exchange.tries > 1
         # What was left out is only named in the component's output.
-        seen = exchange is not None and exchange.body not in ("", "skipped")
+        seen = cause.is_known or (exchange is not None and exchange.body not in ("", "skipped"))
         return Failure(error, "no" if retried else cause.retry, cause.wait, seen=seen)
 
     def _hint(self, cause: Cause, exchange: Exchange | None) -> str:
