@@ -231,14 +231,20 @@ def _structure_end(index: bytes, id_bytes: int) -> int:
 
 
 def _path_before(window: bytes, end: int) -> bytes | None:
-    """The path that ends there; it begins where the entry's length and mode precede it."""
-    for start in range(end - 1, max(_FIXED_BYTES[20], end - 4096) - 1, -1):
+    """The path that ends there; it begins where the entry's length and mode precede it.
+
+    None if there is no such place, or several: a path may contain what looks like an entry.
+    """
+    found = []
+    after_nul = window.rfind(b"\0", 0, end) + 1
+    for start in range(end - 1, max(_FIXED_BYTES[20], after_nul) - 1, -1):
         length = min(end - start, _NAME_LENGTH_MASK)
         for extended in (0, 2):  # version 3 may have two more bytes of flags
             flags = start - 2 - extended
             if window[flags + 1] == length & 0xFF and _is_entry(window, flags, length):
-                return window[start:end]
-    return None
+                found.append(window[start:end])
+                break
+    return found[0] if len(found) == 1 else None
 
 
 def _is_entry(window: bytes, flags: int, length: int) -> bool:
