@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 
 DEFAULT_TIMEOUT_SECONDS = 120.0
+# The first one with rev-parse --show-object-format and add --pathspec-from-file.
+OLDEST_GIT = "2.25"
 
 # The user's configuration, and how far git looks for a repository.
 _KEPT = frozenset(
@@ -136,7 +138,7 @@ def initialised(root: str | os.PathLike[str], *, fast: bool = False) -> Reposito
     `open_repository`."""
     place = os.path.realpath(os.fsencode(root))
     env = environment(os.environ)
-    question = Question(["init", "--quiet", "--initial-branch=main"])
+    question = Question(["-c", "init.defaultBranch=main", "init", "--quiet"])
     (answer,) = _ask(place, [question], env, fast)
     repository = _locate(place, env, fast=fast)
     if answer.exit_code or repository is None:
@@ -225,7 +227,7 @@ def _locate(place: bytes, env: dict[str, str], *, fast: bool) -> Repository | No
         ["--is-inside-git-dir"],
         ["--show-object-format"],
         ["--absolute-git-dir"],
-        ["--path-format=absolute", "--git-common-dir"],
+        ["--git-common-dir"],
         ["--show-cdup"],
     ]
     words = [word for each in flags for word in each]
@@ -239,6 +241,12 @@ def _locate(place: bytes, env: dict[str, str], *, fast: bool) -> Repository | No
         # No commit yet, a path with a newline, or something broken: find out which.
         said, tip = _one_by_one(place, flags, env, fast)
     bare, inside, algorithm, git_dir, common_dir, up = said
+    if algorithm.startswith(b"--"):  # git repeats an option that it does not know
+        raise ToolFailed(
+            f"git is older than {OLDEST_GIT}: {_executable()}.",
+            hint=f"Install git {OLDEST_GIT} or later, or put it first on PATH.",
+        )
+    common_dir = os.path.realpath(os.path.join(place, common_dir))
     top = None if b"true" in (bare, inside) else os.path.realpath(os.path.join(place, up))
     pinned = {**env, "GIT_DIR": os.fsdecode(git_dir)}
     if top is not None:
@@ -290,6 +298,11 @@ def _cannot_answer(arguments: Sequence[str | bytes], answer: Answer) -> ToolFail
         return ToolFailed(
             f"git refuses to run: the repository {owned} belongs to another user.",
             hint=f"If you trust it: git config --global --add safe.directory {quoted(owned)}",
+        )
+    if b"safe.bareRepository" in answer.stderr:
+        return ToolFailed(
+            "git refuses to run: safe.bareRepository does not allow bare repositories.",
+            hint="If you trust this one: git config --global safe.bareRepository all",
         )
     if b"is in submodule '" in answer.stderr:
         path = os.fsdecode(answer.stderr.rpartition(b"is in submodule '")[2].rpartition(b"'")[0])

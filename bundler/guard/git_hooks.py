@@ -51,7 +51,7 @@ def install(root: Path, names: Sequence[str] = NAMES) -> list[Hook]:
     if elsewhere is not None:
         lines = "; ".join(f"{name}: {_line(name)}" for name in names)
         raise UsageError(
-            f"core.hooksPath points to {elsewhere}, which other repositories share.",
+            f"core.hooksPath points to {elsewhere}, which this clone does not have for itself.",
             hint=f"Add these lines to the hooks there: {lines}",
         )
     directory = _directory(repository)

@@ -108,6 +108,11 @@ TRIED: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "git/repository.py _cannot_answer",
+        "git config --global safe.bareRepository all",
+        f"{_REPOSITORIES}::test_bare",
+    ),
+    (
+        "git/repository.py _cannot_answer",
         "git submodule update --init -- {}",
         f"{_IGNORED}::test_a_sparse_checkout_and_a_submodule_without_git",
     ),

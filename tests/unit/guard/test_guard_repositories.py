@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bundler.git.repository import OLDEST_GIT
 from tests.support.workdir import CONTENT, STATE, WorkDir
 
 DIRECTORY = f"src/defs/{STATE}"
@@ -147,12 +148,17 @@ def test_git_dir_of_another_repository_in_the_environment(clean: WorkDir, tmp_pa
     assert other.guard("-C", str(clean.path)).code == 0
 
 
+@pytest.mark.slow
 def test_bare(leaky: WorkDir, tmp_path: Path) -> None:
     leaky(["git", "clone", "-q", "--bare", str(leaky.path), str(tmp_path / "bare.git")])
     bare = WorkDir(tmp_path / "bare.git", leaky.env)
     assert bare.guard("--history").code == 1
     assert "has no work tree" in cannot_tell(bare)
     assert "has no work tree" in cannot_tell(bare, "--staged")
+    bare("git config --global safe.bareRepository explicit")
+    (fix,) = re.findall("If you trust this one: (.*)", cannot_tell(bare, "--history"))
+    bare(["sh", "-c", fix])
+    assert bare.guard("--history").code == 1
 
 
 def test_bare_inside_a_work_tree(clean: WorkDir) -> None:
@@ -168,6 +174,7 @@ def test_shallow(clean: WorkDir, tmp_path: Path) -> None:
     shallow = WorkDir(tmp_path / "shallow", clean.env)
     assert shallow.guard().code == 0
     assert shallow.guard("--staged").code == 0
+    cannot_tell(clean, "--history", "-C", str(shallow.path))
     (fix,) = re.findall(r"Run (git fetch --unshallow) ", cannot_tell(shallow, "--history"))
     shallow(["sh", "-c", fix])
     assert shallow.guard("--history").code == 0
@@ -339,6 +346,17 @@ def test_git_is_missing(clean: WorkDir) -> None:
     clean.write(FILE)
     clean("git add -f -A")
     assert clean.guard("--staged", env=no_path).code == 71
+
+
+def test_git_is_too_old(clean: WorkDir, tmp_path: Path) -> None:
+    """Where git does not know an option of rev-parse, it repeats it and exits with 0."""
+    old = tmp_path / "bin/git"
+    old.parent.mkdir()
+    forgets = 'set -- $(printf "%s\\n" "$@" | sed s/-object-format/-unknown/)'
+    old.write_text(f'#!/bin/sh\n{forgets}\nexec {shutil.which("git")} "$@"\n')
+    old.chmod(0o755)
+    clean.env["PATH"] = f"{old.parent}:{clean.env['PATH']}"
+    assert f"git is older than {OLDEST_GIT}: {old}." in cannot_tell(clean)
 
 
 def test_another_owner(clean: WorkDir, tmp_path: Path) -> None:
