@@ -7,6 +7,7 @@ import os
 from bundler import git
 from bundler.errors import ConfigurationError, ToolFailed
 from bundler.guard.state_paths import (
+    NAME,
     RULE_FILE,
     GuardedProject,
     Located,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 IN_GIT = "Everyone who can read the repository can read it, and it goes stale."
 _NO_FILE = b"000000"
+_LINK = b"120000"
 
 
 def check_staged(
@@ -77,19 +79,25 @@ def find_in_index(
     top = repository.top or b""
     named = within_or_refuse(top, directories)
     at_first = Places(tuple(named), git.ignores_case(repository))
-    entries = git.in_index(repository, [*at_first.pathspecs(), _PROJECTS])
+    entries = git.in_index(repository, [*at_first.pathspecs(), PROJECTS])
     projects = _read_projects(repository, entries)
     configured = [path for project in projects for path in project.sources]
-    sources = [*configured, *(place.path for place in Located.of(top, configured).inside)]
+    expected = [path for project in projects for path in project.expected]
+    links = [entry.path for entry in entries if _is_link_of_the_name(entry)]
+    targets = {place.path for place in Located.of(top, [*configured, *expected, *links]).inside}
+    sources = [*configured, *sorted(targets.difference(configured, expected, links))]
     if sources:
         entries += git.in_index(
             repository, at_first._replace(directories=tuple(sources)).pathspecs()
         )
-    expected = [path for project in projects for path in project.expected]
     every = dict.fromkeys([*named, *sources, *expected])
     places = at_first._replace(directories=tuple(every))
     state = sorted({entry.path for entry in entries if places.hold(entry.path, entry.mode)})
     return InIndex(state, places, sparse_keys(entries, places))
+
+
+def _is_link_of_the_name(entry: git.IndexEntry) -> bool:
+    return entry.mode == _LINK and os.path.basename(entry.path).lower() == NAME
 
 
 def sparse_keys(entries: Iterable[git.IndexEntry], places: Places) -> frozenset[bytes]:
@@ -100,7 +108,8 @@ def sparse_keys(entries: Iterable[git.IndexEntry], places: Places) -> frozenset[
     )
 
 
-_PROJECTS = b":(top,glob)**/pyproject.toml"
+_PROJECT_FILE = b"pyproject.toml"
+PROJECTS = b":(top,glob)**/" + _PROJECT_FILE
 _RULES = b":(top,glob)**/" + RULE_FILE
 
 
@@ -109,7 +118,7 @@ def _read_projects(
 ) -> list[GuardedProject]:
     """The projects in the index, as they are on disk and as the commit will contain them."""
     top = repository.top or b""
-    projects = [entry for entry in entries if os.path.basename(entry.path) == b"pyproject.toml"]
+    projects = [entry for entry in entries if os.path.basename(entry.path) == _PROJECT_FILE]
     here = [entry.path for entry in projects if is_checked_out(top, entry.path)]
     ids = {path: git.object_id(repository, b"blob", read(join(top, path))) for path in here}
     others = [entry for entry in projects if ids.get(entry.path) != entry.oid]
@@ -120,24 +129,30 @@ def _read_projects(
 def _as_staged(
     repository: git.Repository, entries: Sequence[git.IndexEntry]
 ) -> list[GuardedProject]:
-    """What project files, but no links, say as they are staged. Raises as `project_of` does."""
-    files = [entry for entry in entries if entry.mode.startswith(b"100")]
-    texts = git.blobs(repository, [entry.oid for entry in files])
+    """What project files say as they are staged. Raises as `project_of` does."""
+    texts = project_texts(repository, entries)
+    top = repository.top or b""
     try:
-        return [
-            project_of(repository.top or b"", *os.path.split(entry.path), text)
-            for entry, text in zip(files, texts, strict=True)
-        ]
+        return [project_of(top, *os.path.split(path), text) for path, text in texts]
     except ConfigurationError as error:
         hint = error.hint or "Correct the file, and stage it with git add."
         raise ConfigurationError(f"As it is staged, {error.what}", hint=hint) from error
+
+
+def project_texts(
+    repository: git.Repository, entries: Sequence[git.IndexEntry]
+) -> list[tuple[bytes, bytes]]:
+    """The paths and contents of project files that are no links."""
+    files = [entry for entry in entries if entry.mode.startswith(b"100")]
+    texts = git.blobs(repository, [entry.oid for entry in files])
+    return [(entry.path, text) for entry, text in zip(files, texts, strict=True)]
 
 
 def staged_projects(
     repository: git.Repository, directories: Collection[bytes]
 ) -> list[GuardedProject]:
     """The projects in these directories, as the commit will contain them."""
-    entries = git.in_index(repository, [_PROJECTS])
+    entries = git.in_index(repository, [PROJECTS])
     return _as_staged(
         repository, [entry for entry in entries if os.path.dirname(entry.path) in directories]
     )
@@ -220,7 +235,7 @@ def contents(
     Raises `ToolFailed` if git cannot answer.
     """
     pathspecs = [*places.pathspecs(), _RULES, *map(git.exactly, others)]
-    questions = [git.index_question([*pathspecs, _PROJECTS])]
+    questions = [git.index_question([*pathspecs, PROJECTS])]
     has_head = repository.head is not None
     if has_head:
         questions.append(git.staged_question("HEAD", pathspecs))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from bundler.errors import BundlerError
-from bundler.guard.state_paths import NAME, join, project_of, within
+from bundler.guard.state_paths import NAME, join, project_of, read, within
 from bundler.system import digests
 from bundler.system.git_directory import locate, may_ignore_case, read_regular
 from bundler.system.index_file import RawIndex
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bundler.guard.state_paths import GuardedProject
 
 _PROJECT = b"pyproject.toml"
+_DG = b"dg.toml"
 _ENDS = (b"/", b"\0")
 # If one of these is set, only git knows where the repository is.
 _UNUSUAL = (
@@ -60,7 +61,7 @@ def quick_check(named: Sequence[str] = ()) -> tuple[bytes, ...] | None:
             if _may_hold_state(index, places, ignore_case=fold):
                 return None
             for project in _projects(index, top):
-                if any(_may_be_state(index, top, it, ignore_case=fold) for it in project.sources):
+                if _may_be_state_of(project, index, top, ignore_case=fold):
                     return None
                 places += (*project.sources, *project.expected)
     except (OSError, ValueError, BundlerError):  # the full check reports it
@@ -85,7 +86,9 @@ def _projects(index: RawIndex, top: bytes) -> Iterator[GuardedProject]:
         text = read_regular(join(top, path))
         if not _is_staged(text, path, before):
             raise ValueError("an edit that is not staged")
-        yield project_of(top, *os.path.split(path), text)
+        directory = os.path.dirname(path)
+        yield project_of(top, directory, _PROJECT, text)
+        yield project_of(top, directory, _DG, read(join(top, join(directory, _DG))))
 
 
 def _is_staged(text: bytes, path: bytes, before: bytes) -> bool:
@@ -103,11 +106,18 @@ def _holds(index: RawIndex, place: bytes, *, ignore_case: bool) -> bool:
     return any(index.holds(place + end, ignore_case=ignore_case) for end in _ENDS)
 
 
-def _may_be_state(index: RawIndex, top: bytes, source: bytes, *, ignore_case: bool) -> bool:
-    """Whether the index may hold a source's state: below its path, or where links lead."""
-    place = join(top, source)
-    leads_elsewhere = os.path.realpath(place) != os.path.join(os.path.realpath(top), source)
-    return leads_elsewhere or _holds(index, source, ignore_case=ignore_case)
+def _may_be_state_of(
+    project: GuardedProject, index: RawIndex, top: bytes, *, ignore_case: bool
+) -> bool:
+    """Whether the index may hold a project's state: in its directories, or where links lead."""
+    return any(_holds(index, it, ignore_case=ignore_case) for it in project.sources) or any(
+        _leads_elsewhere(top, it) for it in (*project.sources, *project.expected)
+    )
+
+
+def _leads_elsewhere(top: bytes, place: bytes) -> bool:
+    """Whether a state directory is where links lead."""
+    return os.path.realpath(join(top, place)) != os.path.join(os.path.realpath(top), place)
 
 
 def _locate() -> tuple[bytes, bytes] | None:

@@ -374,6 +374,35 @@ def test_a_staged_project_file_needs_no_git_process(
     assert quick_check() == ()
 
 
+def test_a_link_of_the_name(repository: WorkDir) -> None:
+    """State is where it leads, whether the link is staged or a project is known to expect it."""
+    repository.write("data/K/state", CONTENT)
+    (repository.path / "src/shop/defs").mkdir(parents=True)
+    (repository.path / f"src/shop/defs/{STATE}").symlink_to("../../../data")
+    repository("git add data")
+    assert repository.guard("--staged").code == 0
+    repository("git add src")
+    assert repository.guard("--staged").errors == [
+        "✗ findings (1): The state file data/K/state is in the index."
+    ]
+    repository("git rm -q --cached -r src")
+    repository.write("pyproject.toml", '[tool.dg.project]\nroot_module = "shop"\n')
+    repository("git add pyproject.toml")
+    assert repository.guard("--staged").code == 1
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "dg.toml"])
+def test_a_copy_of_the_state_of_a_dagster_project(repository: WorkDir, name: str) -> None:
+    """The fast check compares with the same directories as the full one."""
+    table = "tool.dg.project" if name == "pyproject.toml" else "project"
+    repository.write("pyproject.toml", '[project]\nname = "shop"\n')
+    repository.write(name, f'[{table}]\nroot_module = "shop"\n')
+    repository.write(f"src/shop/defs/{STATE}/K/state")
+    repository.write("copy.json", CONTENT)
+    repository("git add pyproject.toml copy.json")
+    assert repository.guard("--staged").code == 1
+
+
 def test_broken_configuration(repository: WorkDir) -> None:
     repository.write("pyproject.toml", "[tool.state-bundler\n")
     repository("git add -A")
