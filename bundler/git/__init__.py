@@ -23,6 +23,7 @@ from bundler.git.history import (
     branches,
     changes_in,
     commits,
+    entries_of,
     is_shallow,
     objects,
     refs_to_no_commit,

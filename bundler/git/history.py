@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from bundler.git.questions import StagedChange, changes
+from bundler.git.questions import IndexEntry, StagedChange, changes, empty_tree
 from bundler.git.repository import Question, Repository
 from bundler.system.fast_tuple import NamedTuple
 
@@ -76,15 +76,20 @@ def commits(
     repository: Repository,
     new: Sequence[str],
     known: Sequence[str],
-    known_refs: Sequence[str],
+    options: Sequence[str],
     pathspecs: Iterable[bytes],
 ) -> list[bytes]:
     """The commits that touch the paths, on any side of a merge; all commits if there are no
-    paths."""
-    options = ["--full-history", *new, "--not", *known, *known_refs]
-    (answer,) = repository.ask(
-        Question(["rev-list", *options, "--", *pathspecs]), timeout=_WALK_SECONDS
+    paths.
+
+    new, known: object ids, which are passed on standard input: a push can move more refs than
+    fit in a command line. options: for sets of refs, such as ``--all`` or ``--not --remotes``.
+    """
+    stdin = "".join(f"{oid}\n" for oid in [*new, *(f"^{oid}" for oid in known)])
+    question = Question(
+        ["rev-list", "--full-history", "--stdin", *options, "--", *pathspecs], stdin.encode()
     )
+    (answer,) = repository.ask(question, timeout=_WALK_SECONDS)
     return answer.split()
 
 
@@ -101,3 +106,22 @@ def changes_in(
     )
     (answer,) = repository.ask(question, timeout=_WALK_SECONDS)
     return changes(answer)
+
+
+def entries_of(
+    repository: Repository, trees: Iterable[str], pathspecs: Iterable[bytes]
+) -> list[IndexEntry]:
+    """The entries of many trees at these paths: where each differs from the empty tree."""
+    lines = "".join(f"{empty_tree(repository)} {tree}\n" for tree in dict.fromkeys(trees))
+    if not lines:
+        return []
+    options = ["--stdin", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--no-ext-diff"]
+    question = Question(["diff-tree", *options, "--", *pathspecs], lines.encode())
+    (answer,) = repository.ask(question, timeout=_WALK_SECONDS)
+    entries = []
+    fields = iter(answer.split(b"\0"))
+    for field in fields:
+        _, mode, _, oid, *_ = [*field.rpartition(b"\n")[2].split(b" "), b"", b"", b""]
+        if mode:  # else the ids of two trees without a difference
+            entries.append(IndexEntry(next(fields), mode, oid))
+    return entries

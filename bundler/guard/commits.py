@@ -10,16 +10,22 @@ from __future__ import annotations
 import os
 
 from bundler import git
-from bundler.errors import ToolFailed
+from bundler.errors import ConfigurationError, ToolFailed
 from bundler.guard.fixes import amend
-from bundler.guard.index import described, find_in_index, key_directory
+from bundler.guard.index import (
+    PROJECTS,
+    described,
+    find_in_index,
+    key_directory,
+    project_texts,
+)
 from bundler.guard.state_paths import GuardedProject, Places, project_of, walk
 from bundler.guard.verdict import GuardFinding, GuardVerdict, Moment, Updates
 from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from bundler.guard.content import CopiedState
 
@@ -33,14 +39,14 @@ _REWRITE = (
 
 
 class Range(NamedTuple):
-    """The commits to check: reachable from `new`, but not from `known` or `known_refs`.
+    """The commits to check: reachable from `new`, but not from `known`.
 
-    known_refs: rev-list's options for sets of refs, as ``--all``.
+    options: rev-list's, for sets of refs, as ``--all`` or ``--not --remotes``.
     """
 
     new: tuple[str, ...]
     known: tuple[str, ...] = ()
-    known_refs: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 def pushed(text: bytes) -> Updates:
@@ -48,16 +54,17 @@ def pushed(text: bytes) -> Updates:
 
     Raises `ToolFailed` if it is not such input.
     """
-    return tuple((fields[3], fields[1]) for fields in _fields(text, 4))
+    # A local ref may be an expression with spaces, as in git push origin ':/Fix a bug:main'.
+    return tuple((old, new) for _, new, _, old in _fields(text, 4))
 
 
 def received(text: bytes) -> Updates:
     """From the input of a pre-receive hook: lines of old object, new object, ref."""
-    return tuple((fields[0], fields[1]) for fields in _fields(text, 3))
+    return tuple((old, new) for old, new, _ in _fields(text, 3))
 
 
 def _fields(text: bytes, count: int) -> list[list[str]]:
-    lines = [os.fsdecode(line).split(" ") for line in text.splitlines() if line]
+    lines = [os.fsdecode(line).rsplit(" ", count - 1) for line in text.splitlines() if line]
     if any(len(line) < count for line in lines):
         raise ToolFailed(
             "The standard input is not what git passes to this hook.",
@@ -83,11 +90,13 @@ def check_commits(
     found = [_or_refuse(name, objects[name]) for name in new]
     commits = tuple(dict.fromkeys(each.oid for each in found if each.kind == "commit"))
     known = tuple(each.oid for each in map(objects.__getitem__, old) if each is not None)
-    places = _places(repository, directories, commits)
-    findings = [
-        *_brought(repository, Range(commits, known, tuple(known_refs)), places),
-        *_tagged(repository, found, places),
-    ]
+    places = _with_sources(_places(repository, directories), tip_projects(repository, commits))
+    findings = []
+    if commits:
+        moved = Range(commits, known, ("--not", *known_refs) if known_refs else ())
+        places = _with_sources(places, _projects_brought(repository, moved))
+        findings = _brought(repository, moved, places)
+    findings += _tagged(repository, found, places)
     return GuardVerdict(moment, tuple(findings), places.names, _top(repository))
 
 
@@ -109,11 +118,13 @@ def check_history(
     Raises `ToolFailed` if git cannot answer, and for a shallow clone without a finding: what
     is below its border is unknown.
     """
-    places = _places(repository, directories, ("HEAD",) if repository.head else ())
+    places = _places(repository, directories)
+    if repository.top is None and repository.head:
+        places = _with_sources(places, tip_projects(repository, ["HEAD"]))
     if repository.top is not None:  # there is time to look for states that nothing names
         on_disk = walk(repository.top).states
         places = places._replace(directories=(*places.directories, *on_disk))
-    everything = Range(("--all", *git.stashes(repository)))
+    everything = Range(tuple(git.stashes(repository)), options=("--all",))
     tags = [f"{name}^{{}}" for name in git.refs_to_no_commit(repository)]
     found = [_or_refuse(name, each) for name, each in git.objects(repository, tags).items()]
     findings = _brought(repository, everything, places) + _tagged(repository, found, places)
@@ -145,32 +156,55 @@ def _top(repository: git.Repository) -> str:
 def _places(
     repository: git.Repository,
     directories: Sequence[str | os.PathLike[str]],
-    tips: Sequence[str],
 ) -> Places:
+    """The places that the user and the index name."""
     if repository.top is not None:
         return find_in_index(repository, directories).places
-    named = [os.path.normpath(os.fsencode(directory)) for directory in directories]
-    sources = [path for project in tip_projects(repository, tips) for path in project.sources]
-    return Places((*named, *sources))
+    return Places(tuple(os.path.normpath(os.fsencode(each)) for each in directories))
+
+
+def _with_sources(places: Places, projects: Iterable[GuardedProject]) -> Places:
+    sources = (path for project in projects for path in project.sources)
+    return places._replace(directories=tuple(dict.fromkeys([*places.directories, *sources])))
 
 
 def tip_projects(repository: git.Repository, tips: Sequence[str]) -> list[GuardedProject]:
-    """The project files at the root of commits; a bare repository has no others."""
-    names = [f"{tip}:pyproject.toml" for tip in dict.fromkeys(tips)]
-    found = git.objects(repository, names).values()
-    texts = git.blobs(repository, [each.oid.encode() for each in found if each is not None])
-    return [project_of(b"", b"", b"pyproject.toml", text) for text in texts]
+    """The projects in commits. Raises `ConfigurationError` for one that cannot be read."""
+    trees = git.objects(repository, [f"{tip}^{{tree}}" for tip in tips]).values()
+    entries = git.entries_of(repository, [each.oid for each in trees if each], [PROJECTS])
+    return [
+        project_of(b"", *os.path.split(path), text)
+        for path, text in project_texts(repository, list(dict.fromkeys(entries)))
+    ]
 
 
 # --- what commits bring ---------------------------------------------------------------------
 
 
+def _changes(
+    repository: git.Repository, commits: Range, pathspecs: Sequence[bytes]
+) -> list[git.StagedChange]:
+    touching = git.commits(repository, commits.new, commits.known, commits.options, pathspecs)
+    return git.changes_in(repository, touching, pathspecs)
+
+
+def _projects_brought(repository: git.Repository, commits: Range) -> Iterator[GuardedProject]:
+    """The projects as these commits change them: a later one may no longer name a source."""
+    if git.lacks_objects(
+        repository
+    ):  # git reports what is missing only after an attempt to fetch it
+        return
+    changes = _changes(repository, commits, [PROJECTS])
+    entries = {git.IndexEntry(change.path, change.mode, change.oid): None for change in changes}
+    for path, text in project_texts(repository, list(entries)):
+        try:
+            yield project_of(b"", *os.path.split(path), text)
+        except ConfigurationError:  # at that commit, nothing could refresh from it
+            continue
+
+
 def _brought(repository: git.Repository, commits: Range, places: Places) -> list[GuardFinding]:
-    if not commits.new:
-        return []
-    pathspecs = places.pathspecs()
-    touching = git.commits(repository, commits.new, commits.known, commits.known_refs, pathspecs)
-    changes = git.changes_in(repository, touching, pathspecs)
+    changes = _changes(repository, commits, places.pathspecs())
     findings = [
         _in_commit(repository, change, places, commits)
         for change in changes
@@ -257,7 +291,6 @@ def _copies(repository: git.Repository, commits: Range, places: Places) -> list[
         return []
     from bundler.guard.content import finding
 
-    touching = git.commits(repository, commits.new, commits.known, commits.known_refs, ())
     return [
         finding(
             change.path,
@@ -265,6 +298,6 @@ def _copies(repository: git.Repository, commits: Range, places: Places) -> list[
             f"is in commit {change.commit[:12].decode()}",
             _rewrite(repository, change, change.path, commits),
         )
-        for change in git.changes_in(repository, touching, ())
+        for change in _changes(repository, commits, ())
         if change.oid in known and not places.hold(change.path)
     ]

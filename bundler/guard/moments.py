@@ -130,11 +130,13 @@ def _allowed_in_projects(
     if not verdict.findings:
         return []
     top = repository.top
-    if top is None:
+    if top is None or verdict.moment in ("push", "receive"):
         from bundler.guard.commits import tip_projects
 
-        tips = [new for _, new in movement.updates or () if new.strip("0")] or ["HEAD"]
-        projects = tip_projects(repository, tips)
+        updates: Updates = ((_NOTHING, "HEAD"),)
+        if verdict.moment in ("push", "receive"):
+            updates, _ = _in_question(repository, verdict.moment, movement)
+        projects = tip_projects(repository, [new for _, new in updates if new.strip("0")])
     else:
         above = {b""}
         for finding in verdict.findings:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bundler import git
 from tests.support.workdir import GUARD, STATE, WorkDir
 
 FILE = f"defs/{STATE}/Orders/state"
@@ -217,6 +218,41 @@ def test_push_of_a_configured_directory(local: WorkDir) -> None:
     assert refused(local, "git push origin main")
 
 
+@pytest.mark.slow
+def test_push_of_another_branch(local: WorkDir) -> None:
+    """What counts is what the pushed commits configure and allow, not what is checked out."""
+    local("git checkout -q -b other")
+    local.write("shop/pyproject.toml", '[[tool.state-bundler.source]]\npath = "var/state"\n')
+    local.commit()
+    leak(local, "shop/var/state/K/state")
+    local("git rm -rq shop")  # a later commit does not change what the one before is
+    local.commit("no project", add=False)
+    local("git checkout -q -b fixtures main")
+    local.write("shop/pyproject.toml", '[tool.state-bundler]\nguard.allow = ["tests"]\n')
+    leak(local, f"shop/tests/{STATE}/K/state")
+    local("git checkout -q main")
+    assert refused(local, "git push origin other")
+    assert refused(local, "git push origin fixtures")
+    local("git checkout -q fixtures")
+    local.commit("with its project file")
+    local("git checkout -q main")
+    assert not refused(local, "git push origin fixtures")
+    assert local.guard("--history").code == 1
+
+
+def test_push_of_an_expression(local: WorkDir) -> None:
+    local.commit("Fix a bug")
+    assert not refused(local, "git push origin ':/Fix a bug:refs/heads/fix'")
+
+
+def test_more_commits_than_fit_in_a_command_line(local: WorkDir) -> None:
+    repository = git.open_repository(local.path)
+    assert repository is not None
+    known = [local.head()] * 60_000
+    local.commit("new")
+    assert git.commits(repository, [local.head()], known, (), ()) == [local.head().encode()]
+
+
 # --- the server's side ----------------------------------------------------------------------
 
 
@@ -265,14 +301,21 @@ def test_receive_from_a_shallow_clone(local: WorkDir, server: WorkDir, tmp_path:
 
 
 @pytest.mark.slow
-def test_what_the_server_allows(local: WorkDir, server: WorkDir) -> None:
-    """The allowed fixtures are those of the project file in the commit that is pushed."""
-    local.write("pyproject.toml", '[tool.state-bundler.guard]\nallow = ["tests/*"]\n')
-    local.write(f"tests/{STATE}/K/state")
+@pytest.mark.slow
+@pytest.mark.parametrize("project", ["", "shop/"])
+def test_what_the_server_takes_from_project_files(
+    local: WorkDir, server: WorkDir, project: str
+) -> None:
+    """The allowed fixtures and the sources are those of the commit that is pushed."""
+    local.write(
+        f"{project}pyproject.toml",
+        '[tool.state-bundler]\nguard.allow = ["tests/*"]\nsource = [{ path = "var/state" }]\n',
+    )
+    local.write(f"{project}tests/{STATE}/K/state")
     local("git add -f -A")
     local.commit()
     assert not refused(local, "git push origin main")
-    leak(local)
+    leak(local, f"{project}var/state/K/state")
     assert refused(local, "git push origin main")
 
 
