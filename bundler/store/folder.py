@@ -39,13 +39,14 @@ class Folder:
         """Raises `ConfigurationError` for a host, a relative path or a folder in a state
         directory."""
         host, slash, path = url.removeprefix("file://").partition("/")
-        if host not in ("", "localhost") or not slash:
+        if host not in ("", "localhost") or not slash or "\0" in unquote(path):
             raise ConfigurationError(
                 f"{url!r} is not a local folder.", hint="Use file:///an/absolute/path."
             )
         root = Path("/" + unquote(path))
-        for above in (root, *root.resolve().parents):
-            if above.name == STATE_DIRECTORY or (above / MANIFEST_NAME).exists():
+        real = Path(os.path.realpath(root))  # whatever cannot be read is reported when it is used
+        for above in (root, real, *real.parents):
+            if above.name == STATE_DIRECTORY or os.path.exists(above / MANIFEST_NAME):
                 raise ConfigurationError(
                     f"{url} is in the state directory {above}, which may only contain its states.",
                     hint="Move the store to a folder outside of it, and use that folder's URL.",

@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,17 @@ from bundler.errors import (
     VerificationFailed,
 )
 from bundler.state.manifest import KeyRefresh
-from bundler.store import Store, checking, copying, importing, lease, open_store, prune, shards
+from bundler.store import (
+    Store,
+    checking,
+    copying,
+    importing,
+    lease,
+    open_store,
+    pointer,
+    prune,
+    shards,
+)
 from bundler.store.pointer import Author
 from bundler.store.pushing import NewState
 from bundler.store.records import Current, Joined
@@ -88,10 +99,12 @@ def test_rollback(store: Store, states: Make, tmp_path: Path) -> None:
         store.rollback("1999-01-01T00:00:00Z")
 
 
-def test_confirmation_is_noted_without_a_new_set(store: Store, states: Make) -> None:
-    def refreshed(moment: str) -> list[NewState]:
+def test_confirmation_is_noted_without_a_new_set(
+    store: Store, states: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refreshed(moment: str, content: bytes = b"1") -> list[NewState]:
         refresh = KeyRefresh("A", fetched=moment, confirmed=moment)
-        return [NewState(new.state, new.directory, refresh=refresh) for new in states(A=b"1")]
+        return [NewState(new.state, new.directory, refresh=refresh) for new in states(A=content)]
 
     store.push(refreshed("2026-01-01T00:00:00Z"))
     store.push(refreshed("2026-01-02T00:00:00Z"))
@@ -106,6 +119,14 @@ def test_confirmation_is_noted_without_a_new_set(store: Store, states: Make) -> 
     assert confirmed(store) == "9999-01-01T00:00:00Z"
     store.push(refreshed("2026-01-04T00:00:00Z"))
     assert confirmed(store) == "2026-01-04T00:00:00Z"
+    store.push(refreshed("9999-01-01T00:00:00Z", b"2"))
+    store.push(refreshed("2026-01-05T00:00:00Z", b"2"))
+    assert confirmed(store) == "2026-01-05T00:00:00Z", "though the version itself has the other"
+    monkeypatch.setattr(
+        time, "time", lambda: 1_700_000_000
+    )  # this machine's clock is the wrong one
+    store.push(refreshed("2023-11-14T22:13:20Z", b"2"))
+    assert confirmed(store) == "2026-01-05T00:00:00Z"
 
 
 def confirmed(store: Store) -> str | None:
@@ -422,11 +443,21 @@ def test_a_place_that_ignores_conditions_is_refused(tmp_path: Path, states: Make
 
 
 @pytest.mark.parametrize(
-    "url", ["", "s3://", "ftp://a/b", "/a/folder", "file://host/x", "file://relative", "s3:/x"]
+    "url",
+    ["", "s3://", "ftp://a/b", "/folder", "file://host/x", "file://it", "s3:/x", "file:///a%00"],
 )
 def test_what_is_no_store(url: str) -> None:
     with pytest.raises(ConfigurationError):
         open_store(url)
+
+
+@pytest.mark.parametrize("name", ["loop", "loop/store", "x" * 300, "file/store"])
+def test_a_folder_that_cannot_be_one_is_reported_when_it_is_used(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").touch()
+    store = open_store(f"file://{tmp_path}/{name}")
+    with pytest.raises(InputOutputError):
+        pointer.make(store.objects)
 
 
 def test_a_folder_is_no_place_for_its_states_in_git_or_in_a_state_directory(
@@ -441,7 +472,10 @@ def test_a_folder_is_no_place_for_its_states_in_git_or_in_a_state_directory(
     (tmp_path / "other").mkdir()
     (tmp_path / "other/@manifest.json").touch()
     (tmp_path / "link").symlink_to(tmp_path / "other")
-    for folder in ("shop/.local_defs_state/store", "other", "other/a/store", "link/store"):
+    (tmp_path / "new/.local_defs_state").mkdir(parents=True)
+    (tmp_path / "linked").symlink_to(tmp_path / "new/.local_defs_state")
+    inside = ("shop/.local_defs_state/store", "other", "other/a/store", "link/store", "linked")
+    for folder in inside:
         with pytest.raises(ConfigurationError, match="is in the state directory"):
             open_store(f"file://{tmp_path}/{folder}")
 
