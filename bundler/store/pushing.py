@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from bundler.errors import InputOutputError, UsageError
 from bundler.state.manifest import KeyRefresh, State
 from bundler.store import content, pointer, records
 from bundler.store.content import StoredPlace, local_file
+from bundler.store.lease import server_time
 from bundler.store.objects import Objects
 from bundler.store.pointer import Author
 from bundler.store.reading import Versions
@@ -271,10 +273,10 @@ def with_keys(now: Current | None, keys: dict[str, Entry]) -> Current | None:
 def as_confirmed(version: Version, entry: Entry) -> Version:
     """The version with the time at which its system last confirmed it, which the pointer has."""
     refresh = version.refresh or KeyRefresh(version.key, fetched=version.made)
-    if (entry.confirmed or "") <= (refresh.confirmed or ""):
+    if entry.confirmed in (None, refresh.confirmed):
         return version
-    later = msgspec.structs.replace(refresh, confirmed=entry.confirmed, stale=False)
-    return msgspec.structs.replace(version, refresh=later)
+    confirmed = msgspec.structs.replace(refresh, confirmed=entry.confirmed, stale=False)
+    return msgspec.structs.replace(version, refresh=confirmed)
 
 
 def confirm(objects: Objects, states: Iterable[NewState | Version], current: Current) -> None:
@@ -285,13 +287,19 @@ def confirm(objects: Objects, states: Iterable[NewState | Version], current: Cur
         for new in states
         if new.refresh and new.refresh.confirmed
     }
+    store_clock = functools.cache(lambda: server_time(objects))
+
+    def is_future(moment: str) -> bool:
+        """Of a machine whose clock was wrong, which may be this one."""
+        at = times.seconds_of(moment)
+        return times.is_future(time.time() - at) and times.is_future(store_clock() - at)
 
     def confirmed(key: str, entry: Entry) -> Entry:
         semantic, moment = seen.get(key, ("", ""))
         before = entry.confirmed or ""
-        if before and times.is_future(time.time() - times.seconds_of(before)):
-            before = ""  # of a machine whose clock was wrong
-        if semantic != entry.semantic or moment <= before:
+        if semantic != entry.semantic or moment == before:
+            return entry
+        if moment < before and not is_future(before):
             return entry
         return msgspec.structs.replace(entry, confirmed=moment)
 
