@@ -330,7 +330,17 @@ class Build(Model, frozen=True):
     guarded: bool = False
 
 
-class KeyRefresh(Model, frozen=True):
+class Dated(Model, frozen=True):
+    """A record with times."""
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for a time that no calendar has."""
+        for name in ("fetched", "made", "confirmed"):
+            if moment := getattr(self, name, None):
+                seconds_of(moment)
+
+
+class KeyRefresh(Dated, frozen=True):
     """How one state came about.
 
     fetched: when its bytes came from the external system. confirmed: when the external system was
@@ -348,11 +358,6 @@ class KeyRefresh(Model, frozen=True):
     environment_variables: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     deferred_from: str | None = None
-
-    def __post_init__(self) -> None:
-        """Raises `ValueError` for a time that no calendar has."""
-        for time in filter(None, (self.fetched, self.confirmed)):
-            seconds_of(time)
 
 
 class DirectoryRefresh(Model, frozen=True):

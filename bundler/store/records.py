@@ -14,6 +14,7 @@ from bundler.errors import VerificationFailed
 from bundler.state.manifest import (
     Commit,
     Contents,
+    Dated,
     KeyRefresh,
     Model,
     State,
@@ -40,13 +41,13 @@ Uuid = Annotated[
 Action = Literal["push", "rollback", "import", "copy", "join", "remove"]
 
 
-class Format(Model, frozen=True, tag_field="_type", tag=FORMAT_TYPE):
+class Format(Dated, frozen=True, tag_field="_type", tag=FORMAT_TYPE):
     """Marks a folder or a prefix as a store."""
 
     made: Time
 
 
-class Version(Model, frozen=True):
+class Version(Dated, frozen=True):
     """One state of one key.
 
     objects: those that contain its files. at: for each file of the state, in order, the index of
@@ -72,7 +73,7 @@ class Batch(Model, frozen=True, tag_field="_type", tag=f"{_TYPES}-versions/v1"):
     versions: tuple[Version, ...]
 
 
-class Entry(Model, frozen=True):
+class Entry(Dated, frozen=True):
     """The pointer's entry for a key.
 
     since: the number of the set that gave the key this version. semantic: the state's digest, by
@@ -96,7 +97,7 @@ class Move(Model, frozen=True):
     after: Uuid | None = None
 
 
-class Change(Model, frozen=True, tag_field="_type", tag=f"{_TYPES}-set/v1"):
+class Change(Dated, frozen=True, tag_field="_type", tag=f"{_TYPES}-set/v1"):
     """A set by its difference from the previous one. number: counts from 1; id: its writer's."""
 
     number: Size
@@ -141,17 +142,17 @@ class Current(Model, frozen=True, tag_field="_type", tag=f"{_TYPES}-current/v1")
 class Shard(Model, frozen=True, tag_field="_type", tag=f"{_TYPES}-shard/v1"):
     """What one shard of a refresh has pushed.
 
-    unchanged: keys that kept this version. confirmed: when their systems were asked.
+    unchanged: keys that kept this version. refreshes: when their systems were asked.
     """
 
     index: Size
     count: Size
     versions: tuple[Uuid, ...]
     unchanged: dict[str, Uuid] = msgspec.field(default_factory=dict)
-    confirmed: dict[str, Time] = msgspec.field(default_factory=dict)
+    refreshes: tuple[KeyRefresh, ...] = ()
 
 
-class Joined(Model, frozen=True, tag_field="_type", tag=f"{_TYPES}-joined/v1"):
+class Joined(Dated, frozen=True, tag_field="_type", tag=f"{_TYPES}-joined/v1"):
     """The result of joining a run's shards: their set, and when it was made."""
 
     count: Size

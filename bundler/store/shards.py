@@ -17,7 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from bundler.errors import ConfigurationError, UsageError, VerificationFailed
-from bundler.state.manifest import KeyRefresh, decode_canonical
+from bundler.state.manifest import decode_canonical
 from bundler.store import pointer, records
 from bundler.store.lease import server_time
 from bundler.store.objects import StoredObject
@@ -60,13 +60,8 @@ def stage(
     attempt = Push(store.known, states, author).attempt(share=False)
     kept = {key: attempt.before[key].version for key in attempt.unchanged}
     versions = tuple(version.version for version in attempt.versions)
-    refreshes = {new.state.key: new.refresh for new in states if new.refresh}
-    confirmed = {
-        key: moment
-        for key in kept
-        if key in refreshes and (moment := refreshes[key].confirmed) is not None
-    }
-    value = Shard(shard[0], shard[1], versions, kept, confirmed)
+    refreshes = tuple(new.refresh for new in states if new.state.key in kept and new.refresh)
+    value = Shard(shard[0], shard[1], versions, kept, refreshes)
     pointer.make(store.objects)
     while not store.objects.create(name, raw := records.encode(value)):
         stored = store.objects.get(name)
@@ -125,12 +120,13 @@ def join(store: Store, run: str, count: int, author: Author = NOBODY) -> Current
     for version in wanted:
         if version not in found:
             raise VerificationFailed(f"{store.url} no longer has version {version} of run {run}.")
+    unchanged = store.all_of(kept)
     current = store.adopt([found[version] for version in wanted], "join", author)
-    confirmed = {key: moment for shard in shards for key, moment in shard.confirmed.items()}
     store.confirm(
-        msgspec.structs.replace(version, refresh=KeyRefresh(key, confirmed=confirmed[key]))
-        for key, version in store.all_of(kept).items()
-        if key in confirmed
+        msgspec.structs.replace(unchanged[refresh.key], refresh=refresh)
+        for shard in shards
+        for refresh in shard.refreshes
+        if refresh.key in unchanged
     )
     raw = records.encode(Joined(count, current.number, current.change.made, tuple(wanted)))
     store.objects.write(_joined_name(run), [raw], len(raw))

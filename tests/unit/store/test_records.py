@@ -1,0 +1,44 @@
+"""The records of a store, which another program may have written."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import msgspec
+import pytest
+
+from bundler.errors import VerificationFailed
+from bundler.state import manifest
+from bundler.state.manifest import Dated, KeyRefresh, Model, Time, decode_canonical
+from bundler.store import records
+from bundler.store.records import Change, Entry, encode
+
+_UUID = "00000000-0000-0000-0000-000000000000"
+_MOMENT = "2026-01-04T00:00:00Z"
+
+
+def test_every_record_with_a_time_is_dated() -> None:
+    with_times = {
+        kind
+        for module in (manifest, records)
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, Model)
+        for field in msgspec.structs.fields(kind)
+        if Time in (field.type, *get_args(field.type))
+    }
+    assert {KeyRefresh, Entry, Change} <= with_times
+    assert {kind for kind in with_times if not issubclass(kind, Dated)} == set()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Entry(_UUID, 1, "0" * 64, 1, _MOMENT),
+        Entry(_UUID, 1, "0" * 64, 1, "2026-01-01T00:00:00Z", confirmed=_MOMENT),
+        KeyRefresh("A", fetched=_MOMENT),
+    ],
+)
+def test_an_impossible_time_is_no_record(record: Model) -> None:
+    raw = encode(record).replace(b"2026-01-04", b"2026-02-30")
+    with pytest.raises(VerificationFailed, match=r"^It cannot be read: day is out of range"):
+        decode_canonical(raw, type(record), "It")
