@@ -95,7 +95,7 @@ def captured(path: str, member: TarMember) -> bytes | None:
     is_list = is_pointer and posixpath.basename(folder) in _PACKAGE_FOLDERS
     is_list = is_list or path in ("/etc/passwd", "/etc/group")
     limit = _MAX_LIST_BYTES if is_list else _MAX_SCRIPT_BYTES if is_script(path) else 0
-    return member.open().read() if member.size <= limit else None
+    return member.open().read() if limit and member.size <= limit else None
 
 
 def _top_names(member: TarMember) -> bytes | None:

@@ -58,7 +58,8 @@ class RunsAs(msgspec.Struct, frozen=True):
             *(word[2:] for word in rest if re.match(r"-d[^-]", word)),
             self.variable("DAGSTER_WORKING_DIRECTORY"),
         ]
-        return posixpath.join(self.working_directory, _substituted(named[0], self.environment))
+        directory = _substituted(named[0], self.environment)
+        return posixpath.normpath(posixpath.join(self.working_directory, directory))
 
 
 def _is(name: re.Pattern[str], word: str) -> bool:

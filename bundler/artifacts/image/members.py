@@ -26,7 +26,7 @@ def state_directories_in(tree: RootFilesystem, claimed: Sequence[str] = ()) -> l
     """Every state directory in a file system: the claimed ones that exist, and any other."""
     found = {
         path
-        for path, node in tree.walk()
+        for path, node in tree.walk(only_directories=True)  # a tenth of the nodes
         if (path.endswith(f"/{STATE_DIRECTORY}") and node.children.keys() - {_IGNORE_FILE})
         or MANIFEST_NAME in node.children
     }

@@ -168,15 +168,19 @@ class RootFilesystem:
             pending += reversed(_parts(node.target))
         return "/" + "/".join(real)
 
-    def walk(self, top: str = "/") -> Iterator[tuple[str, Node]]:
+    def walk(self, top: str = "/", *, only_directories: bool = False) -> Iterator[tuple[str, Node]]:
         """Everything below a directory, parents before children, sorted by name."""
         node = self.lookup(top)
         pending = [(top, node)] if node is not None else []
         while pending:
             path, node = pending.pop()
-            children = sorted(node.children.items(), reverse=True)
+            children = [
+                (name, child)
+                for name, child in node.children.items()
+                if not only_directories or child.kind == "directory"
+            ]
             above = path.rstrip("/")
-            pending += [(f"{above}/{name}", child) for name, child in children]
+            pending += [(f"{above}/{name}", child) for name, child in sorted(children)[::-1]]
             if path != top:
                 yield path, node
 
