@@ -126,7 +126,6 @@ def test_a_full_disk_leaves_no_name_and_no_bytes(own: OwnEngine, shop: Project) 
 
 
 # Where nobody listens any more, docker-py leaves the closing of its socket to Python.
-@pytest.mark.filterwarnings("default:unclosed <socket:ResourceWarning")
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_a_dying_engine_leaves_nothing(
     own: OwnEngine, shop: Project, monkeypatch: pytest.MonkeyPatch
