@@ -106,7 +106,7 @@ class StoreDefsStateStorage(DefsStateStorage, ConfigurableClass):
 
     @cached_property
     def _embedded(self) -> embedded.Embedded:
-        return embedded.find(self._named)
+        return embedded.find(self._named, pinned=self._follows == PINNED)
 
     def get_latest_defs_state_info(self) -> DefsStateInfo | None:
         there = self._embedded

@@ -72,8 +72,10 @@ class Embedded:
         return found if found is not None and found.state.version == version else None
 
 
-def find(named: str | None = None) -> Embedded:
-    """What is embedded in this program. named: modules and paths, as in the configuration.
+def find(named: str | None = None, *, pinned: bool = False) -> Embedded:
+    """What is embedded in this program. named: modules and paths, as in the configuration. pinned:
+    with the pins of keys whose state is elsewhere; every build writes them, but few programs use
+    them.
 
     Raises `ConfigurationError` if one of them has no state directory, or if two of them name
     different versions of a key, `VerificationFailed` for a malformed manifest.
@@ -88,7 +90,8 @@ def find(named: str | None = None) -> Embedded:
         with io_errors(path):
             contents = parse(path.read_bytes(), str(path)).predicate.contents
             made = max(made, path.stat().st_mtime)
-        items: tuple[State | NonLocalKey, ...] = (*contents.states, *contents.non_local)
+        elsewhere = contents.non_local if pinned else ()
+        items: tuple[State | NonLocalKey, ...] = (*contents.states, *elsewhere)
         for item in items:
             if item.version is None:
                 continue

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from bundler.errors import ConfigurationError
-from bundler.state.manifest import Contents, build
+from bundler.state.manifest import Contents, NonLocalKey, build
 from bundler.store.embedded import VARIABLE, find
 from tests.support.bundles import make_bundle
 
@@ -21,6 +21,14 @@ def embed(directory: Path, version: str) -> None:
     bundle = make_bundle(directory, {"A": {"state": version.encode()}})
     states = tuple(msgspec.structs.replace(it, version=version) for it in bundle.manifest.states)
     (directory / "@manifest.json").write_bytes(build(Contents(states)).raw)
+    (directory.parent / "__init__.py").touch()
+
+
+def pin(directory: Path, version: str) -> None:
+    """A state directory that names the version of a key whose state is in a store."""
+    directory.mkdir(parents=True, exist_ok=True)
+    elsewhere = NonLocalKey("A", "VERSIONED_STATE_STORAGE", version)
+    (directory / "@manifest.json").write_bytes(build(Contents((), (elsewhere,))).raw)
     (directory.parent / "__init__.py").touch()
 
 
@@ -53,3 +61,14 @@ def test_two_packages_with_versions_of_one_key_are_told_apart(
     assert VARIABLE in error.value.hint
     monkeypatch.setenv(VARIABLE, str(path / "site/shop"))
     assert find().pins == {"A": NEW}
+
+
+def test_only_a_program_that_uses_pins_needs_them_to_agree(path: Path) -> None:
+    embed(path / "site/shop/.local_defs_state", NEW)
+    pin(path / "site/till/.local_defs_state", OLD)
+    found = find()
+    assert (found.pins, found.states.keys()) == ({"A": NEW}, {"A"})
+    with pytest.raises(ConfigurationError, match="different versions of A"):
+        find(pinned=True)
+    pin(path / "site/till/.local_defs_state", NEW)
+    assert find(pinned=True).pins == found.pins
