@@ -12,11 +12,12 @@ import msgspec
 
 from bundler.errors import BundlerError, ConfigurationError, Unavailable, raise_all
 from bundler.listener import Listener
+from bundler.project.environment_tools import how_to_install
 from bundler.project.options import RefreshOptions
 from bundler.refresh import discovery_cache, forking
 from bundler.refresh.discovery_cache import CacheQuery
 from bundler.refresh.forking import Forks, Start
-from bundler.refresh.keys import withheld
+from bundler.refresh.keys import unused_tables, withheld
 from bundler.refresh.model import Found, Source, found_of, warnings_of
 from bundler.refresh.outcome.exchanges import links
 from bundler.refresh.scratch import scratch_folder
@@ -65,6 +66,11 @@ async def loaded_sources(
             loaded = await loading.load_all(_queries(projects, options))
             for warning in warnings_of([item.found for item in loaded], options.keys):
                 listener.warning(warning)
+            for project in () if options.keys else projects:
+                found = [item.found for item in loaded if item.source.project is project]
+                keys = {component.key for item in found for component in item.components}
+                for warning in unused_tables(project.config, keys):
+                    listener.warning(warning)
             yield loaded, scratch
         finally:
             await asyncio.gather(*(worker.close() for worker in loading.workers))
@@ -150,9 +156,23 @@ class _Loading(msgspec.Struct):
                 f"A component of {source.project.name} describes itself wrongly: {error}.",
                 hint="See its `defs_state_config`.",
             ) from error
+        if self.image is None and source.kind == "dagster":
+            found = _with_place(found, source.project)
         if self.keeps:
             discovery_cache.keep(query, event, found)
         return LoadedSource(source, found, worker, surroundings)
+
+
+def _with_place(found: Found, project: Project) -> Found:
+    """With a warning if the interpreter imports the package of another checkout, or of none."""
+    if found.directory.resolve().is_relative_to(project.root.resolve()):
+        return found
+    warning = (
+        f"The interpreter of {project.name} imports the package from {found.directory.parent}, "
+        f"which is not in {project.root}: the components and the state directory are those there. "
+        + how_to_install(project.root, project.interpreter.found_by)
+    )
+    return msgspec.structs.replace(found, warnings=(*found.warnings, warning))
 
 
 def _start_of(source: Source, surroundings: Surroundings) -> Start:

@@ -6,14 +6,19 @@ Keys appear in manifests, labels, logs and names of directories.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 
 from bundler.errors import ConfigurationError, CredentialsRefused
+from bundler.project.config import Config
+from bundler.project.options import matches
 from bundler.refresh.model import Component, Found
 from bundler.refresh.secrets import Secrets
 from bundler.system.url_credentials import has_credentials, without_credentials
+from bundler.system.wording import listed, nearest
+
+_MOST_KNOWN = 10
 
 
 def unique(components: Sequence[Component]) -> dict[str, Component]:
@@ -109,3 +114,20 @@ def _judged(component: Component, secrets: Secrets) -> Component:
 def _shown(key: str, secrets: Secrets) -> str:
     secret = secrets.within(key)
     return key if secret is None or secret.variable in secrets.settings else secrets.redact(key)
+
+
+def nearest_key(given: str, known: Collection[str]) -> str:
+    """The key that the user may have meant, or the list of keys."""
+    if near := nearest(given, known):
+        return f"Did you mean {near!r}?"
+    return f"Known: {listed(sorted(known), _MOST_KNOWN)}."
+
+
+def unused_tables(config: Config, known: Collection[str]) -> Iterator[str]:
+    """The settings of one key that apply to none, as messages. known: the keys of the project."""
+    for key in config.refresh.per_key:
+        if known and not any(matches(one, key) for one in known):
+            yield (
+                f'{config.file}: [tool.state-bundler.keys."{key}"] has no effect, because no '
+                f"component has such a key. {nearest_key(key, known)}"
+            )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,20 +16,12 @@ from bundler.state.manifest import State
 from bundler.system import home
 from bundler.system.atomic import save
 from bundler.system.reading import scanned
-from bundler.system.wording import counted, listed, nearest, size
+from bundler.system.wording import counted, listed, size
 
-_MOST_KNOWN = 10
 _SHOWN_PATHS = 5
 _MOST_SKEW_SECONDS = 300.0
 _DECLARATION = re.compile(r"""\s*(?:key|component)\s*=\s*["'](.*)["']\s*(?:#.*)?$""")
 _ONLY_OWNER = 0o600
-
-
-def nearest_key(given: str, known: Collection[str]) -> str:
-    """The key that the user may have meant, or the list of keys."""
-    if near := nearest(given, known):
-        return f"Did you mean {near!r}?"
-    return f"Known: {listed(sorted(known), _MOST_KNOWN)}."
 
 
 def tell_fetched(

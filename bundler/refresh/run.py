@@ -28,9 +28,10 @@ from bundler.refresh.collecting import Collected, collected_of, collectors_of, j
 from bundler.refresh.directories import LOCAL, VERSIONED, Directory
 from bundler.refresh.discovery import LoadedSource, loaded_sources
 from bundler.refresh.fetching import fetch_all
+from bundler.refresh.keys import nearest_key
 from bundler.refresh.model import Component, Found
 from bundler.refresh.removals import refuse_removals
-from bundler.refresh.reporting import conclude, declared_at, nearest_key
+from bundler.refresh.reporting import conclude, declared_at
 from bundler.state.bundle import Bundle
 from bundler.state.hold import hold
 from bundler.state.manifest import DirectoryRefresh, KeyRefresh, ManagementType, State

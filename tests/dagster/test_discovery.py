@@ -255,3 +255,19 @@ def test_a_code_location_is_loaded_again_once_it_has_changed(
     text = (project.root / _DEFS).read_text()
     (project.root / _DEFS).write_text(text.swapcase())
     assert known_components.recalled([project]) is None
+
+
+def test_settings_without_a_key_and_code_of_another_checkout_are_reported(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = shutil.copytree(project.root, tmp_path / "other")
+    monkeypatch.setenv("PYTHONPATH", str(other / "src"))
+    with (project.root / "pyproject.toml").open("a") as file:
+        file.write("[tool.state-bundler.keys]\n'Numbers[prime]' = {}\n'Numbers*' = {}\n")
+    project = open_project(project.root, python=python_of(DAGSTER_ALONE))
+    refresh([project], RefreshOptions(), heard := Heard())
+    (elsewhere,) = (text for text in heard.warnings if "imports the package" in text)
+    (unused,) = (text for text in heard.warnings if "has no effect" in text)
+    assert f"from {other}/src/tiny/defs, which is not in" in elsewhere
+    assert '[tool.state-bundler.keys."Numbers[prime]"] has no effect' in unused
+    assert unused.endswith("Did you mean 'Numbers[primes]'?")

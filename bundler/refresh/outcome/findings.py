@@ -31,6 +31,7 @@ _HINTS: dict[type[BundlerError], str] = {
     Unavailable: "Check that {host} is up and reachable from here, then try again.",
     BadData: "Check what the API returns and what the component expects.",
 }
+_PYDANTIC_LINK = re.compile(r"(?m)^\s*For further information visit \S+$")
 _DBT_SAID = "Errors parsed from dbt logs:"
 DBT_ENDED = "Encountered an error:"
 MAX_QUOTED = 300
@@ -156,7 +157,7 @@ def quoted(link: Link, secrets: Secrets) -> str:
 def _one_line(text: str) -> str:
     """The text on one line; of dagster-dbt's long text, only dbt's own."""
     said = text.partition(_DBT_SAID)[2].strip().removeprefix(DBT_ENDED) or text
-    line = " ".join(said.split())
+    line = " ".join(_PYDANTIC_LINK.sub("", said).split())
     return line if len(line) <= MAX_QUOTED else f"{line[:MAX_QUOTED]}…"
 
 

@@ -12,7 +12,7 @@ from bundler.errors import BundlerError, ConfigurationError
 from bundler.project.classic_dbt import classic_dbt
 from bundler.project.classic_vendors import advice_on_vendors
 from bundler.project.environment_tools import how_to_add, how_to_install
-from bundler.refresh.keys import unique
+from bundler.refresh.keys import unique, unused_tables
 from bundler.refresh.model import Component, Found
 from bundler.refresh.vendors import kind_of
 from bundler.setup.doctor import DoctorContext, Finding
@@ -31,6 +31,9 @@ def components(patient: DoctorContext) -> Iterator[Finding]:
             is_advice = finding.is_stateless and finding.fix
             yield replace(finding, fix=how_to_get_state(patient)) if is_advice else finding
         yield from _without_dbt(found, patient)
+    keys = {item.key for found in patient.looked().found for item in found.components}
+    for message in unused_tables(patient.project.config, keys):
+        yield Finding("warn", message)
     yield from _without_program(patient)
 
 

@@ -26,3 +26,17 @@ def test_a_project_without_state_may_need_no_dagster(has_state: bool, tmp_path: 
     error = load_error(source, [missing], Secrets({}), None)
     assert "Dagster is not installed" in error.what
     assert ("no state-backed component" in error.why) != has_state
+
+
+def test_an_invalid_setting_is_reported_with_its_file(tmp_path: Path) -> None:
+    shutil.copytree(SHAPES / "no_pyproject", root := tmp_path / "shop")
+    (source,) = sources_of(open_project(root, python=Path(sys.executable)))
+    of_pydantic = "{}\n  Field required\n    For further information visit https://errors.x/missing"
+    kind = "pydantic_core._pydantic_core.ValidationError"
+    chain = [
+        Link("dagster.ComponentTreeException", text="Error while loading component"),
+        Link(kind, text=of_pydantic.format("`attributes.url at defs.yaml:2`")),
+        Link(kind, text=of_pydantic.format("url")),
+    ]
+    error = load_error(source, chain, Secrets({}), None)
+    assert error.what.endswith(": ValidationError: `attributes.url at defs.yaml:2` Field required.")
