@@ -49,7 +49,7 @@ class _LazyGroup(click.Group):
             from bundler.system.wording import nearest
 
             near = nearest(args[0], _COMMANDS)
-            suggestion = f" Did you mean {near}?" if near else ""
+            suggestion = f" Did you mean {near!r}?" if near else ""
             ctx.fail(f"Unknown command {args[0]!r}.{suggestion}")
         return super().resolve_command(ctx, args)
 

@@ -82,10 +82,12 @@ class ConsoleListener(Listener):
             return
         if not (progress.changed or self._verbose):
             return
-        parts = [progress.key, progress.phase]
+        attempt = f"after attempt {progress.attempt}"
+        phase = f"retrying {attempt}" if progress.phase == "retrying" else progress.phase
+        parts = [progress.key, phase]
         if progress.phase in ("done", "kept"):
             parts += [size(progress.size), f"{progress.seconds:.1f} s"]
-        if progress.attempt > 1:
+        if progress.attempt > 1 and progress.phase != "retrying":
             parts.append(f"attempt {progress.attempt}")
         if progress.detail:
             parts.append(progress.detail)

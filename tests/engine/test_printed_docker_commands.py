@@ -136,8 +136,8 @@ def test_what_the_plugin_is_tried_with(project: Project, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("words", "stdin", "fix"),
     [
-        ("-t NAME", "", "docker bundle build -t NAME ."),
-        ("-t NAME -f - -", "FROM scratch", "docker bundle build -f - ."),
+        ("-t NAME", "", "state-bundler build docker -t NAME ."),
+        ("-t NAME -f - -", "FROM scratch", "state-bundler build docker -f - ."),
     ],
 )
 def test_a_context_that_is_missing(

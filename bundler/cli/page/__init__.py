@@ -63,6 +63,10 @@ def _title(holders: Sequence[Holder]) -> str:
     return f"State of {len(holders)} {kinds}"
 
 
+def _contents(count: int) -> str:
+    return "identical" if count == 1 else f"{count} different"
+
+
 def _figures(holders: Sequence[Holder], now: float) -> Iterator[Html]:
     """The key figures at the top of the page."""
     keys = [key for holder in holders for key in holder.keys]
@@ -73,7 +77,7 @@ def _figures(holders: Sequence[Holder], now: float) -> Iterator[Html]:
         "keys": str(len(keys)),
         "size": size(sum(holder.size for holder in holders)),
         "oldest confirmed": ago(oldest, now) if oldest else "",
-        "different contents": str(len(contents)) if len(holders) > 1 else "",
+        "contents": _contents(len(contents)) if len(holders) > 1 else "",
     }
     alarms = {
         "findings": sum(len(holder.breaches) for holder in failed),

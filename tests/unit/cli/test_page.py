@@ -322,7 +322,7 @@ def test_the_figures_are_those_that_matter(chromium: Browser, fleet_page: Path) 
         "keys": "4",
         "size": "4.8 MiB",
         "oldest confirmed": "4 d ago",
-        "different contents": "2",
+        "contents": "2 different",
         "stale": "1",
         "unreadable": "1",
     }

@@ -31,7 +31,11 @@ _NO_CONTEXT = f"{_DOCKER}::test_a_context_that_is_missing"
 _OTHER_TOOL = "not here: its tool would have to be installed for each run"
 
 TRIED: tuple[tuple[str, str, str], ...] = (
-    ("artifacts/image/engine/arguments.py parse", "docker bundle build -t NAME", _NO_CONTEXT),
+    (
+        "artifacts/image/engine/arguments.py parse",
+        "state-bundler build docker -t NAME",
+        _NO_CONTEXT,
+    ),
     (
         "artifacts/baseline.py _how_to_pass_one",
         "state-bundler extract {} -o states",
@@ -52,7 +56,11 @@ TRIED: tuple[tuple[str, str, str], ...] = (
         "state-bundler embed NAME@DIGEST --tag NAME",
         "tests/registry/test_ci_components.py::test_the_action_embeds_updates_and_verifies",
     ),
-    ("artifacts/image/engine/stdin_context.py take", "docker bundle build -f -", _NO_CONTEXT),
+    (
+        "artifacts/image/engine/stdin_context.py take",
+        "state-bundler build docker -f -",
+        _NO_CONTEXT,
+    ),
     (
         "artifacts/image/registry/credentials.py _from_entry",
         "docker login {}",

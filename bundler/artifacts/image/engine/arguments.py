@@ -210,8 +210,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
     wants_help = found.on("--help") or found.on("-h")
     if len(found.positional) != 1 and not wants_help:
         raise UsageError(
-            f"docker build takes one context, but {len(found.positional)} were given.",
-            hint="This is usually the current directory: docker bundle build -t NAME .",
+            f"docker build takes one context, but it got {len(found.positional) or 'none'}.",
+            hint="This is usually the current directory: state-bundler build docker -t NAME .",
         )
     return Arguments(
         forwarded=tuple(found.forwarded),

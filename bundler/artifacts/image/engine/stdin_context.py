@@ -106,8 +106,8 @@ def take(arguments: Arguments, stdin: BinaryIO | None = None) -> Iterator[Piped 
     if len(by_stdin) > 1:
         raise UsageError(
             "stdin cannot be both the Dockerfile and the context.",
-            hint="With the Dockerfile on stdin, the context must be a folder: docker bundle build "
-            "-f - .",
+            hint="With the Dockerfile on stdin, the context must be a folder: "
+            "state-bundler build docker -f - .",
         )
     with tempfile.TemporaryFile(prefix="state-bundler-") as content:
         shutil.copyfileobj(stdin or sys.stdin.buffer, content, _CHUNK_BYTES)

@@ -111,7 +111,7 @@ def building(
         made = _only_child(folder)
         destination = output.with_name(made.name)
         _advise(arguments, request)
-        with PexArtifact(made) as plain:
+        with PexArtifact(made, destination if request.bundles else None) as plain:
             own = plain.own_trees(request.bundles)
             credentials.refuse(destination.name, own, allowed, request.listener)
             if request.bundles:

@@ -66,16 +66,16 @@ class _Code(NamedTuple):
 class PexArtifact(Artifact):
     """A PEX of any layout that is open for reading; nothing in it is run or unpacked.
 
-    root: its path. user: the code at the top. zip: a zipapp's only zip file, else None. Raises
-    `VerificationFailed` for anything that is not a sound PEX, `InputOutputError` if it cannot be
-    read, `UsageError` for a scie.
+    root: its path. named: its path in messages, if it is to be renamed. user: the code at the
+    top. zip: a zipapp's only zip file, else None. Raises `VerificationFailed` for anything that is
+    not a sound PEX, `InputOutputError` if it cannot be read, `UsageError` for a scie.
     """
 
     kind = "pex"
     zip: ZipFile | None
 
-    def __init__(self, path: Path) -> None:
-        self.name = str(path)
+    def __init__(self, path: Path, named: Path | None = None) -> None:
+        self.name = str(named or path)
         self.root = path
         self._reading = Lock()
         self.zip = None
