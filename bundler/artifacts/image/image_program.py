@@ -26,7 +26,9 @@ _MOVES = {
     "uvicorn": ("--app-dir",),
 }
 # After these, a shell starts the next command.
-_BETWEEN = ("&&", ";", "||", "(")
+_BETWEEN = ("&", ";", "||", "(")
+# What only a shell can say, in a path: options, homes, variables and what follows.
+_UNKNOWN = re.compile(r"^[-~]|[$`;&|()]")
 # As click reads a switch from the environment.
 _ON = ("1", "true", "t", "yes", "y", "on")
 
@@ -77,7 +79,7 @@ def _values(words: Sequence[str], options: Sequence[str]) -> Iterator[str]:
 def _substituted(text: str, environment: Sequence[tuple[str, str]]) -> str:
     """The text with the image's variables; empty if it has others, so that it has no effect."""
     found = string.Template(text).safe_substitute(dict(environment))
-    return "" if "$" in found or "`" in found else found
+    return "" if _UNKNOWN.search(found) else found
 
 
 def command_words(program: Sequence[str]) -> list[str]:
@@ -141,24 +143,26 @@ def is_script(path: str) -> bool:
 
 
 def _moved(runs: RunsAs) -> RunsAs:
-    directory = runs.working_directory
-    for path in _moves(command_words(runs.program)):
-        directory = posixpath.join(directory, _substituted(path, runs.environment))
-    return msgspec.structs.replace(runs, working_directory=posixpath.normpath(directory))
-
-
-def _moves(words: Sequence[str]) -> Iterator[str]:
-    """The directories to which a command line changes, one after the other."""
+    """In the directory to which its command line changes."""
+    here = last = runs.working_directory
+    around: list[str] = []  # the directories outside of each subshell
     options: Sequence[str] = ()
     before = ";"
-    for word, following in itertools.pairwise([*words, ""]):
+    for word, following in itertools.pairwise([*command_words(runs.program), ""]):
         name, equals, value = word.partition("=")
-        if word == "cd" and before in _BETWEEN:
-            yield following
+        if word == "cd" and before.endswith(_BETWEEN):
+            path = last if following == "-" else _substituted(following, runs.environment)
+            here, last = posixpath.join(here, path), here
         elif name in options:
-            yield value if equals else following
+            path = _substituted(value if equals else following, runs.environment)
+            here = posixpath.join(here, path)
+        elif word.startswith("("):
+            around.append(here)
+        elif word.startswith(")") and around and following:
+            here = around.pop()
         options = _MOVES.get(posixpath.basename(word), options)
         before = word
+    return msgspec.structs.replace(runs, working_directory=posixpath.normpath(here))
 
 
 def _strings(value: object) -> list[str]:
