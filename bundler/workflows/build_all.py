@@ -158,8 +158,11 @@ def jobs_of(
 def _targets(arguments: Sequence[str], root: Path, name: str) -> Iterator[str]:
     kind, found = arguments[0], read(arguments[1:])
     outputs = found.all("--output") or (("dist",) if kind == "wheel" else ())
-    fields = [fields_of(output) for output in outputs]
+    settings = [word.partition("=")[::2] for word in found.all("--set")]  # of bake's targets
+    set_outputs = [value for name, value in settings if name.endswith((".output", ".output+"))]
+    fields = [fields_of(output) for output in (*outputs, *set_outputs)]
     yield from found.all("--tag")
+    yield from (value for name, value in settings if name.endswith((".tags", ".tags+")))
     named = (it.get("name", "") for it in fields if "dest" not in it)
     yield from filter(None, ",".join(named).split(","))
     paths = [it["dest"] for it in fields if "dest" in it]

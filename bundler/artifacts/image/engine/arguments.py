@@ -22,7 +22,7 @@ _WITH_VALUE = {
     *("--cpu-quota", "-c", "--cpu-shares", "--cpuset-cpus", "--cpuset-mems", "-f", "--file"),
     *("--iidfile", "--isolation", "--label", "-m", "--memory", "--memory-swap"),
     *("--metadata-file", "--network", "--no-cache-filter", "-o", "--output", "--platform"),
-    *("--policy", "--progress", "--provenance", "--sbom", "--secret", "--security-opt"),
+    *("--policy", "--progress", "--provenance", "--sbom", "--secret", "--security-opt", "--set"),
     *("--shm-size", "--ssh", "-t", "--tag", "--target", "--ulimit"),
 }
 _SWITCHES = {
