@@ -78,9 +78,10 @@ def _pass_on(only_asks: bool, ours: Sequence[str], theirs: Sequence[str]) -> int
 
 def _named_pex(arguments: Sequence[str]) -> str | None:
     """The pex that our own arguments name."""
-    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
-        if argument.startswith("--pex"):
-            return argument.partition("=")[2] or following or None
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        if name == "--pex":
+            return value if equals else following
     return None
 
 

@@ -114,7 +114,8 @@ def test_pex_s_own_failure_comes_through(project: Path) -> None:
 
 
 def test_without_o_it_says_what_pex_does_and_does_it(project: Path) -> None:
-    done = run(project, "-D", "src", "-m", "shop", "--", "given")
+    default = ("--bundle-pex=", "--bundle-key", "Leftover")  # as with a variable that is not set
+    done = run(project, *default, "-D", "src", "-m", "shop", "--", "given")
     assert done.returncode == 0
     assert "Without -o, pex creates no file" in done.stderr
     assert "Leftover=on disk" in done.stdout
