@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bundler.cli import documents, findings
+from bundler.cli import findings
 from bundler.guard.verdict import GuardVerdict
 
 _LEVELS = {"fail": "error", "warn": "warning"}
@@ -23,6 +23,8 @@ _RULES = {
 def formatted(verdict: GuardVerdict, form: str) -> str:
     """The verdict in a format other than text, ending in a newline."""
     if form == "json":
+        from bundler.cli import documents
+
         text = findings.printable
         return documents.as_text(
             documents.Guard,
