@@ -8,6 +8,7 @@ next to it. They get their names when the other targets are built, too.
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
 import tempfile
@@ -101,7 +102,7 @@ class Baking:
         """The folders on this machine that a target is built from: its contexts, and those of the
         target that is its base."""
         contexts = self.target(name).get("contexts") or {}
-        yield from filter(Path.is_dir, [self.context(name), *map(Path, contexts.values())])
+        yield from map(Path, filter(os.path.isdir, [self.context(name), *contexts.values()]))
         given = self.given(name)
         text = given.dockerfile.text if given.dockerfile else ""
         stage = final_stage(text, given.arguments.target, given.build_args)
