@@ -10,6 +10,10 @@ from __future__ import annotations
 import os
 import sys
 
+TYPE_CHECKING = False  # not from `typing`, see above
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 # docker build's own arguments have no prefix here; ours do.
 _PREFIX = "--bundle-"
 _SOCKET = "DOCKER_CLI_PLUGIN_SOCKET"
@@ -40,7 +44,6 @@ def _main(arguments: list[str]) -> int:
         del rest[0]
     _remember(options)
     _end_with_docker()
-    _rename()
     try:
         words = _ours(rest)
     except BundlerError as error:
@@ -57,11 +60,12 @@ def _remember(options: tuple[str, ...]) -> None:
         os.environ["STATE_BUNDLER_DOCKER"] = shlex.join([program, *options])
 
 
-def _rename() -> None:
-    """Help shows commands and options as they must be typed here."""
+def _rename(options: Iterable[str]) -> None:
+    """Help and messages show commands and options as they must be typed here."""
     from bundler.cli.help import Renamed
 
     Renamed.option = _PREFIX
+    Renamed.ours = frozenset(options) - {"--help", "--help-all"}
     Renamed.commands = {"docker": "docker bundle build", "bake": "docker bundle bake"}
     Renamed.theirs = {"docker": "docker build", "bake": "docker buildx bake"}
 
@@ -76,7 +80,9 @@ def _ours(rest: list[str]) -> list[str]:
     from bundler.cli.build_docker import build_bake, build_docker, takes_value
 
     command = build_bake if words[0] == "bake" else build_docker
-    ours, theirs = split_own(words[1:], takes_value(command), _PREFIX)
+    options = takes_value(command)
+    _rename(options)
+    ours, theirs = split_own(words[1:], options, _PREFIX)
     given = {*ours, *theirs}
     if "--help-all" in given:
         ours, theirs = ["--help-all"], []

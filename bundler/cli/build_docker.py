@@ -96,8 +96,8 @@ def build_docker(ctx: click.Context, given: DockerArguments) -> None:
 class BakeArguments(Options):
     chosen: tuple[str, ...] = option(
         "--state-target TARGET",
-        "A target or group to embed the state in (repeatable). Default: the targets whose "
-        "context contains a project.",
+        "A target or group to embed the state in (repeatable). Default: the targets that are "
+        "built from a project.",
     )
     every_byte: bool = EVERY_BYTE
     style: str = formats("json")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from bundler import listener
 from bundler.cli.console import Console, age, hidden, safe, short, size
 from bundler.cli.findings import escaped, escaped_property
+from bundler.cli.help import message_as_typed
 from bundler.cli.progress import ConsoleListener
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class CiListener(ConsoleListener):
 
     def warning(self, text: str) -> None:
         super().warning(text)
-        if line := annotation(self._system, "warning", text):
+        if line := annotation(self._system, "warning", message_as_typed(text)):
             self._console.command(line)
 
     def close(self) -> None:

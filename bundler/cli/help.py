@@ -48,10 +48,12 @@ _RARE = {
 class Renamed:
     """How our commands are called by another program: ``docker bundle``, ``pex-bundle``.
 
-    option: the prefix of our options there. theirs: whose the other options are, by command.
+    option: the prefix of our options there. ours: these, as ``--name``. theirs: whose the other
+    options are, by command.
     """
 
     option = ""
+    ours: frozenset[str] = frozenset()
     commands: dict[str, str] = {}  # noqa: RUF012  # one program a process, set once
     theirs: dict[str, str] = {}  # noqa: RUF012
 
@@ -80,6 +82,19 @@ def as_typed(text: str) -> str:
     parts = text.split("`")
     parts[::2] = [re.sub(r"(?<![\w-])--(?=[a-z])", Renamed.option, part) for part in parts[::2]]
     return "`".join(parts)
+
+
+def message_as_typed(text: str) -> str:
+    """A message in which our options have the names they have for the program that calls us.
+
+    A command in it, of ours or of another program, stays as it is, and so do other options.
+    """
+    if not Renamed.option:
+        return text
+    sentence, ours, command = text.partition("state-bundler ")
+    known = "|".join(sorted((name[2:] for name in Renamed.ours), key=len, reverse=True))
+    shown = re.sub(rf"(?<![\w`-])--(?=(?:{known})\b)(?![^`]*`[^`]*$)", Renamed.option, sentence)
+    return shown + ours + command
 
 
 class Grouped(click.Command):

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bundler.cli.console import Console, safe, short, size
+from bundler.cli.help import message_as_typed
 from bundler.errors import Interrupted, raise_all, signal_of
 from bundler.system.wording import counted
 
@@ -142,7 +143,7 @@ def _as_text(verdict: Verdict, name: str) -> None:
     if verdict.proof:
         console.line(f"  {verdict.proof}")
     if verdict.loaded:
-        console.line(f"  {safe(verdict.loaded)}")
+        console.line(f"  {safe(message_as_typed(verdict.loaded))}")
 
 
 def content(manifest: Manifest) -> str:

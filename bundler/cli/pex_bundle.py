@@ -35,6 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         return _pex_bundle(ignored)
 
     Renamed.option = _PREFIX
+    Renamed.ours = frozenset(takes_value(build_pex)) - {"--help", "--help-all", "--output"}
     # click would consume the user's `--`, so another one is added in front.
     return run(pex_bundle, ["--", *arguments])
 

@@ -6,6 +6,7 @@ import threading
 import time
 
 from bundler.cli.console import Console, safe, size
+from bundler.cli.help import message_as_typed
 from bundler.listener import KeyProgress, Listener
 from bundler.system.wording import counted
 
@@ -66,14 +67,14 @@ class ConsoleListener(Listener):
     def note(self, text: str) -> None:
         if self._quiet:
             return
-        self._console.paragraph(safe(text), indent=_FOLLOWING, first="  ")
+        self._console.paragraph(safe(message_as_typed(text)), indent=_FOLLOWING, first="  ")
 
     def output(self, line: str) -> None:
         self._console.line(safe(line))
 
     def warning(self, text: str) -> None:
         first = self._console.styled("warning:", "yellow") + " "
-        self._console.paragraph(safe(text), indent=_FOLLOWING, first=first)
+        self._console.paragraph(safe(message_as_typed(text)), indent=_FOLLOWING, first=first)
 
     def key(self, progress: KeyProgress) -> None:
         if progress.phase in _FINAL:

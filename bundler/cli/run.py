@@ -7,7 +7,6 @@ traceback to a file and prints the path.
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import click
 
 from bundler import listener
 from bundler.cli.console import Console
+from bundler.cli.help import Renamed, as_typed, message_as_typed
 from bundler.cli.progress import ConsoleListener
 from bundler.errors import Bug, BundlerError, Interrupted, Several, UsageError, signal_of
 from bundler.system import streams
@@ -64,8 +64,6 @@ def _tell_parent(failures: Sequence[BundlerError]) -> None:
 
 
 def _show(error: click.ClickException) -> None:
-    from bundler.cli.help import Renamed, as_typed
-
     if isinstance(error, click.NoSuchOption):  # as all our programs call it
         says = f"Unknown option {error.option_name!r}."
         error = click.NoSuchOption(error.option_name, says, error.possibilities, error.ctx)
@@ -93,7 +91,8 @@ def report(error: BundlerError) -> int:
     console = Console(sys.stderr)
     failures = error.failures if isinstance(error, Several) else (error,)
     for failure in failures:
-        failure.hint = hint_as_typed(failure.hint)
+        if failure.hint[:1].isupper() or failure.hint[:1].isdigit():  # else it is a command
+            failure.hint = message_as_typed(failure.hint)
         console.failure(failure)
         for line in ci.annotate(ci.system(), failure):
             console.command(line)
@@ -106,29 +105,6 @@ def report(error: BundlerError) -> int:
         console.line(f"{len(failures)} failures; exit code {error.exit_code}.")
     ci.summarise([*ci.failure_summary(failures), *ci.keys_summary(ci.finished())])
     return error.exit_code
-
-
-def hint_as_typed(hint: str) -> str:
-    """A hint in which our options have the names they have for the program that calls us.
-
-    A command to copy, of ours or of another program, stays as it is.
-    """
-    from bundler.cli.help import Renamed
-
-    if not Renamed.option or not (hint[:1].isupper() or hint[:1].isdigit()):
-        return hint
-    sentence, ours, command = hint.partition("state-bundler ")
-    known = "|".join(name[2:] for name in _own_options())
-    shown = re.sub(rf"(?<![\w`-])--(?=(?:{known})\b)(?![^`]*`[^`]*$)", Renamed.option, sentence)
-    return shown + ours + command
-
-
-def _own_options() -> list[str]:
-    from bundler.cli.build import build_pex
-    from bundler.cli.build_docker import build_docker, takes_value
-
-    names = {*takes_value(build_docker), *takes_value(build_pex)}
-    return sorted(names - {"--help", "--help-all"}, key=len, reverse=True)
 
 
 def _bug(error: Exception, command: click.Command, arguments: Sequence[str]) -> Bug:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from bundler.cli.help import Renamed
-from bundler.cli.run import hint_as_typed
+from bundler.cli.console import Console
+from bundler.cli.help import Renamed, message_as_typed
+from bundler.cli.progress import ConsoleListener
 from tests.support import forked
 
 
@@ -85,7 +87,7 @@ def test_a_wrapper_names_our_options_as_they_are_typed_there(
 
 
 @pytest.mark.parametrize(
-    ("hint", "shown"),
+    ("text", "shown"),
     [
         ("Increase --total-timeout, or wait.", "Increase --bundle-total-timeout, or wait."),
         (
@@ -94,8 +96,29 @@ def test_a_wrapper_names_our_options_as_they_are_typed_there(
         ),
         ("git rm -r --cached -- state", "git rm -r --cached -- state"),
         ("Run: state-bundler refresh --key 'x'", "Run: state-bundler refresh --key 'x'"),
+        ("Give each --output a name.", "Give each --output a name."),  # theirs
     ],
 )
-def test_hints_in_a_wrapper(hint: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_in_a_wrapper(text: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Renamed, "option", "--bundle-")
-    assert hint_as_typed(hint) == shown
+    monkeypatch.setattr(Renamed, "ours", {"--total-timeout", "--no-guard", "--key"})
+    assert message_as_typed(text) == shown
+    told = io.StringIO()
+    listener = ConsoleListener(Console(told))
+    listener.note(text)
+    listener.warning(text)
+    assert told.getvalue() == f"  {shown}\nwarning: {shown}\n"
+
+
+def test_a_hint_in_docker_names_an_option_of_docker_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    outputs = ("-o", "type=oci,dest=a,compression=zstd", "-o", "type=oci,dest=b")
+    said = _said("docker-bundle", "bundle", "build", *outputs, ".", cwd=tmp_path).stderr
+    assert "Give each --output the same options" in said
+
+
+def test_only_what_wraps_docker_renames_options() -> None:
+    """`docker bundle refresh` has no arguments of docker's, and our options have their names."""
+    shown = _said("docker-bundle", "bundle", "refresh", "--help").stdout
+    assert "--key" in shown
+    assert "--bundle-" not in shown
