@@ -27,6 +27,7 @@ from bundler.store.reading import Versions
 from bundler.store.records import Action, Change, Current, Entry, Move, Pin, Version
 from bundler.system import times
 from bundler.system.installed import installed
+from bundler.system.wording import nearest
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
@@ -126,7 +127,7 @@ class Store:
         if found is None:
             raise UsageError(
                 f"{self.url} has no version {version}.",
-                hint=f"List the versions: {self.command('list')}",
+                hint=f"List the versions: {self.command('list --all-versions')}",
             )
         return found
 
@@ -153,9 +154,10 @@ class Store:
         wanted = list(have if keys is None else dict.fromkeys(keys))
         for key in wanted:
             if key not in have:
+                near = nearest(key, have)
                 raise UsageError(
                     f"{self.url} has no current version of {key}.",
-                    hint=f"Push one: {self.command('push')}",
+                    hint=f"Did you mean {near!r}?" if near else f"Push one: {self.command('push')}",
                     key=key,
                 )
         return {key: have[key] for key in wanted}

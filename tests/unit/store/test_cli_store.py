@@ -258,7 +258,8 @@ def test_bit_rot_is_76(project: Path, store: Run, tmp_path: Path) -> None:
     ("arguments", "code", "told"),
     [
         (["show", "nonsense"], 2, "no current version of nonsense"),
-        (["pin", "nonsense"], 2, "no version nonsense"),
+        (["remove", "Vendr"], 2, "Did you mean 'Vendor'?"),
+        (["pin", "nonsense"], 2, "state-bundler store list --all-versions"),
         (["list", "--store", "ftp://x"], 78, "is not a store"),
         (["push", "--key", "Nobody"], 78, "Known: A"),
         (["push", "--shard", "4/3"], 2, "is not a shard"),
@@ -267,7 +268,7 @@ def test_bit_rot_is_76(project: Path, store: Run, tmp_path: Path) -> None:
 def test_what_cannot_be_is_said(
     project: Path, store: Run, arguments: Sequence[str], code: int, told: str
 ) -> None:
-    publish(project, {"A": b"1"})
+    publish(project, {"A": b"1", "Vendor": b"2"})
     store("push")
     assert told in store(*arguments, code=code)
 
