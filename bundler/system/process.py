@@ -8,6 +8,7 @@ git's argv is composed in `bundler.git`, docker's in `bundler.artifacts.image.en
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -348,6 +349,16 @@ def end_group(process: subprocess.Popen[bytes] | ForkedProcess) -> None:
     process.wait()
 
 
+def require(program: str) -> None:
+    """Raises `ToolFailed` if a program is not installed, as running it does."""
+    if shutil.which(program) is None:
+        raise _not_found(program, program)
+
+
+def _not_found(missing: str, program: str) -> ToolFailed:
+    return ToolFailed(f"{missing} was not found.", hint=f"Install {program}, or put it on PATH.")
+
+
 def _start(
     argv: Sequence[str | os.PathLike[str]],
     cwd: Path | None,
@@ -370,8 +381,6 @@ def _start(
         )
     except FileNotFoundError as error:
         missing = cwd if cwd is not None and not cwd.is_dir() else argv[0]
-        raise ToolFailed(
-            f"{missing} was not found.", hint=f"Install {argv[0]}, or put it on PATH."
-        ) from error
+        raise _not_found(str(missing), str(argv[0])) from error
     except OSError as error:
         raise ToolFailed(f"{argv[0]} cannot be started: {error.strerror}.") from error

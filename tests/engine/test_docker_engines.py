@@ -128,6 +128,8 @@ def test_no_engine_is_a_sentence(tmp_path: Path, engine: Engine) -> None:
         Docker(engine.clis[0], (), environment).connect()
     with pytest.raises(ToolFailed, match="not found"):
         Docker("docker-that-is-not-there", (), environment).connect()
+    with pytest.raises(ToolFailed, match="not found"):  # before a refresh
+        Docker("docker-that-is-not-there", (), engine.environment).refuse_missing()
 
 
 def test_an_engine_here_is_asked_late_and_one_elsewhere_at_once(

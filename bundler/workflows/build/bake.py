@@ -29,7 +29,7 @@ def build(
     Raises as `baking.resolve`, `prepare` and `baking.building_targets` do.
     """
     docker = Docker.from_environment()
-    docker.refuse_silence()
+    docker.refuse_missing()
     found = baking.resolve(docker, arguments)
     selected = found.chosen(chosen)
     baking.preflight(found, selected)

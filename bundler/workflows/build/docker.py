@@ -39,7 +39,7 @@ def build(
         detected = Detecting(docker)
         given = BuildInput(arguments, piped, detected)
         building.preflight(given, listener)
-        docker.refuse_silence()  # before minutes are spent on a refresh
+        docker.refuse_missing()  # before minutes are spent on a refresh
         detected.start()
         building.require_buildkit(given, detected)
         projects = request.selection.find(listener, _start(given, listener))

@@ -101,6 +101,12 @@ class Docker:
         else:
             self.connect()
 
+    def refuse_missing(self) -> None:
+        """Raises `ToolFailed` if the program or the engine cannot be reached, as `refuse_silence`
+        does."""
+        process.require(self.program)
+        self.refuse_silence()
+
     @cached_property
     def _engine(self) -> Engine:
         """One for all: over ssh, each has its own connection."""
