@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import suppress
 
 from bundler.errors import BundlerError, ConfigurationError
 from bundler.guard import git_hooks
@@ -20,9 +20,14 @@ _WHY = "Without a hook, a forced `git add` is only noticed by the next build, af
 
 def commits(patient: DoctorContext) -> Iterator[Finding]:
     """Whether commits are checked, by pre-commit or by a hook of git's own."""
-    survey = patient.survey
-    if survey.repository is None:
+    if patient.survey.repository is None:
         return
+    with suppress(BundlerError):  # git cannot say; reported under "repository"
+        yield from _hooks(patient)
+
+
+def _hooks(patient: DoctorContext) -> Iterator[Finding]:
+    survey = patient.survey
     configured = read_text(survey.outer / ".pre-commit-config.yaml")
     try:
         named = configured is not None and names_hook(configured)
@@ -30,9 +35,9 @@ def commits(patient: DoctorContext) -> Iterator[Finding]:
         yield Finding("warn", error.what, _WHY, error.hint)
         return
     # Nobody commits in a CI job, and nobody installs hooks there.
-    if named and (os.environ.get("CI") or _says_yes(git_hooks.starts_framework, patient)):
+    if named and (os.environ.get("CI") or git_hooks.starts_framework(survey.root)):
         yield Finding("ok", f"pre-commit runs {HOOK}.")
-    elif _says_yes(git_hooks.is_installed, patient):
+    elif git_hooks.is_installed(survey.root):
         yield Finding("ok", "A git hook runs the guard on every commit.")
     elif named:
         what = f"pre-commit would run {HOOK}, but it is not installed in this clone."
@@ -59,10 +64,3 @@ def _install(patient: DoctorContext) -> str:
     if here is not None and here.exists():
         return in_directory(INSTALL.replace("pre-commit", shlex.quote(str(here)), 1), survey.outer)
     return command("state-bundler init --git-hooks", survey.root)
-
-
-def _says_yes(question: Callable[[Path], bool], patient: DoctorContext) -> bool:
-    try:
-        return question(patient.survey.root)
-    except BundlerError:
-        return False  # reported under "repository"

@@ -156,7 +156,7 @@ def _judge(survey: Survey, probe: Probe) -> Finding:
     if outcome.is_certain and (outside := _not_in_a_package(survey)):
         return outside
     fix, part = _tried_fix(survey, probe)
-    if outcome.is_whole:
+    if outcome.is_whole or (ignored.is_certain and not outcome.is_certain):
         return Finding("warn", _luck(survey), why, fix, part)
     if not outcome.is_certain:
         # What only dbt's state has: its project, with folders that the project may ignore.

@@ -209,8 +209,8 @@ TRIED: tuple[tuple[str, str, str], ...] = (
         f"{_TOOLS}::test_a_folder_for_the_demonstration",
     ),
     ("setup/doctor/commits.py _install", "state-bundler init --git-hooks", _CURES),
-    ("setup/doctor/commits.py commits", "state-bundler doctor --fix", _CURES),
-    ("setup/doctor/commits.py commits", "state-bundler init --git-hooks", _CURES),
+    ("setup/doctor/commits.py _hooks", "state-bundler doctor --fix", _CURES),
+    ("setup/doctor/commits.py _hooks", "state-bundler init --git-hooks", _CURES),
     (
         "setup/doctor/components.py _left_over",
         "state-bundler refresh: it removes published keys that no component has",
