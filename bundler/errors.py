@@ -168,7 +168,10 @@ class Interrupted(BundlerError):
     title = "interrupted"
 
     def __init__(self, signal_number: int, done: str = "nothing was published") -> None:
-        super().__init__(f"Stopped by signal {signal_number}; {done}.")
+        import signal
+
+        name = signal.Signals(signal_number).name
+        super().__init__(f"Stopped by signal {signal_number} ({name}); {done}.")
         self.exit_code = 128 + signal_number  # type: ignore[misc]  # a code for each signal
 
 

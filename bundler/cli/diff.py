@@ -21,6 +21,7 @@ from bundler.cli.options import (
     takes,
 )
 from bundler.errors import ConfigurationError
+from bundler.system.wording import counted
 
 if TYPE_CHECKING:
     from bundler.artifacts.diff import Difference, FileDifference, KeyDifference
@@ -220,7 +221,7 @@ def _singular(what: str) -> str:
 
 def as_markdown(found: Difference, most: int) -> Iterator[str]:
     if not found.keys:
-        yield f"**State unchanged**: {found.unchanged} keys are unchanged."
+        yield f"**State unchanged**: {counted(found.unchanged, 'key is', 'keys are')} unchanged."
         return
     yield "| key | change |"
     yield "|---|---|"

@@ -95,10 +95,13 @@ def _text(made: Plan, most: int) -> None:
 
 
 def _markdown(made: Plan, most: int) -> Iterator[str]:
+    from bundler.workflows.plan import PUBLISHED
+
     for line in _not_refreshed(made):
         yield from (f"- {as_html(line)}", "")
     for change in made.changes:
-        yield f"### Compared with {_code(change.baseline.name)}"
+        name = change.baseline.name
+        yield f"### Compared with {name if name == PUBLISHED else _code(name)}"
         yield ""
         yield from as_markdown(change.states, most)
         if change.definitions is not None:

@@ -64,6 +64,11 @@ def way_out(root: Path, below: Sequence[Path], *, has_all: bool = False) -> str:
             f"pyproject.toml. For other state write a source: {_SOURCE}.{_example(root)}"
             f"{about_vendors}"
         )
+    if not pyproject_of(root).is_file():
+        return (
+            "Run this in a project, or select one with --project. A program without Dagster needs "
+            f"a source in its pyproject.toml: {_SOURCE}."
+        )
     return f"Write a source: {_SOURCE}.{_example(root)}"
 
 

@@ -156,7 +156,7 @@ def test_what_was_updated_before_an_interruption_is_shown(
         ours.fault = stop
         printed, said = process.communicate(timeout=120)
     assert process.returncode == 128 + number
-    assert f"Stopped by signal {int(number)}; 1 of 3 artifacts updated." in said
+    assert f"Stopped by signal {int(number)} ({number.name}); 1 of 3 artifacts updated." in said
     (made,) = json.loads(printed)["artifacts"]
     assert (made["image"], made["changed"]) == (names[0], True)
     assert f'images=["{names[0]}"]' in outputs.read_text()

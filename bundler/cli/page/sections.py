@@ -20,7 +20,7 @@ from bundler.cli.page.tables import (
 )
 from bundler.cli.page.values import age
 from bundler.errors import BundlerError
-from bundler.system.wording import size
+from bundler.system.wording import counted, size
 from bundler.workflows.status import TYPES, Holder, KeyStatus
 
 _SHOWN_COMMIT = 8
@@ -179,8 +179,9 @@ def _change_cell(change: KeyDifference | None) -> Cell:
 def _comparison(difference: Difference, named: Mapping[str, str]) -> Html:
     before = named.get(difference.before, difference.before)
     if not difference.keys:
-        told = '<h3>What changed since {}</h3><p class="same">Nothing: {} keys are unchanged.</p>'
-        return filled(told, before, difference.unchanged)
+        told = '<h3>What changed since {}</h3><p class="same">Nothing: {} unchanged.</p>'
+        unchanged = counted(difference.unchanged, "key is", "keys are")
+        return filled(told, before, unchanged)
     told = '<h3>What changed since {}</h3><ul class="changes">{}</ul><p>{} unchanged.</p>'
     return filled(told, before, map(_change, difference.keys), difference.unchanged)
 
