@@ -10,6 +10,7 @@ The format is specified in ``docs/reference/manifest.md``; `json_schema` gives i
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -249,6 +250,13 @@ def _digest(domain: bytes, value: object) -> str:
 
 def canonical(value: object) -> bytes:
     """RFC 8785 canonical JSON of a model."""
+    if sys.version_info < (3, 11) and isinstance(value, msgspec.Struct):
+        # There, an empty tuple of a generator is not `()`, so that msgspec would not omit it.
+        value = msgspec.json.decode(msgspec.json.encode(value), type=type(value))
+    return _dumped(value)
+
+
+def _dumped(value: object) -> bytes:
     import rfc8785
 
     return rfc8785.dumps(msgspec.to_builtins(value))
@@ -268,7 +276,7 @@ def decode_canonical(raw: bytes, model: type[_Decoded], what: str) -> _Decoded:
         raise VerificationFailed(f"{what} is larger than {MAX_MANIFEST_BYTES} bytes.")
     try:
         value = msgspec.json.decode(raw, type=model, strict=True)
-        again = canonical(value)
+        again = _dumped(value)
     except (msgspec.DecodeError, UnicodeError, ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise VerificationFailed(f"{what} cannot be read: {reason}.") from error

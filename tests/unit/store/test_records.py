@@ -11,7 +11,7 @@ from bundler.errors import VerificationFailed
 from bundler.state import manifest
 from bundler.state.manifest import Dated, KeyRefresh, Model, Time, decode_canonical
 from bundler.store import records
-from bundler.store.records import Change, Entry, encode
+from bundler.store.records import Change, Current, Entry, Pin, encode
 
 _UUID = "00000000-0000-0000-0000-000000000000"
 _MOMENT = "2026-01-04T00:00:00Z"
@@ -42,3 +42,10 @@ def test_an_impossible_time_is_no_record(record: Model) -> None:
     raw = encode(record).replace(b"2026-01-04", b"2026-02-30")
     with pytest.raises(VerificationFailed, match=r"^It cannot be read: day is out of range"):
         decode_canonical(raw, type(record), "It")
+
+
+def test_an_empty_tuple_of_any_origin_is_written_in_canonical_form() -> None:
+    """In Python 3.10 that of a generator is another object than `()`."""
+    pins = tuple(Pin(_UUID, key) for key in "")
+    current = Current(Change(1, _UUID, _MOMENT, "push", ()), {}, pins)
+    assert decode_canonical(encode(current), Current, "it") == current
