@@ -13,6 +13,7 @@ import msgspec
 from bundler.artifacts.running import Runner
 from bundler.errors import ToolFailed
 from bundler.state.definitions import REMOVED, Definitions
+from bundler.system.process import last_word
 from bundler.worker import definitions as program
 from bundler.worker import describing
 
@@ -51,10 +52,10 @@ def describe(
     done = run(["-"], program_for(request), {**environment, **_ENVIRONMENT})
     _, found, answer = done.stdout.decode(errors="replace").rpartition(program.MARKER)
     if not found:
-        said = redact(done.stderr.decode(errors="replace")).strip().splitlines()
+        said = last_word(redact(done.stderr.decode(errors="replace")))
         raise ToolFailed(
             f"{name} could not be loaded: Python failed with exit code {done.exit_code}"
-            + (f": {said[-1]}" if said else "."),
+            + (f": {said}" if said else "."),
             hint="Import its modules by hand: an import may have ended the process.",
         )
     return _without_secrets(

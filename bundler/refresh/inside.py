@@ -39,6 +39,7 @@ from bundler.refresh.checks import MAX_FILES, too_many_files
 from bundler.refresh.model import Source
 from bundler.refresh.workers import END_SECONDS, WorkerProcess, Write
 from bundler.system.atomic import io_errors
+from bundler.system.process import last_word
 
 _WORKER_FILES = Path(__file__).parent.parent / "worker"
 # The files of a worker, besides the one of its kind.
@@ -168,10 +169,9 @@ class InsideWorker(WorkerProcess):
         try:
             return await super()._reply()
         except ToolFailed as error:
-            said = self._output.read_text(errors="replace").strip().splitlines()
+            said = last_word(self._output.read_text(errors="replace")) or "it printed nothing"
             raise ToolFailed(
-                f"{self._container.image} cannot run the refresh: "
-                f"{said[-1].rstrip('.') if said else 'it printed nothing'}.",
+                f"{self._container.image} cannot run the refresh: {said.rstrip('.')}.",
                 hint="The image must contain the project and its Python; --in-python selects that.",
             ) from error
 

@@ -84,8 +84,8 @@ def _by_command(
 ) -> None:
     done = process.run(argv, cwd=root, env=environment)
     if done.exit_code:
-        lines = (done.stderr or done.stdout).decode("utf-8", "replace").strip().splitlines()
-        said = secrets.redact(lines[-1])[:_MAX_SAID].rstrip(".") if lines else "it printed nothing"
+        last = process.last_word((done.stderr or done.stdout).decode("utf-8", "replace"))
+        said = secrets.redact(last)[:_MAX_SAID].rstrip(".") or "it printed nothing"
         raise BadData.of_key(
             key,
             f"{argv[0]} rejects the state: {said}.",

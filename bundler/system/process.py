@@ -137,11 +137,23 @@ def check(
     """
     done = run(argv, env=env, timeout=timeout)
     if done.exit_code:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
+        said = last_word(done.stderr.decode(errors="replace"))
         raise ToolFailed(
-            f"{argv[0]} failed with exit code {done.exit_code}" + (f": {said[-1]}" if said else ".")
+            f"{argv[0]} failed with exit code {done.exit_code}" + (f": {said}" if said else ".")
         )
     return done.stdout
+
+
+def last_word(output: str) -> str:
+    """The last line of what a program printed before it failed; empty if it printed nothing.
+
+    After its error, docker prints how to get help.
+    """
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    helps = ("Run 'docker ", "See 'docker ", "Usage:  docker ")
+    while len(lines) > 1 and lines[-1].startswith(helps):
+        lines.pop()
+    return lines[-1] if lines else ""
 
 
 def pass_through(

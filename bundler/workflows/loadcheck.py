@@ -32,9 +32,9 @@ from bundler.state.bundle import verifier
 from bundler.state.definitions import DefinitionChange, Definitions, compare
 from bundler.state.manifest import DirectoryRefresh
 from bundler.system.parallel import while_programs_run
+from bundler.system.process import last_word
 from bundler.system.wording import counted
 
-_SHOWN_LINES = 15
 _SHOWN_CHANGES = 5
 # The last line of an artifact's error if it is for another interpreter or platform.
 _FOREIGN = re.compile(
@@ -319,11 +319,11 @@ def load(run: Runner, target: str, demanded: LoadCheck, name: str) -> LoadedLoca
     marker = REPORT.encode()
     reports = [line for line in done.stdout.splitlines() if line.startswith(marker)]
     if not reports:
-        said = _redacted(done.stderr, demanded).strip().splitlines()[-_SHOWN_LINES:]
+        said = last_word(_redacted(done.stderr, demanded))
         is_foreign = done.exit_code in NOT_STARTED or _FOREIGN.search(done.stderr)
         raise (NotTried if is_foreign else ToolFailed)(
             f"{name} could not be loaded: Python failed with exit code {done.exit_code}"
-            + (f": {said[-1]}" if said else "."),
+            + (f": {said}" if said else "."),
         )
     loaded = msgspec.json.decode(reports[-1][len(marker) :], type=LoadedLocation)
     if loaded.error is None:

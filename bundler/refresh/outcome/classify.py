@@ -41,6 +41,7 @@ from bundler.refresh.outcome.findings import (
     quoted,
 )
 from bundler.refresh.secrets import Secrets
+from bundler.system.process import last_word
 
 _AGAIN = "Try again. If it happens again, contact the operator of {host}."
 _BUSY = (
@@ -218,7 +219,7 @@ def of_command(
     package = of_package(output)
     if package is not None:
         return wording.failure(package)
-    last = secrets.redact(_last_word(output, lines))[:MAX_QUOTED]
+    last = secrets.redact(_last_word(output))[:MAX_QUOTED]
     name = re.match(r"([\w.]+)(?::|$)", lines[-1]) if lines else None
     type_name = name[1] if name else ""
     names = frozenset({type_name.rpartition(".")[2]} - {""})
@@ -237,12 +238,12 @@ def of_command(
     return wording.failure(Cause(kind, says, retry, hint=hint))
 
 
-def _last_word(output: str, lines: list[str]) -> str:
+def _last_word(output: str) -> str:
     """A program's last line, or the whole error that dbt ends with."""
     _, ended, story = output.rpartition(DBT_ENDED)
     if ended:
         return " ".join(story.split())
-    return lines[-1] if lines else "it printed nothing"
+    return last_word(output) or "it printed nothing"
 
 
 def _behind(report: Report) -> Exchange | None:

@@ -172,10 +172,9 @@ def resolve(docker: Docker, words: Sequence[str]) -> Baking:
     stdin = sys.stdin.buffer.read() if is_piped else None
     done = process.run(argv, env=docker.environment, stdin=stdin)
     if done.exit_code:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or [""]
         # Of an unknown option, bake prints the error first, then its help.
-        is_usage = any(line.startswith("Usage:") for line in said)
-        raise ToolFailed(f"docker buildx bake: {said[0 if is_usage else -1]}")
+        said = done.stderr.decode(errors="replace").partition("\nUsage:")[0]
+        raise ToolFailed(f"docker buildx bake: {process.last_word(said)}")
     resolved = msgspec.json.decode(done.stdout)
     for target in resolved["target"].values():
         _use_local_paths(target)
