@@ -126,6 +126,9 @@ def _summarise(verdict: Verdict, name: str) -> None:
     if os.environ.get("STATE_BUNDLER_ONE_OF_ALL"):
         from bundler.workflows.build_all import BuildResult, report_result
 
+        layout = name.removeprefix("oci:")  # relative to the project: that process is elsewhere
+        if layout != name:
+            name = f"oci:{os.path.abspath(layout)}"
         state = "" if verdict.directories else " (no state)"
         report_result(BuildResult(f"{name}{_digest(verdict)}{state}"))
 

@@ -66,7 +66,7 @@ SCENARIO = (
     "state-bundler diff app-1.pex app-2.pex",
     "state-bundler build pex --state-from app-1.pex -o app.pex -- -D src --venv",
     "state-bundler build --each --workers 8 --report report.json oci -o 'build/{name}:1'",
-    "state-bundler build --each oci -o 'build/{name}:1'",
+    "state-bundler build --each oci -o '{here}/build/{name}:1'",
     "state-bundler status --html report.html",
     "state-bundler init --docker-plugin",
     "state-bundler build docker -t shop:1.4 .",

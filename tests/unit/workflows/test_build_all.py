@@ -220,12 +220,13 @@ def _add_project_without_state(wd: WorkDir) -> None:
 def test_a_project_without_state_fails_no_fleet(wd: WorkDir) -> None:
     make_workspace(wd, {"orders": _WRITES})
     _add_project_without_state(wd)
-    done = _build(wd, "--each", "oci", "-o", "{here}/build/{name}:1")
+    done = _build(wd, "--each", "oci", "-o", "build/{name}:1")  # relative to each project
     assert done.returncode == 0, done.stderr
     assert "2 built, 0 failed." in done.stdout
     assert "none (no state)" in done.stdout
-    assert (wd.path / "build/orders").exists()
-    assert not (wd.path / "build/plain").exists()
+    assert f" oci:{wd.path}/projects/orders/build/orders:1 sha256:" in done.stdout
+    assert (wd.path / "projects/orders/build/orders").exists()
+    assert not (wd.path / "projects/plain/build").exists()
     alone = _build(wd, "oci", "--project", "projects/plain", "-o", "build/plain")
     assert alone.returncode == 2
     assert "There is no state to embed." in alone.stderr
