@@ -27,6 +27,8 @@ AUTOLOAD = "defs-of"
 # The prefix of the line with the result of a load; programs print, too.
 REPORT = "\x1estate-bundler-load "
 _MOST_TEXT = 2000
+# As often as usual takes a tenth of a load. The program itself starts with Python's own setting.
+_LOOK_FOR_CYCLES_AFTER = 100_000  # objects more
 # Exit codes.
 _FAILED = 76
 _TOOL_FAILED = 71
@@ -257,5 +259,5 @@ def _print(stream: "Any", line: str) -> bool:
 
 
 if __name__ == "__main__":
-    gc.disable()  # it takes a tenth of a load; this process ends then, or becomes another program
+    gc.set_threshold(_LOOK_FOR_CYCLES_AFTER)
     sys.exit(main(sys.argv[1:]))

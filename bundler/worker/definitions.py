@@ -37,6 +37,8 @@ AUTOLOAD = "defs-of"
 NEAR = "near"
 MARKER = "\x1estate-bundler-definitions "
 _MOST_TEXT = 100_000
+# As often as usual takes a quarter of the time, and frees a fiftieth of the memory.
+_LOOK_FOR_CYCLES_AFTER = 100_000  # objects more
 _STATE_DIRECTORY = ".local_defs_state"
 _NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.sendto")
 
@@ -44,7 +46,7 @@ _NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.sendto")
 def main(request: dict[str, Any]) -> dict[str, Any]:
     """Loads the code location once and describes it."""
     told: dict[str, Any] = {"version": "", "definitions": {}, "keys": {}, "states": {}}
-    gc.disable()  # it takes a quarter of the time, and frees a fiftieth of the memory
+    gc.set_threshold(_LOOK_FOR_CYCLES_AFTER)
     sys.addaudithook(_refuse_network)
     salt_digests(request["salt"])
     leave_out(request["folder"] or os.getcwd())

@@ -63,14 +63,12 @@ class ForkServer:
             return
         if not _CUSTOM.isdisjoint(sys.modules):
             return
-        gc.disable()  # as `worker.py` does while it loads a project
         try:
             if name:
                 importlib.import_module(name)
             self._forks = len(os.listdir("/proc/self/task")) == 1
         except BaseException:  # noqa: BLE001  # whatever a library raises
             self._forks = False
-        gc.enable()
         gc.freeze()  # a garbage collection would copy the pages that the workers share
 
     def next_worker(self) -> tuple[int, int]:

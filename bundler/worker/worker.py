@@ -48,6 +48,10 @@ _MOST_ROUNDS = 20
 # Requests that succeed without the real credentials, or only to get them.
 _LOGIN = re.compile(r"(?i)token|oauth|login|signin|sign_in|authoriz|well-known|metadata|169\.254\.")
 _ANSWERS = 3
+# Searching for reference cycles as often as usual takes a tenth of the time in which Dagster is
+# imported and a project loaded, and frees next to nothing. Not at all, and a project whose load
+# makes many could take all memory.
+_LOOK_FOR_CYCLES_AFTER = 100_000  # objects more
 # Opened once: opening it in each child would take as long as the fork itself.
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -96,6 +100,8 @@ class Worker:
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
+        self._usual_threshold = gc.get_threshold()
+        gc.set_threshold(_LOOK_FOR_CYCLES_AFTER)
         # Requests of another program cannot be seen from here.
         self._recorder = None if kind == "command" else _installed_recorder()
         if kind != "command":
@@ -150,9 +156,6 @@ class Worker:
             self._write_afresh(command)
 
     def _load(self, command: dict[str, Any]) -> None:
-        # Searching for reference cycles takes a tenth of the time in which Dagster is imported and
-        # the project loaded, and frees next to nothing.
-        gc.disable()
         try:
             inputs = None
             if "observed" in command:
@@ -173,7 +176,6 @@ class Worker:
         # Children would copy the pages that a garbage collection touches. None before it either: it
         # takes a twentieth of Dagster's own start, and leaves gaps that children would write into.
         gc.freeze()
-        gc.enable()
         self._forks = _can_fork()
         self._say("found", root=self._loaded_by["root"], **found)
 
@@ -246,6 +248,7 @@ class Worker:
                     command["keep"],
                     report,
                 )
+            gc.set_threshold(*self._usual_threshold)
             self._write(command)
             self._endings.end_as_python_does()
         except BaseException as error:  # noqa: BLE001  # SystemExit too: a component must not end us

@@ -39,7 +39,7 @@ path = "src/shop/state"
 """
 # The state is a portrait of the process that wrote it.
 _KEYS = """\
-import hashlib, json, os, signal, sys, threading, time
+import gc, hashlib, json, os, signal, sys, threading, time
 from bundler.component import DefsStateConfig, StateBackedComponent
 
 {at_import}
@@ -61,6 +61,7 @@ class Portrait(StateBackedComponent):
         kinds = [kind(each) for each in os.listdir("/proc/self/fd")]
         state_path.write_text(json.dumps({{
             "argv": sys.argv[:2],
+            "collects garbage as usual": gc.isenabled() and gc.get_threshold()[0] < 100_000,
             "environment": hashlib.sha256(repr(sorted(os.environ.items())).encode()).hexdigest(),
             "file": __file__,
             "folder": os.getcwd(),
@@ -77,6 +78,21 @@ class Portrait(StateBackedComponent):
         return None
 """
 _HANGS = "time.sleep(60)"
+_CYCLES = """\
+class Cycle:
+    alive = most = 0
+
+    def __init__(self):
+        self.itself = self
+        Cycle.alive += 1
+        Cycle.most = max(Cycle.most, Cycle.alive)
+
+    def __del__(self):
+        Cycle.alive -= 1
+
+for _ in range(250_000):
+    Cycle()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -177,7 +193,17 @@ def test_a_forked_worker_does_what_another_does(
     assert isinstance(west, dict)
     assert north.keys() != (south if isinstance(south, dict) else {}).keys()
     assert b'"region": null' in north["src/shop/state/Portrait__north__/state"]
+    assert b'usual": true' in north["src/shop/state/Portrait__north__/state"]
     assert b'"region": "west"' in west["src/shop/state/Portrait__west__/state"]
+
+
+def test_a_load_that_makes_many_reference_cycles_does_not_keep_them(
+    tmp_path: Path, same: Callable[..., tuple[object, ...]]
+) -> None:
+    bounded = "assert 1000 < Cycle.most < 150_000, Cycle.most"
+    cycles = _make(tmp_path / "north", at_import=_CYCLES, in_write=bounded)
+    said, *_ = same([cycles, _make(tmp_path / "south")], forked=2)
+    assert isinstance(said, tuple), said
 
 
 _FATES = (
