@@ -91,7 +91,7 @@ def load_error(
     """Why a source could not list its components. image: the one that it was loaded in."""
     project, first = source.project, chain[0]
     name = first.type.rpartition(".")[2]
-    if name == "TooOldError":
+    if source.kind == "dagster" and name == "TooOldError":
         return ConfigurationError(
             f"{project.name} has Dagster {first.text}, which has no public state-backed "
             "components.",

@@ -207,7 +207,7 @@ class Recorder:
         """client: what made the request. If it is closed by now, the component abandoned it."""
         if self._report is None or not number:
             return
-        with suppress(AttributeError):  # an exception with slots
+        with suppress(Exception):  # one with slots, or that raises anything
             setattr(error, _MARK, number)
         # What this thread or task leaves out now is not what it was answered before.
         _answered.set(RecordedRequest(number, "", ""))

@@ -77,49 +77,60 @@ def describe(error: BaseException) -> list[dict[str, Any]]:
             continue
         seen.add(id(link))
         links.append(_describe_one(link))
-        pending += [link.__cause__, link.__context__, getattr(link, "reason", None)]
-        pending += [*link.args, *getattr(link, "exceptions", ())]
+        pending += [link.__cause__, link.__context__, _attribute(link, "reason")]
+        for inside in (_attribute(link, "args"), _attribute(link, "exceptions")):
+            pending += inside if isinstance(inside, (tuple, list)) else ()
     return links
+
+
+def _attribute(of: Any, name: str) -> Any:
+    """None if there is no such attribute: a property of a foreign class may raise anything."""
+    try:
+        return getattr(of, name, None)
+    except Exception:  # noqa: BLE001  # see above
+        return None
 
 
 def _describe_one(error: BaseException) -> dict[str, Any]:
     kind = type(error)
-    number = getattr(error, "errno", None)
     return {
         "type": f"{kind.__module__}.{kind.__qualname__}",
         "names": [each.__qualname__.rpartition(".")[2] for each in kind.__mro__[:-1]],
-        "errno": number if isinstance(number, int) and not isinstance(number, bool) else None,
+        "errno": _number(_attribute(error, "errno")),
         "status": _status(error),
         "text": _text(error),
         "where": _where(error),
-        "wire": getattr(error, "_state_bundler_wire", None),
+        "wire": _number(_attribute(error, "_state_bundler_wire")),
         "retry_after": _retry_after(error),
     }
 
 
 def _retry_after(error: BaseException) -> float | None:
     """In seconds, where the exception carries the answer's headers; a date needs another one."""
-    for holder in (error, getattr(error, "response", None)):
-        headers: Any = getattr(holder, "headers", None)
-        if hasattr(headers, "get"):
-            with suppress(TypeError, ValueError):
-                return max(0.0, float(headers.get("Retry-After")))
+    for holder in (error, _attribute(error, "response")):
+        if (get := _attribute(_attribute(holder, "headers"), "get")) is not None:
+            with suppress(Exception):  # a foreign object may raise anything
+                return max(0.0, float(get("Retry-After")))
             break
     return None
+
+
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _text(error: BaseException) -> str:
     try:
         return str(error)[:_MAX_TEXT]
-    except Exception:  # noqa: BLE001  # a foreign __str__ may raise anything
+    except BaseException:  # noqa: BLE001  # a foreign __str__ may raise anything
         return ""
 
 
 def _status(error: BaseException) -> int | None:
     """The HTTP status in an exception of a client library."""
-    for holder in (getattr(error, "response", None), error):
+    for holder in (_attribute(error, "response"), error):
         for name in ("status_code", "status", "code"):
-            value = getattr(holder, name, None)
+            value = _attribute(holder, name)
             if isinstance(value, int) and 100 <= value < 600:  # noqa: PLR2004
                 return value
     return None

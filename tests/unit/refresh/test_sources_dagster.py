@@ -1,4 +1,4 @@
-"""What a project says whose interpreter has no Dagster."""
+"""What a project says whose components cannot be loaded."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def test_a_project_without_state_may_need_no_dagster(has_state: bool, tmp_path: 
         shutil.rmtree(root / "loans/defs/warehouse")
         (root / "loans/tables.py").unlink()
     (source,) = sources_of(open_project(root, python=Path(sys.executable)))
+    assert source.kind == "dagster"
     missing = Link("builtins.ModuleNotFoundError", text="No module named 'dagster'")
     error = load_error(source, [missing], Secrets({}), None)
     assert "Dagster is not installed" in error.what
@@ -40,3 +41,12 @@ def test_an_invalid_setting_is_reported_with_its_file(tmp_path: Path) -> None:
     ]
     error = load_error(source, chain, Secrets({}), None)
     assert error.what.endswith(": ValidationError: `attributes.url at defs.yaml:2` Field required.")
+
+
+def test_only_a_dagster_project_can_have_too_old_a_dagster(tmp_path: Path) -> None:
+    source = '[[tool.state-bundler.source]]\ncomponent = "shop:Shop"\npath = "state"\n'
+    (tmp_path / "pyproject.toml").write_text(source)
+    (source_of_shop,) = sources_of(open_project(tmp_path, python=Path(sys.executable)))
+    own = Link("shop.TooOldError", text="the API is version 1")
+    error = load_error(source_of_shop, [own], Secrets({}))
+    assert "cannot be loaded: TooOldError: the API is version 1" in error.what

@@ -1,4 +1,4 @@
-"""Which variables are told as a component's own, and what is shown where it raises."""
+"""Which variables are told as a component's own, and what is told of what it raises."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from bundler.refresh.outcome.exchanges import links
 from bundler.worker import watching
 
 _PROGRAM = """
@@ -55,3 +59,57 @@ def test_only_what_the_project_itself_reads_by_name_is_told(tmp_path: Path) -> N
     assert shown[-1] == "KeyError: 'SHOP_URL'"
     assert "component.py" in done.stderr
     assert "watching.py" not in done.stderr
+
+
+class RaisingError(Exception):
+    """Of a foreign library: whatever is read of it raises."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("__"):
+            return super().__getattribute__(name)
+        raise RuntimeError(name)
+
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+class OpenError(Exception):
+    """Of a foreign library: it has every attribute."""
+
+    value: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return self.value
+
+
+def _open(value: Any) -> OpenError:
+    error = OpenError("no catalogue")
+    error.value = value
+    return error
+
+
+def _headers(retry_after: Any) -> Exception:
+    return _open(type("Response", (), {"headers": {"Retry-After": retry_after}, "status": 503}))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RaisingError(), ("", None, None, None, None)),
+        *((_open(value), ("no catalogue", *[None] * 4)) for value in ("", "5", True, [], 1.5)),
+        (_open(7), ("no catalogue", 7, None, 7, None)),
+        (_headers("5"), ("no catalogue", None, 503, None, 5.0)),
+        (_headers("Wed, 21 Oct 2015 07:28:00 GMT"), ("no catalogue", None, 503, None, None)),
+        (_headers(10**400), ("no catalogue", None, 503, None, None)),
+        (OSError(10**30, "\udcff"), (f"[Errno {10**30}] \udcff", 10**30, None, None, None)),
+    ],
+)
+def test_an_exception_with_any_attributes_is_described(
+    error: Exception, said: tuple[object, ...]
+) -> None:
+    """And so is what caused it."""
+    error.__cause__ = ConnectionRefusedError(111, "refused")
+    error.__cause__.__cause__ = error
+    first, cause = links(json.loads(json.dumps(watching.describe(error))))
+    assert (first.text, first.errno, first.status, first.wire, first.retry_after) == said
+    assert (cause.errno, "ConnectionError" in cause.names) == (111, True)
