@@ -341,10 +341,15 @@ def _iter_bytes(recorder: Recorder, call: Call) -> Any:
     judged: Body | None = call.of.extensions.get(_MARK)
     if judged is None or judged.ended:
         return parts
-    judged.decoded = True
-    failing = functools.partial(recorder.failing, judged.number)
-    stream = _Stream(parts, failing, judged.take, judged.end)
+    stream = _Stream(parts, functools.partial(_decoding, recorder, judged), judged.take, judged.end)
     return aiter(stream) if hasattr(parts, "__aiter__") else iter(stream)
+
+
+@contextmanager
+def _decoding(recorder: Recorder, judged: Body) -> Iterator[None]:
+    judged.decoded = True  # not before: what is never read here may be read as it was sent
+    with recorder.failing(judged.number):
+        yield
 
 
 # --- aiohttp ----------------------------------------------------------------------------------

@@ -247,6 +247,7 @@ def stream_httpx(url, file, http2=False):
 def stream_httpx_raw(url, file):
     with _sync() as client, client.stream("GET", url) as answer:
         answer.raise_for_status()
+        answer.iter_bytes()  # changes nothing, since it is never read
         for part in answer.iter_raw():
             file.write(part)
 
@@ -261,6 +262,7 @@ def stream_httpx_lines(url, file):
 async def stream_httpx_raw_async(url, file):
     async with _async() as client, client.stream("GET", url) as answer:
         answer.raise_for_status()
+        answer.aiter_bytes()  # changes nothing, since it is never read
         async for part in answer.aiter_raw():
             file.write(part)
 
