@@ -14,9 +14,10 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from threading import Thread
+from typing import IO, TYPE_CHECKING, Any
 
 from bundler.system import fast_process
 from bundler.system.fast_process import Answer, Command, too_slow
@@ -41,7 +42,7 @@ def run(
     """As `fast_process.run_concurrently`, for git."""
     with ExitStack() as stack:
         started = [stack.enter_context(_started(command, env)) for command in commands]
-        return [_answer(*each, timeout, meanwhile) for each in zip(started, commands, strict=True)]
+        return [_answer(process, timeout, meanwhile) for process in started]
 
 
 @contextmanager
@@ -55,6 +56,9 @@ def _started(command: Command, env: Mapping[str, str]) -> Iterator[subprocess.Po
     )
     process: subprocess.Popen[bytes] = started.proc
     with process:
+        # Not by `communicate`: after a timeout, it passes on no more than the pipe had room for.
+        stdin, process.stdin = process.stdin, None
+        Thread(target=_feed, args=(stdin, command.stdin), daemon=True).start()
         try:
             yield process
         finally:
@@ -62,21 +66,23 @@ def _started(command: Command, env: Mapping[str, str]) -> Iterator[subprocess.Po
                 end_group(process)
 
 
-def _answer(
-    process: subprocess.Popen[bytes], command: Command, timeout: float, meanwhile: Iterator[None]
-) -> Answer:
+def _feed(stdin: IO[bytes], data: bytes) -> None:
+    with suppress(BrokenPipeError), stdin:  # it has read enough; its exit code says why
+        stdin.write(data)
+
+
+def _answer(process: subprocess.Popen[bytes], timeout: float, meanwhile: Iterator[None]) -> Answer:
     deadline = time.monotonic() + timeout
-    wait, stdin = min(timeout, fast_process.PATIENCE_SECONDS), command.stdin
+    wait = min(timeout, fast_process.PATIENCE_SECONDS)
     while True:
         try:
-            stdout, stderr = process.communicate(stdin, wait)
+            stdout, stderr = process.communicate(timeout=wait)
             return Answer(process.returncode, stdout, stderr)
         except subprocess.TimeoutExpired as error:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise too_slow("git", timeout) from error
             wait = left if next(meanwhile, _END) is _END else min(left, _STEP_SECONDS)
-            stdin = b""  # it has been passed on
 
 
 @cache

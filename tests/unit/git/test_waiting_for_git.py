@@ -7,15 +7,16 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from bundler.errors import ToolFailed
-from bundler.git import repository
+from bundler.git import repository, runner
 from bundler.git.identity import code_identity
 from bundler.system import fast_process
+from bundler.system.fast_process import Answer, Command
 from tests.campaigns.fault_campaign import STATES, configure, write_inputs
 from tests.support import forked
 from tests.support.workdir import WorkDir
@@ -143,6 +144,18 @@ def test_the_search_ends_with_git(shop: WorkDir, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(repository, "refuse_rules_that_block", endless)
     assert code_identity(shop.path) is not None
     assert steps > 1
+
+
+@pytest.mark.parametrize("run", [fast_process.run_concurrently, runner.run])
+def test_git_gets_all_of_a_long_input_however_slow_it_is(
+    run: Callable[..., list[Answer]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast_process, "PATIENCE_SECONDS", 0.0)
+    text = bytes(1_000_000)
+    (answer,) = run([Command("/bin/cat", [], text)], os.environ, 20.0, iter([None, None]))
+    assert (answer.exit_code, answer.stdout == text) == (0, True)
+    (answer,) = run([Command("/bin/true", [], text)], os.environ, 20.0, iter([None, None]))
+    assert answer.exit_code == 0
 
 
 @pytest.mark.slow
