@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -14,11 +15,12 @@ from bundler.artifacts.running import Runner
 from bundler.errors import ToolFailed
 from bundler.state.definitions import REMOVED, Definitions
 from bundler.system.process import last_word
+from bundler.worker import configuration, describing, values
 from bundler.worker import definitions as program
-from bundler.worker import describing
 
-# A program has it once, before everything else.
+# A program has it once, before everything else; and no module of ours, since its parts are in it.
 _FUTURE = "from __future__ import annotations\n"
+_OURS = re.compile(r"^from bundler\.worker\.\w+ import (?:\([^)]*\)|.+)\n", re.MULTILINE)
 _SALT = secrets.token_hex(16)
 # The same text for the same set of names, in each load.
 _ENVIRONMENT = {"PYTHONHASHSEED": "0"}
@@ -101,22 +103,22 @@ def _shown(value: Any, redact: Callable[[str], str]) -> Any:
         return {name: _shown(item, redact) for name, item in _named(value, redact)}
     if not isinstance(value, str):
         return value
-    label, mark, _ = value.partition(describing.DIGESTED)
+    label, mark, _ = value.partition(values.DIGESTED)
     text, label = redact(value), redact(label)
-    whole = value.replace(describing.DIGESTED, "")
-    removed = f"{REMOVED}{describing.digest(_SALT + value)}" if redact(whole) != whole else ""
+    whole = value.replace(values.DIGESTED, "")
+    removed = f"{REMOVED}{values.digest(_SALT + value)}" if redact(whole) != whole else ""
     if len(label) > _MOST_VALUE:
-        return f"{label[:_MOST_VALUE]}… {describing.digest(text)}{removed}"
-    return f"{label} {describing.digest(text)}{removed}" if mark else f"{text}{removed}"
+        return f"{label[:_MOST_VALUE]}… {values.digest(text)}{removed}"
+    return f"{label} {values.digest(text)}{removed}" if mark else f"{text}{removed}"
 
 
 def program_for(request: Request) -> bytes:
     """The program that answers a request. With many keys, the request is too long for an
     argument."""
     text = msgspec.json.encode(request).decode()
-    parts = [Path(str(it.__file__)).read_text(encoding="utf-8") for it in (describing, program)]
-    first, second = parts[0], parts[1].replace(_FUTURE, "")
-    return f"{first}\n\n{second}\n\nanswer(json.loads({text!r}))\n".encode()
+    files = [Path(str(it.__file__)) for it in (values, configuration, describing, program)]
+    parts = [_OURS.sub("", it.read_text(encoding="utf-8")).replace(_FUTURE, "") for it in files]
+    return "\n\n".join([_FUTURE, *parts, f"answer(json.loads({text!r}))\n"]).encode()
 
 
 msgspec.json.Decoder(Definitions)  # before threads do it: see `bundler.state.manifest`

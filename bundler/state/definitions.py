@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from bundler.worker.describing import CONFIGURATION
+from bundler.worker.values import CONFIGURATION
 
 # The order in which they are shown; unknown kinds come last.
 KINDS = ("assets", "asset checks", "jobs", "schedules", "sensors", "resources", "settings")

@@ -1,8 +1,8 @@
 """Describes what a Dagster code location defines, without network and without a refresh.
 
 Runs in the interpreter that has the project, as a program on stdin, so that nothing of ours needs
-to be installed there. The program is `describing.py`, this file, and a call of `answer` with a
-request:
+to be installed there. The program is `values.py`, `configuration.py`, `describing.py`, this file,
+and a call of `answer` with a request:
 
     target    ``MODULE``, or ``defs-of:PACKAGE`` for a project without a module of definitions, or
               ``near:PATH`` for the code location whose defs module has a path that ends so
@@ -26,12 +26,13 @@ import re
 import sys
 from pathlib import Path
 
+from bundler.worker.describing import check_name, described
+from bundler.worker.values import key_of, leave_out, salt_digests
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
-
-    from bundler.worker.describing import _key, check_name, described, leave_out, salt_digests
 
 AUTOLOAD = "defs-of"
 NEAR = "near"
@@ -177,8 +178,9 @@ def _names_in(made: Any) -> dict[str, list[str]]:
 
 
 def _assets(item: Any) -> Iterator[str]:
-    keys = getattr(item, "keys", None) or [getattr(item, "key", None)]
-    yield from (_key(key) for key in keys if hasattr(key, "to_user_string"))
+    # Of what has several keys or only checks, `key` raises an error.
+    keys = item.keys if hasattr(item, "keys") else [getattr(item, "key", None)]
+    yield from (key_of(key) for key in keys if hasattr(key, "to_user_string"))
 
 
 def _checks(item: Any) -> Iterator[str]:

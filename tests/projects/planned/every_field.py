@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import pathlib
 
 import dagster as dg
 from dagster.components import DefsStateConfig, DefsStateConfigArgs
@@ -38,7 +39,9 @@ class Custom(dg.AutomationCondition):
     def evaluate(self, context): ...
 
 
-class Plain: ...
+class Plain:
+    def __init__(self, path=""):
+        self.path = path
 
 
 class Other: ...
@@ -54,6 +57,14 @@ def two(start): ...
 
 @dg.failure_hook(name="tell")
 def tell(context): ...
+
+
+HOOKS = {dg.success_hook(name=name)(lambda context: None) for name in "abcdefgh"}
+hardcoded = dg.ResourceDefinition.hardcoded_resource
+
+
+@dg.op(config_schema={"x": str})
+def configurable(context): ...
 
 
 def asset(name, **options):
@@ -154,6 +165,35 @@ def assets(new):
             ],
         ),
     ]
+    made.extend(
+        [
+            dg.asset(
+                name="inputs", ins={"x": dg.AssetIn("pools" if new else "retries"), "y": dg.AssetIn(
+                    "retries" if new else "pools")}
+            )(lambda x, y: None),
+            dg.asset(
+                name="inputs_of_columns",
+                ins={"hooks": dg.AssetIn(metadata={"columns": ["new" if new else "old"]})},
+            )(lambda hooks: None),
+            asset("metadata_path", metadata={"path": pathlib.Path("new" if new else "old")}),
+            asset("metadata_number", metadata={"rows": 5 if new else "5"}),
+            asset(
+                "configuration_choices",
+                config_schema={
+                    "x": dg.Enum("Choice", [dg.EnumValue("a"), dg.EnumValue("new" if new else "old")])
+                },
+            ),
+            dg.asset_check(asset="hooks", description="new" if new else "old")(
+                named("description_of_a_check_among_assets")
+            ),
+            asset("configuration_of_own", resource_defs={"own": hardcoded("new" if new else "old")}),
+            dg.graph_asset(
+                name="configuration_of_a_graph",
+                config={"configurable": {"config": {"x": "new" if new else "old"}}},
+            )(lambda: configurable()),
+            *swapped(new),
+        ]
+    )
     specs = [dg.AssetSpec("made_with"), dg.AssetSpec("made_with_others")]
     optional = [dg.AssetSpec("optional", skippable=new)]
     made.append(dg.multi_asset(specs=optional)(named("one_of_many")))
@@ -162,6 +202,23 @@ def assets(new):
     made.append(dg.AssetSpec(dg.AssetKey(["a/b"] if new else ["a", "b"])))
     made.append(dg.AssetSpec("type_") if new else asset("type_"))
     return made
+
+
+def swapped(new):
+    @dg.graph_multi_asset(outs={"wiring_of_one": dg.AssetOut(), "wiring_of_another": dg.AssetOut()})
+    def both():
+        first, second = one.alias("first")(), one.alias("second")()
+        made = (second, first) if new else (first, second)
+        return dict(zip(("wiring_of_one", "wiring_of_another"), made, strict=True))
+
+    return [both]
+
+
+def calling(op, **options):
+    def compose():
+        op()
+
+    return dg.job(**options)(compose)
 
 
 def tagged(new):
@@ -199,7 +256,7 @@ def jobs(new):
             two(one())
         else:
             two.alias("two")(one.alias("one")())
-            one.alias("another")()
+            one.alias("another").with_hooks(HOOKS)()
 
     @dg.graph
     def inner():
@@ -209,7 +266,29 @@ def jobs(new):
     def op_definitions():
         inner()
 
+    def of_inputs(x): ...
+
+    an_input = dg.op(name="an_input", ins={"x": dg.In(default_value=2 if new else 1)})(of_inputs)
+    an_output = dg.op(name="an_output", out=dg.Out(is_required=new))(named("an_output"))
+    with_input = dg.op(name="with_input")(of_inputs)
+    owned = {"own": hardcoded("new" if new else "old")}
+    mapping = dg.ConfigMapping(
+        config_fn=lambda given: {"ops": {"configurable": {"config": given}}},
+        config_schema={"x": str, "new" if new else "old": str},
+    )
+
     return [
+        calling(an_input, name="op_definitions_of_inputs"),
+        calling(an_output, name="op_definitions_of_outputs"),
+        calling(one, name="configuration_of_own_of_a_job", resource_defs=owned),
+        calling(configurable, name="configuration_of_a_mapping", config=mapping),
+        dg.GraphDefinition(
+            "configuration_of_inputs",
+            node_defs=[with_input],
+            input_mappings=[dg.InputMapping(
+                    graph_input_name="x", mapped_node_name="with_input", mapped_node_input_name="x"
+                )],
+        ).to_job(input_values={"x": 2 if new else 1}),
         op_definitions,
         *([] if new else [dg.GraphDefinition("__nightly", node_defs=[one]).to_job()]),
         job("configuration_of_the_executor", executor_def=MULTI.configured({"max_concurrent": 1 + new})),
@@ -285,7 +364,11 @@ def sensors(new):
         options = {"run_status": dg.DagsterRunStatus.SUCCESS, **options}
         return dg.RunStatusSensorDefinition(name, run_status_sensor_fn=named(name), **options)
 
+    some = dg.AssetSelection.assets("retries" if new else "pools")
     return [
+        dg.multi_asset_sensor(
+            monitored_assets=some, job_name="assets", name="watched_assets_of_a_selection"
+        )(lambda context: None),
         of_runs(
             "watched_runs",
             run_status=dg.DagsterRunStatus.FAILURE if new else dg.DagsterRunStatus.SUCCESS,
@@ -342,6 +425,9 @@ def resources(new):
         "configuration": Store(dsn="new-secret-value" if new else "old-secret-value"),
         "variables": Store(dsn=dg.EnvVar("NEW" if new else "OLD")),
         "configuration_of_a_part": Parts(store=Store(dsn="secret-value-2" if new else "secret-value")),
+        "configuration_of_an_object": Plain("new" if new else "old"),
+        "configuration_of_text": "new" if new else "old",
+        "configuration_set": dg.fs_io_manager.configured({"base_dir": "new" if new else "old"}),
         "type": Store(dsn="x") if new else Files(),
         "type_of_an_object": Plain() if new else Other(),
         "files": Files(path="x"),
@@ -369,5 +455,10 @@ class Feed(dg.StateBackedComponent, dg.Component, dg.Model, dg.Resolvable):
             schedules=schedules(new),
             sensors=sensors(new),
             resources=resources(new),
+            loggers={
+                "console": dg.colored_console_logger.configured(
+                    {"log_level": "INFO" if new else "DEBUG"}
+                )
+            },
             metadata={"rows": 2 if new else 1},
         )

@@ -22,7 +22,7 @@ from bundler.refresh.secrets import Secrets
 from bundler.state.definitions import Definitions, compare
 from bundler.state.jsondiff import apart
 from bundler.system.process import Completed
-from bundler.worker import describing
+from bundler.worker import describing, values
 from bundler.worker.definitions import MARKER
 from bundler.workflows.definitions import Loader
 from bundler.workflows.loadcheck import LoadCheck, compare_with_plan
@@ -66,7 +66,7 @@ def test_no_part_of_a_secret_that_spans_a_cut_is_shown(before: int) -> None:
     texts = [
         _described(_asset(description=value, tags={"a": value}, owners=[value]), secret)
         for secret in (_SECRET, "Troubadour3-and-more")
-        for value in (_text(before, secret), f"{_text(before, secret)}{describing.DIGESTED}z")
+        for value in (_text(before, secret), f"{_text(before, secret)}{values.DIGESTED}z")
     ]
     for found in texts:
         assert "corr" not in str(found)
@@ -107,7 +107,7 @@ def test_a_secret_in_a_name_is_removed_and_one_like_a_field_changes_no_field() -
         ("postgres://me:one@h/x", "postgres://me:two@h/x"),
         (_SECRET, f"{_SECRET}{_SECRET}"),
         (f"{'x' * 300} https://h/?a=1", f"{'x' * 300} https://h/?a=2"),
-        (f"label{describing.DIGESTED}https://h/?a=1", f"label{describing.DIGESTED}https://h/?a=2"),
+        (f"label{values.DIGESTED}https://h/?a=1", f"label{values.DIGESTED}https://h/?a=2"),
     ],
 )
 def test_a_change_of_what_is_not_shown_is_a_change(before: str, after: str) -> None:
@@ -184,9 +184,9 @@ def test_a_comparison_knows_the_secrets_of_the_configuration(
 def test_only_a_whole_path_is_left_out(
     folder: str, text: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(describing, "_FOLDERS", {})
-    describing.leave_out(folder)
-    assert describing._stable(text) == (text if expected is None else expected)
+    monkeypatch.setattr(values, "_FOLDERS", {})
+    values.leave_out(folder)
+    assert values.stable(text) == (text if expected is None else expected)
 
 
 # --- comparing ------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ _LONG = "a" * 250
         ("partitions", f"{_LONG}1", f"{_LONG}2"),
         ("partitions", "'#1', 'b #2'", "'#1', 'b #3'"),
         ("made with", "2 #12345678", "2 #abcdef12"),
-        ("automation", f"eager #1{describing.DIGESTED}a", f"eager #2{describing.DIGESTED}a"),
+        ("automation", f"eager #1{values.DIGESTED}a", f"eager #2{values.DIGESTED}a"),
     ],
 )
 def test_a_change_of_text_is_a_change_between_versions_of_dagster_too(
@@ -222,7 +222,7 @@ def test_a_change_of_text_is_a_change_between_versions_of_dagster_too(
 @pytest.mark.parametrize("field", ["automation", "condition", "partitions"])
 def test_how_dagster_writes_an_object_is_no_change_between_its_versions(field: str) -> None:
     one, same, other = (
-        _described(_asset(version, **{field: f"eager{describing.DIGESTED}{text}"}))
+        _described(_asset(version, **{field: f"eager{values.DIGESTED}{text}"}))
         for version, text in (("1", "a"), ("1", "b"), ("2", "b"))
     )
     assert compare(one, same).changes
@@ -247,10 +247,12 @@ def test_a_computation_is_described_once_for_all_of_its_assets() -> None:
         asked = 0
         is_executable, can_subset = True, False
         node_def = SimpleNamespace(
-            name="many", tags={}, retry_policy=None, iterate_op_defs=lambda: iter(())
+            name="many", tags={}, retry_policy=None, input_defs=(), iterate_op_defs=lambda: iter(())
         )
         required_resource_keys: tuple[str, ...] = ()
         hook_defs: tuple[Any, ...] = ()
+        keys_by_input_name: Mapping[str, Any] = {}
+        resource_defs: Mapping[str, Any] = {}
 
         @property
         def asset_and_check_keys(self) -> set[str]:
@@ -258,7 +260,7 @@ def test_a_computation_is_described_once_for_all_of_its_assets() -> None:
             return set("ab")
 
     made = Made()
-    one, other = (describing._computation(made) for _ in range(2))
+    one, other = (describing._computation(made, {}) for _ in range(2))
     assert one == other
     assert one["made with"].startswith("2 #")
     assert made.asked == 1

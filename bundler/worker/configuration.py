@@ -1,0 +1,95 @@
+"""How resources, executors, loggers and ops are configured. The values may be credentials.
+
+The second part of the program of `bundler.worker.definitions`.
+"""
+
+from __future__ import annotations
+
+from bundler.worker.values import CONFIGURATION, address_free, secret_digest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+_CONFIGURED = "ConfiguredDefinitionConfigSchema"
+_DEFAULT_IO_MANAGER = "io_manager"
+_SIMPLE = (str, int, float, list, tuple, dict)
+
+
+def own_resources(owner: Any, shared: Mapping[str, Any], configuration: Any) -> dict[str, Any]:
+    """The resources of an asset or a job that are not those of the code location, with their
+    values in the rest of the configuration."""
+    own = {
+        name: resource
+        for name, resource in sorted(owner.resource_defs.items())
+        if name != _DEFAULT_IO_MANAGER and resource is not shared.get(name)
+    }
+    values = {name: it for name, one in own.items() if (it := configured(one)) is not None}
+    return {
+        "own resources": {name: class_of(resource) for name, resource in own.items()},
+        CONFIGURATION: secret_digest((configuration, values) if configuration or values else None),
+    }
+
+
+def configured(resource: Any) -> Any:
+    """The values of a resource and of those that it is made of, and what a run may still set."""
+    nested = getattr(resource, "nested_resources", None) or None
+    schema = resource.config_schema
+    own = schema.default_value_as_json_str if schema and schema.default_provided else None
+    parts = (
+        own,
+        nested,
+        preset_of(resource),
+        accepted_by(resource.config_field),
+        _values_of(resource),
+    )
+    return parts if any(it is not None for it in parts) else None
+
+
+def _object_in(resource: Any) -> Any:
+    """The object in the function that Dagster wraps it in if it is no resource; else None."""
+    function: Any = getattr(resource, "resource_fn", None)
+    if ".hardcoded_resource." not in getattr(function, "__qualname__", ""):
+        return None
+    return next((it.cell_contents for it in function.__closure__ or ()), None)
+
+
+def _values_of(resource: Any) -> Any:
+    """A plain object, or the plain attributes of another one."""
+    value = _object_in(resource)
+    if value is None or address_free(value):
+        return value
+    named = getattr(value, "__dict__", {}).items()
+    return {name: it for name, it in named if isinstance(it, _SIMPLE) and address_free(it)}
+
+
+def class_of(resource: Any) -> str:
+    kind: Any = getattr(resource, "configurable_resource_cls", None) or type(resource)
+    function: Any = getattr(resource, "resource_fn", None)
+    if kind.__name__ == "ResourceDefinition" and hasattr(function, "__qualname__"):
+        value = _object_in(resource)
+        kind = function if value is None else type(value)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def accepted_by(field: Any) -> Any:
+    """A digest of the type of a configuration, and its default; None if anything is accepted."""
+    if field is None or field.config_type.key == "Any":
+        return None
+    kinds = (field.config_type, *field.config_type.type_iterator())
+    choices = {
+        it.key: sorted(str(value.config_value) for value in it.enum_values)
+        for it in kinds
+        if hasattr(it, "enum_values")
+    }
+    default = field.default_value if field.default_provided else None
+    return field.config_type.key, sorted(choices.items()), field.default_provided, default
+
+
+def preset_of(definition: Any) -> Any:
+    """What `configured` has set of an executor or logger; None without that."""
+    if type(getattr(definition, "config_schema", None)).__name__ != _CONFIGURED:
+        return None
+    result = definition.apply_config_mapping({"config": {}})
+    return result.value if result.success else None
