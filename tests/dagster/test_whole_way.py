@@ -136,7 +136,7 @@ def _assets(pex: Path, root: Path) -> set[str]:
     python = python_of("dagster")
     home = root.with_name("dagster-home")
     home.mkdir(exist_ok=True)
-    packages = sysconfig.get_path("purelib", "venv", {"base": str(python.parent.parent)})
+    packages = sysconfig.get_path("purelib", "posix_prefix", {"base": str(python.parent.parent)})
     probe = (
         "from dagster._core.definitions.definitions_load_context import *\n"
         "from dagster import DagsterInstance\n"

@@ -87,8 +87,8 @@ def make_environment(root: Path, *sources: Path) -> None:
     shared = python_of("dagster")
     home = root / ".venv"
     venv.EnvBuilder(symlinks=True, with_pip=False).create(home)
-    site = Path(sysconfig.get_path("purelib", "venv", {"base": str(home)}))
-    packages = sysconfig.get_path("purelib", "venv", {"base": str(shared.parent.parent)})
+    site = Path(sysconfig.get_path("purelib", "posix_prefix", {"base": str(home)}))
+    packages = sysconfig.get_path("purelib", "posix_prefix", {"base": str(shared.parent.parent)})
     site.joinpath("_packages.pth").write_text(f"{packages}\n")
     site.joinpath("_editable.pth").write_text("".join(f"{source}\n" for source in sources))
     for script in shared.parent.iterdir():
@@ -98,7 +98,7 @@ def make_environment(root: Path, *sources: Path) -> None:
 def base_of(python: str) -> tuple[str, list[str]] | None:
     """The interpreter whose packages a sample's uses, and what that imports from before them."""
     home = Path(python).parent.parent
-    site = Path(sysconfig.get_path("purelib", "venv", {"base": str(home)}))
+    site = Path(sysconfig.get_path("purelib", "posix_prefix", {"base": str(home)}))
     try:
         packages = Path(site.joinpath("_packages.pth").read_text().rstrip("\n"))
         sources = site.joinpath("_editable.pth").read_text().splitlines()

@@ -62,7 +62,7 @@ def image_of(root: Path, bundle: Bundle, folder: Path) -> Path:
 
 def assets_in_pex(pex: Path, python: Path, folder: Path, variables: Mapping[str, str]) -> set[str]:
     """What the code location in a PEX loads, with no network to reach."""
-    packages = sysconfig.get_path("purelib", "venv", {"base": str(python.parent.parent)})
+    packages = sysconfig.get_path("purelib", "posix_prefix", {"base": str(python.parent.parent)})
     settings = {
         "PEX_ROOT": str(folder / "pex-root"),
         "PEX_EXTRA_SYS_PATH": packages,
