@@ -190,9 +190,8 @@ def _changes(
 
 def _projects_brought(repository: git.Repository, commits: Range) -> Iterator[GuardedProject]:
     """The projects as these commits change them: a later one may no longer name a source."""
-    if git.lacks_objects(
-        repository
-    ):  # git reports what is missing only after an attempt to fetch it
+    # git reports what is missing only after an attempt to fetch it.
+    if git.lacks_objects(repository):
         return
     changes = _changes(repository, commits, [PROJECTS])
     entries = {git.IndexEntry(change.path, change.mode, change.oid): None for change in changes}

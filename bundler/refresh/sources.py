@@ -112,8 +112,10 @@ def load_error(
         names = [entry["component"] for entry in source.load["entries"]]
         what = ", ".join(names)
         otherwise = f"Try: {source.python} -c 'import {names[0].split(':')[0]}'"
-    # Dagster raises a validation error again, with the file and the line of each setting.
-    last = next(link for link in chain if link.type == chain[-1].type)
+    last = chain[-1]
+    if last.type.endswith(".ValidationError"):
+        # Dagster raises it again, with the file and the line of each setting.
+        last = next(link for link in chain if link.type == last.type)
     return ConfigurationError(
         f"{what} of {project.name} cannot be loaded: {quoted(last, secrets)}.",
         hint=_how_to_get_what_is_missing(project, chain, image) or otherwise,

@@ -355,7 +355,7 @@ def _next_offset(extra: Any) -> str:
         counts, offset = extra["pagination"], int(extra["filters"]["offset"])
         following = offset + counts["count"]
         return f"offset={following}" if following < counts["total_count"] else ""
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         return ""
 
 

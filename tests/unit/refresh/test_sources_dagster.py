@@ -41,6 +41,9 @@ def test_an_invalid_setting_is_reported_with_its_file(tmp_path: Path) -> None:
     ]
     error = load_error(source, chain, Secrets({}), None)
     assert error.what.endswith(": ValidationError: `attributes.url at defs.yaml:2` Field required.")
+    texts = ("the catalogue cannot be loaded", "SHOP_URL is not set")
+    error = load_error(source, [Link("shop.Error", text=it) for it in texts], Secrets({}), None)
+    assert error.what.endswith("SHOP_URL is not set.")
 
 
 def test_only_a_dagster_project_can_have_too_old_a_dagster(tmp_path: Path) -> None:

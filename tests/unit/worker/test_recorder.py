@@ -95,6 +95,20 @@ def test_a_list_of_dbt_cloud_that_is_longer_than_what_was_requested_is_reported(
     assert record([(first, of_dbt_cloud(0, 4))]) == [(LIST, "more")]
     assert record([(first, of_dbt_cloud(0, 5)), (second, of_dbt_cloud(2, 5))]) == [(LIST, "more")]
     assert record([(first, {"data": [1], "extra": {"pagination": None}})]) == []
+    assert (
+        record(
+            [
+                (
+                    first,
+                    {
+                        **of_dbt_cloud(0, 4),
+                        "extra": {"filters": {"offset": 1e999}, "pagination": {}},
+                    },
+                )
+            ]
+        )
+        == []
+    )
 
 
 def test_a_page_that_comes_twice_is_reported() -> None:
