@@ -32,7 +32,7 @@ def refresh(
     python: Directory | None = None,
     listener: Listener | None = None,
 ) -> Refreshed:
-    """Refreshes and publish the states of projects: all of them, or none.
+    """Refreshes and publishes the states of projects: all of them, or none.
 
     projects: their directories; by default the current directory. options: override the projects'
     own configuration. python: their interpreter; None finds it as dg and uv do. Raises the failure
@@ -87,7 +87,7 @@ def embed(
     python: Directory | None = None,
     listener: Listener | None = None,
 ) -> EmbedResult:
-    """Embeds state in a finished artifact, read it back, and only then give the result its name.
+    """Embeds state in a finished artifact, reads it back, and only then gives the result its name.
 
     artifact: a PEX, which is replaced; or an image (``oci:LAYOUT[:TAG]``, a name in the engine, or
     ``docker://NAME`` in a registry), which gets a new tag: `tag`, or one derived from the old tag
@@ -102,18 +102,19 @@ def embed(
     from bundler.listener import SILENT
     from bundler.project.options import RefreshOptions
     from bundler.workflows.pipeline import StateRequest, prepare
-    from bundler.workflows.update import update
+    from bundler.workflows.update import refuse_impossible, update
 
     listener, name = listener or SILENT, ArtifactName.parse(artifact)
     request = StateRequest(
         refresh=options or RefreshOptions(mode="never"), guarded=guarded, state_from=state_from
     )
+    refuse_impossible(name)
     with prepare(_found(projects, python), request, listener) as prepared:
         return update(name, tag, in_place=in_place, prepared=prepared, listener=listener)
 
 
 def verify(artifact: str, policy: Policy | None = None) -> Verdict:
-    """Reads every byte of the state in an artifact and compare it with its manifest.
+    """Reads every byte of the state in an artifact and compares it with its manifest.
 
     Raises `errors.VerificationFailed` if anything differs from the manifest or is not in it, and
     `errors.Findings` if the state is intact but violates the policy.

@@ -51,14 +51,8 @@ def update_all(
 ) -> Iterator[UpdateOutcome]:
     """Refreshes once, and updates each artifact; one that fails does not stop the others."""
     names = [ArtifactName.parse(artifact) for artifact in artifacts]
-    for name in names:  # before minutes are spent on a refresh
-        require_engine(name)
-        _refuse_other_kinds(name)
-        if _is_pex(name):
-            from bundler.artifacts.python.pex.file import PexArtifact
-
-            with PexArtifact(name.path):  # refuses what is never updated, such as a scie
-                pass
+    for name in names:
+        refuse_impossible(name)
     with ExitStack() as stack:
         connections = stack.enter_context(shared_connections(names))
         projects = request.selection.find(listener)
@@ -86,8 +80,13 @@ def _is_pex(name: ArtifactName) -> bool:
     return name.kind == "path" and (name.path.is_file() or (name.path / "PEX-INFO").exists())
 
 
-def _refuse_other_kinds(name: ArtifactName) -> None:
-    """Raises `UsageError` for what is neither a PEX nor an image that can get a new tag."""
+def refuse_impossible(name: ArtifactName) -> None:
+    """Raises for what is never updated, before minutes are spent on a refresh.
+
+    Raises `UsageError` for what is neither a PEX nor an image that can get a new tag, and as
+    `require_engine` and `PexArtifact` do, such as for a scie.
+    """
+    require_engine(name)
     if name.kind == "path" and name.path.suffix == ".whl":
         raise UsageError(
             f"{name} is a wheel: installers expect that a version never changes.",
@@ -96,6 +95,11 @@ def _refuse_other_kinds(name: ArtifactName) -> None:
     is_archive = name.kind == "path" and name.path.suffix in (".tar", ".tgz", ".gz", ".zst")
     if name.kind == "store" or is_archive or (name.kind == "path" and not _is_pex(name)):
         raise UsageError(f"{name} cannot be updated.", hint="Pass a PEX or an image.")
+    if _is_pex(name):
+        from bundler.artifacts.python.pex.file import PexArtifact
+
+        with PexArtifact(name.path):
+            pass
 
 
 def update(
@@ -170,7 +174,6 @@ def _update_of(
     listener: Listener,
     connections: Connections | None,
 ) -> AbstractContextManager[_Update]:
-    _refuse_other_kinds(name)
     if _is_pex(name):
         return _of_pex(name.path)
     if name.kind == "layout":

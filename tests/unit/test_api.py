@@ -95,8 +95,9 @@ def test_the_five_functions_are_one_way_from_source_to_proof(
 def test_what_is_not_as_demanded_is_raised(project: Path, wd: WorkDir) -> None:
     bundler.refresh(project)
     state = project / "src/shop/state"
-    with pytest.raises(Findings, match="Other"):
+    with pytest.raises(Findings, match="Other") as raised:
         bundler.verify(str(state), bundler.Policy(require=("Other",)))
+    assert raised.value.hint  # the command's own error
     (state / "Catalogue/state").write_text("[]")
     with pytest.raises(VerificationFailed):
         bundler.verify(str(state))
@@ -158,3 +159,6 @@ def test_mypy_knows_the_types_for_a_user(tmp_path: Path) -> None:
 def test_what_is_no_artifact_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         bundler.verify(str(tmp_path / "none.pex"))
+    (tmp_path / "shop-1-py3-none-any.whl").touch()
+    with pytest.raises(UsageError, match="is a wheel"):  # before it looks for the project
+        bundler.embed(str(tmp_path / "shop-1-py3-none-any.whl"), tmp_path)
