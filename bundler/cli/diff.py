@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 _SIGNS = {"added": "+", "removed": "-", "renamed": "~", "changed": "~", "reordered": "~"}
 MOST_LINES = 40
+_WORDS = re.compile(r"(?:[\w +,>()-]|\.(?=\d))*")
 
 
 class DiffArguments(Options):
@@ -226,20 +229,27 @@ def as_markdown(found: Difference, most: int) -> Iterator[str]:
     yield "| key | change |"
     yield "|---|---|"
     for key in found.keys:
-        yield f"| `{_cell(key.key)}` | {_cell(_headline(key))} |"
+        yield f"| {_in_cell(as_code(key.key))} | {_in_cell(_shown(_headline(key)))} |"
     yield ""
     for key in found.keys:
         if lines := [*map(safe, _lines(key))]:
-            yield from shown.folded(as_html(key.key), lines, most)
+            title = f"<code>{html.escape(safe(key.key), quote=False)}</code>"
+            yield from shown.folded(title.replace("\n", " "), lines, most)
     yield _conclusion(found)
 
 
-def _cell(text: str) -> str:
-    return as_html(safe(text)).replace("|", "\\|").replace("`", "'").replace("\n", " ")
+def as_code(text: str) -> str:
+    """Text as code, in which neither HTML, links, images nor mentions have a meaning."""
+    return f"`{safe(text).replace('`', chr(39))}`".replace("\n", " ")
 
 
-def as_html(text: str) -> str:
-    return safe(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def _shown(headline: str) -> str:
+    """As code if it contains more than words: the names in it come from the external system."""
+    return headline if _WORDS.fullmatch(headline) else as_code(headline)
+
+
+def _in_cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 # --- JSON -----------------------------------------------------------------------------------

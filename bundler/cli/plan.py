@@ -10,8 +10,8 @@ import click
 
 from bundler.cli import definitions as shown
 from bundler.cli.ci import annotation, summarise
-from bundler.cli.console import Console, safe
-from bundler.cli.diff import MOST_LINES, as_html, as_markdown, as_text, key_documents
+from bundler.cli.console import Console
+from bundler.cli.diff import MOST_LINES, as_code, as_markdown, as_text, key_documents
 from bundler.cli.options import (
     File,
     Options,
@@ -98,22 +98,17 @@ def _markdown(made: Plan, most: int) -> Iterator[str]:
     from bundler.workflows.plan import PUBLISHED
 
     for line in _not_refreshed(made):
-        yield from (f"- {as_html(line)}", "")
+        yield from (f"- {as_code(line)}", "")
     for change in made.changes:
         name = change.baseline.name
-        yield f"### Compared with {name if name == PUBLISHED else _code(name)}"
+        yield f"### Compared with {name if name == PUBLISHED else as_code(name)}"
         yield ""
         yield from as_markdown(change.states, most)
         if change.definitions is not None:
             yield ""
             yield from shown.markdown(change.definitions, most)
         for refusal in _refusals(change):
-            yield from ("", f"**Needs approval:** {_code(refusal)}")
-
-
-def _code(text: str) -> str:
-    """Text as code, in which neither HTML, links nor mentions have a meaning."""
-    return f"`{safe(text).replace('`', chr(39))}`".replace("\n", " ")
+            yield from ("", f"**Needs approval:** {as_code(refusal)}")
 
 
 def _not_refreshed(made: Plan) -> Iterator[str]:

@@ -231,7 +231,8 @@ def test_the_command_shows_it_and_ends_with_1(tmp_path: Path) -> None:
     assert "~ n: 1 -> 2" in text.stdout
     assert text.stdout.endswith("Keys: 1 changed, 0 unchanged.\n")
     markdown = _cli(tmp_path, "--format", "markdown")
-    assert "| `A\\|&lt;x&gt;` | 1 table changed" in markdown.stdout
+    assert "| `A\\|<x>` | 1 table changed, " in markdown.stdout
+    assert "<summary><code>A|&lt;x&gt;</code></summary>" in markdown.stdout
     told = json.loads(_cli(tmp_path, "--format", "json").stdout)
     assert told["keys"][0]["summary"] == "1 table changed"
     shutil.rmtree(tmp_path / "b")

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bundler.artifacts.diff import Difference, KeyDifference
+from bundler.artifacts.diff import Difference, FileDifference, KeyDifference
 from bundler.cli.plan import _markdown
 from bundler.errors import BadData, ConfigurationError
 from bundler.listener import Listener
@@ -31,6 +31,7 @@ from bundler.state.definitions import (
     DefinitionsDifference,
     FieldChange,
 )
+from bundler.state.jsondiff import JsonChange
 from bundler.state.manifest import DirectoryRefresh, KeyRefresh, NonLocalKey
 from bundler.state.statedir import StateDir
 from bundler.workflows import loadcheck, plan, plan_file
@@ -276,9 +277,13 @@ def test_a_plan_is_for_every_clone_of_a_project_without_a_name(wd: WorkDir) -> N
 
 def test_names_from_an_api_are_only_text_in_a_comment() -> None:
     hostile = "<img src=x> @team [a](b) ``` x\n### Compared with `prod`"
+    members = (JsonChange("added", "a", hostile),)
+    key = KeyDifference(
+        hostile, "changed", 1, 2, (FileDifference("state", "changed", 1, 2, members),)
+    )
     change = plan.PlannedChange(
         plan.PlanBaseline("x", {}),
-        Difference("", "", (), 0),
+        Difference("", "", (key,), 0),
         DefinitionsDifference(
             (
                 DefinitionChange("assets", hostile, "added"),
@@ -294,6 +299,9 @@ def test_names_from_an_api_are_only_text_in_a_comment() -> None:
     assert sum(line.startswith("### ") for line in lines) == 1
     approval = next(line for line in lines if line.startswith("**Needs approval:**"))
     assert re.fullmatch(r"\*\*Needs approval:\*\* `[^`\n]+`", approval)
-    inside = lines[lines.index("````diff") : lines.index("````")]
-    assert not any("`" in line or "\n" in line for line in inside[1:])
-    assert "<img" not in lines[0]
+    fence = re.compile("^````diff$(.*?)^````$", re.DOTALL | re.MULTILINE)
+    fenced = "".join(fence.findall("\n".join(lines)))
+    assert "`" not in fenced
+    assert fenced.count("@team") == 3
+    outside = re.sub("`[^`\n]+`|<code>.*?</code>", "", fence.sub("", "\n".join(lines)))
+    assert not any(it in outside for it in ("<img", "@team", "[a]", "`"))
