@@ -77,12 +77,25 @@ class Comments:
 
 def text_of(plan: Mapping[str, Any]) -> str:
     """The comment for a plan's JSON."""
-    if not plan["changes"]:
-        return f"{_MARK}\n### State\n\nA refresh would change nothing."
-    text = str(plan["markdown"])
-    if len(text) > _MOST_TEXT:
-        text = f"{text[:_MOST_TEXT]}\n````\n\n… The rest is in the job's log."
-    return f"{_MARK}\n## State: what a refresh would change\n\n{text}"
+    text = _shortened(str(plan["markdown"]))
+    if plan["changes"]:
+        return f"{_MARK}\n## State: what a refresh would change\n\n{text}"
+    told = f"{_MARK}\n### State\n\nA refresh would change nothing."
+    # Keys that a plan does not refresh may change, and what needs approval is not "nothing".
+    is_all = not plan["notRefreshed"] and not any(it["refused"] for it in plan["baselines"])
+    return told if is_all else f"{told}\n\n{text}"
+
+
+def _shortened(text: str) -> str:
+    """At most what a comment takes, cut between lines and with everything closed that is open."""
+    if len(text) <= _MOST_TEXT:
+        return text
+    kept = text[:_MOST_TEXT].rpartition("\n")[0]
+    lines = kept.split("\n")
+    is_fenced = sum(line.startswith("````") for line in lines) % 2
+    is_folded = sum(it.startswith("<details>") - (it == "</details>") for it in lines) > 0
+    closed = ("\n````" if is_fenced else "") + ("\n\n</details>" if is_folded else "")
+    return f"{kept}{closed}\n\n… The rest is in the job's log."
 
 
 def main(arguments: list[str], environ: Mapping[str, str] = os.environ) -> int:

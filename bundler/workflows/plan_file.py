@@ -42,7 +42,10 @@ from bundler.workflows.state_from import configured, replay
 from bundler.workflows.stored_versions import with_stored
 
 _PLAN, _STATES = "plan.json", "states.tar"
-_LOCK_FILES = ("pyproject.toml", "uv.lock", "poetry.lock", "pdm.lock", "requirements.txt")
+_LOCK_FILES = (
+    *("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt"),
+    *("pylock.toml", "uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock"),
+)
 _MOST_PLAN_BYTES = 256 * 1024 * 1024
 
 
