@@ -15,7 +15,7 @@ from contextlib import suppress
 # `typing` takes longer than everything else here: only the names of types need it.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
 
@@ -72,9 +72,8 @@ def _is_written(file: Any) -> bool:
 def still_written(pids: Iterable[int], directory: str) -> str:
     """A file below a directory that one of these processes, or one that it has started, has open
     for writing; empty if there is none."""
-    pending, directory = list(pids), os.path.realpath(directory)
-    while pending:
-        process = f"/proc/{pending.pop()}"
+    directory = os.path.realpath(directory)
+    for process in _with_descendants(pids):
         with suppress(OSError):  # it has ended
             for number in os.listdir(f"{process}/fd"):
                 with suppress(OSError):  # it has closed that
@@ -84,10 +83,33 @@ def still_written(pids: Iterable[int], directory: str) -> str:
                         continue
                     if _writes(f"{process}/fdinfo/{number}"):
                         return path[len(directory) + 1 :]
+    return ""
+
+
+def at_work(pids: Iterable[int], directory: str) -> str:
+    """The name of such a process that was started with a path below the directory, or there: a
+    download opens its file when the first bytes arrive. Empty if there is none."""
+    folders = {os.fsencode(path) + b"/" for path in (directory, os.path.realpath(directory))}
+    for process in _with_descendants(pids):
+        with suppress(OSError):
+            with open(f"{process}/cmdline", "rb") as words:
+                argv = words.read()  # empty once it has ended
+            where = os.fsencode(os.readlink(f"{process}/cwd")) + b"/"
+            if argv and any(path in argv or where.startswith(path) for path in folders):
+                return os.path.basename(os.fsdecode(argv.partition(b"\0")[0]))
+    return ""
+
+
+def _with_descendants(pids: Iterable[int]) -> Iterator[str]:
+    """Their folders in /proc."""
+    pending = list(pids)
+    while pending:
+        process = f"/proc/{pending.pop()}"
+        yield process
+        with suppress(OSError):
             for thread in os.listdir(f"{process}/task"):
                 with open(f"{process}/task/{thread}/children") as children:
                     pending += map(int, children.read().split())
-    return ""
 
 
 def _writes(fdinfo: str) -> bool:

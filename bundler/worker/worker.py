@@ -31,6 +31,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 
 # `typing`, `inspect` and `pathlib` take as long as everything else here: only the names of types
@@ -45,6 +46,7 @@ _HERE = os.path.dirname(__file__)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _MOST_ROUNDS = 20
+_ROUND_SECONDS = 0.05
 # Requests that succeed without the real credentials, or only to get them.
 _LOGIN = re.compile(r"(?i)token|oauth|login|signin|sign_in|authoriz|well-known|metadata|169\.254\.")
 _ANSWERS = 3
@@ -284,15 +286,15 @@ class Worker:
                 return
             if pid in self._running:
                 command = self._running.pop(pid)
-                self._end_what_is_left(pid, command)
+                self._end_what_is_left(pid, () if status else (command,))
                 self._say("ended", id=command["id"], status=status)
 
-    def _end_what_is_left(self, pid: int, command: dict[str, Any]) -> None:
-        """A state is complete once nothing can write to it any more."""
+    def _end_what_is_left(self, pid: int, written: tuple[dict[str, Any], ...]) -> None:
+        """A state is complete once nothing can write to it any more. written: if it succeeded."""
         for _ in range(_MOST_ROUNDS):  # killed processes may leave orphans
             orphans = self._orphans()
             # Another attempt may have ended meanwhile.
-            for each in (command, *self._running.values()) if orphans else ():
+            for each in (*written, *self._running.values()) if orphans else ():
                 self._refuse_unfinished(each, orphans)
             _kill_group(pid)
             if not orphans:
@@ -301,8 +303,16 @@ class Worker:
                 _kill(orphan)
 
     def _refuse_unfinished(self, command: dict[str, Any], orphans: set[int]) -> None:
-        if path := self._endings.still_written(orphans, os.path.dirname(command["state_path"])):
-            _report_of(command)("unfinished", file=path)
+        directory = os.path.dirname(command["state_path"])
+        for _ in range(_MOST_ROUNDS):
+            if path := self._endings.still_written(orphans, directory):
+                _report_of(command)("unfinished", told=f"was still writing {path}")
+                return
+            program = self._endings.at_work(orphans, directory)
+            if not program:
+                return
+            time.sleep(_ROUND_SECONDS)  # what only writes the log of a script is about to end
+        _report_of(command)("unfinished", told=f"had not finished: {program}")
 
     def _orphans(self) -> set[int]:
         """What attempts that have ended have left running."""

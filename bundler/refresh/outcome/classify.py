@@ -180,7 +180,7 @@ def failure_of(
             return wording.failure(of_exchange(exchange), exchange)
         return wording.failure(_of_chain(report, secrets), report.last)
     if report.unfinished and signal is None:
-        says = f"a process that it left running was still writing {report.unfinished}"
+        says = f"a process that it left running {report.unfinished}"
         hint = "Make it wait for every process that it starts."
         return wording.failure(Cause(BadData, says, hint=hint))
     if not report.returned:

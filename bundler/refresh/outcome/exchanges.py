@@ -116,7 +116,7 @@ class Report(msgspec.Struct, frozen=True):
     something after the last answer was no JSON, whatever happened to that exception. environment:
     the variables that the project's own code has read. copies: directories that were copied into
     the state. uncopied: why one was not. blind: a client library that could not be watched, and
-    why. unfinished: a file of the state that a process that was left running was still writing.
+    why. unfinished: what a process that was left running was still doing to the state.
     """
 
     failed: tuple[Exchange, ...] = ()
@@ -171,7 +171,7 @@ class _Reading(msgspec.Struct):
         elif event == "raised":
             self._note(raised=links(line["chain"]))
         elif event == "unfinished":
-            self._note(unfinished=line["file"])
+            self._note(unfinished=line["told"])
         elif event == "returned":
             self._note(returned=True)
         else:

@@ -100,6 +100,28 @@ def test_a_command_is_judged_by_its_exit_code_its_output_and_what_it_wrote(
     assert "Traceback" not in failed.value.what
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "problem"),
+    [
+        ("import sys; sys.stdin.read()", "had not finished: "),
+        ("import sys; file = open(sys.argv[1], 'a'); sys.stdin.read()", "was still writing state"),
+    ],
+)
+def test_a_process_that_is_left_with_the_path_of_the_state_makes_it_incomplete(
+    script: str, problem: str, run: Refresh
+) -> None:
+    """It has not opened a file yet, as a download that waits for its first bytes."""
+    left = (
+        "import subprocess; read, write = os.pipe(); os.set_inheritable(write, True)\n"
+        f"argv = [sys.executable, '-c', {script!r}, path]\n"
+        "subprocess.Popen(argv, stdin=read, start_new_session=True, close_fds=False)\n"
+    )
+    wait = "while not os.path.exists(path): time.sleep(0.01)\n"
+    with pytest.raises(BadData, match=f"it left running {problem}"):
+        run(left + (wait if "open" in script else "") + writes([1]))
+
+
 @pytest.mark.parametrize(
     ("command", "why"),
     [('"no-such-program"', "No such file"), (r'"python", "\u0000"', "embedded null byte")],
