@@ -37,6 +37,25 @@ def forget_inherited() -> None:
         atexit.register(util._exit_function)  # noqa: SLF001
 
 
+def uncaught_in_threads() -> list[BaseException]:
+    """What ends a thread from now on, without what only runs in the background: Python prints it
+    and continues."""
+    import threading
+
+    uncaught: list[BaseException] = []
+    usual = threading.excepthook
+
+    def note(ended: threading.ExceptHookArgs) -> None:
+        background = ended.thread is not None and ended.thread.daemon
+        if background or not isinstance(ended.exc_value, Exception):
+            usual(ended)
+        else:
+            uncaught.append(ended.exc_value)
+
+    threading.excepthook = note
+    return uncaught
+
+
 def end_as_python_does() -> None:
     """Waits for threads and executors, calls what is registered, and closes files."""
     import atexit
@@ -86,16 +105,20 @@ def still_written(pids: Iterable[int], directory: str) -> str:
     return ""
 
 
-def at_work(pids: Iterable[int], directory: str) -> str:
-    """The name of such a process that was started with a path below the directory, or there: a
-    download opens its file when the first bytes arrive. Empty if there is none."""
+def at_work(pids: Iterable[int], directory: str, leader: int) -> str:
+    """The name of such a process that was started with a path below the directory, or there, or
+    that is a fork of the leader of its session, a component: a download opens its file when the
+    first bytes arrive. Empty if there is none."""
+    ours = os.fsencode(sys.argv[0])
     folders = {os.fsencode(path) + b"/" for path in (directory, os.path.realpath(directory))}
     for process in _with_descendants(pids):
         with suppress(OSError):
             with open(f"{process}/cmdline", "rb") as words:
                 argv = words.read()  # empty once it has ended
             where = os.fsencode(os.readlink(f"{process}/cwd")) + b"/"
-            if argv and any(path in argv or where.startswith(path) for path in folders):
+            has_path = any(path in argv or where.startswith(path) for path in folders if argv)
+            is_fork = ours in argv.split(b"\0") and os.getsid(int(process[6:])) == leader
+            if has_path or is_fork:
                 return os.path.basename(os.fsdecode(argv.partition(b"\0")[0]))
     return ""
 

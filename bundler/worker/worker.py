@@ -251,8 +251,11 @@ class Worker:
                     report,
                 )
             gc.set_threshold(*self._usual_threshold)
+            uncaught = self._endings.uncaught_in_threads()
             self._write(command)
             self._endings.end_as_python_does()
+            if uncaught:
+                raise uncaught[0]
         except BaseException as error:  # noqa: BLE001  # SystemExit too: a component must not end us
             report("raised", chain=self._watching.describe(error))
             self._watching.print_traceback(error)
@@ -286,29 +289,31 @@ class Worker:
                 return
             if pid in self._running:
                 command = self._running.pop(pid)
-                self._end_what_is_left(pid, () if status else (command,))
+                self._end_what_is_left(pid, {} if status else {pid: command})
                 self._say("ended", id=command["id"], status=status)
 
-    def _end_what_is_left(self, pid: int, written: tuple[dict[str, Any], ...]) -> None:
+    def _end_what_is_left(self, pid: int, written: dict[int, dict[str, Any]]) -> None:
         """A state is complete once nothing can write to it any more. written: if it succeeded."""
         for _ in range(_MOST_ROUNDS):  # killed processes may leave orphans
             orphans = self._orphans()
             # Another attempt may have ended meanwhile.
-            for each in (*written, *self._running.values()) if orphans else ():
-                self._refuse_unfinished(each, orphans)
+            for leader, each in {**written, **self._running}.items() if orphans else ():
+                self._refuse_unfinished(leader, each, orphans)
             _kill_group(pid)
             if not orphans:
                 return
             for orphan in orphans:
                 _kill(orphan)
 
-    def _refuse_unfinished(self, command: dict[str, Any], orphans: set[int]) -> None:
+    def _refuse_unfinished(
+        self, leader: int, command: dict[str, Any], orphans: set[int]
+    ) -> None:
         directory = os.path.dirname(command["state_path"])
         for _ in range(_MOST_ROUNDS):
             if path := self._endings.still_written(orphans, directory):
                 _report_of(command)("unfinished", told=f"was still writing {path}")
                 return
-            program = self._endings.at_work(orphans, directory)
+            program = self._endings.at_work(orphans, directory, leader)
             if not program:
                 return
             time.sleep(_ROUND_SECONDS)  # what only writes the log of a script is about to end

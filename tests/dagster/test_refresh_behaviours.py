@@ -291,6 +291,8 @@ EXPECTED = {
     "writes_a_secret": (77, "state contains the value of VENDOR_TOKEN"),
     "writes_its_path": (65, "contains the path of the staging directory"),
     "leaves_a_program_writing": (65, "it left running was still writing state"),
+    "leaves_a_fork": (65, "it left running had not finished: python"),
+    "fails_in_a_thread": (71, "RuntimeError: not now"),
     "fails_while_a_program_writes": (71, "RuntimeError: not now"),
     "becomes_a_link": (65, "a symbolic link"),
     "fails_in_async": (69, "refused the connection"),

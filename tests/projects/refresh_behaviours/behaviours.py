@@ -138,6 +138,21 @@ def leaves_a_program_writing(path):
         time.sleep(0.01)
 
 
+def leaves_a_fork(path):
+    good(path)
+    read, _end = os.pipe()
+    if os.fork() == 0:
+        os.read(read, 1)
+
+
+def fails_in_a_thread(path):
+    def fetch():
+        raise RuntimeError("not now")
+
+    good(path)
+    threading.Thread(target=fetch).start()
+
+
 def writes_slowly(path):
     with path.open("w") as stream:
         for part in json.JSONEncoder().iterencode(ROWS[:200]):
