@@ -20,6 +20,7 @@ import msgspec
 from bundler.errors import BadData, ConfigurationError, CredentialsRefused
 from bundler.project.options import DEFAULT_SHRINK, KeyOptions
 from bundler.refresh import dbt_projects
+from bundler.refresh.command_output import refuse_no_data
 from bundler.refresh.key_material import PRIVATE_KEY, is_container
 from bundler.refresh.model import Component
 from bundler.refresh.outcome.exchanges import CopiedDirectory
@@ -117,6 +118,8 @@ def check(
     except BadData as error:
         raise BadData.of_key(key, error.what, hint=error.hint) from error
     _refuse_nothing(key, tree, directory)
+    if component.kind.startswith("command") and (directory / _STATE).is_file():
+        refuse_no_data(key, directory / _STATE, options)
     place = written_at or str(directory)
     _refuse_secrets(key, tree, directory, options, secrets=secrets, written_at=place)
     writable = (*kind.writable, *options.writable)
@@ -424,6 +427,8 @@ class _CountedState(msgspec.Struct, frozen=True):
             other = size_of(self.file, self.volatile)
         except TooLargeToCountError:
             return [("bytes (one is too large to count its entries)", *sizes)]
+        if one is not None and other is None and self.file.is_file():
+            return [("entries (it is not JSON any more)", one.entries or 1, 0)]
         if one is None or other is None:
             return [("bytes", *sizes)]
         entries = ("entries", one.entries, other.entries)

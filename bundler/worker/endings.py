@@ -56,8 +56,9 @@ def uncaught_in_threads() -> list[BaseException]:
     return uncaught
 
 
-def end_as_python_does() -> None:
-    """Waits for threads and executors, calls what is registered, and closes files."""
+def end_as_python_does(uncaught: list[BaseException]) -> None:
+    """Waits for threads and executors, calls what is registered, and closes files. Raises what has
+    ended a thread."""
     import atexit
     import threading
 
@@ -65,6 +66,8 @@ def end_as_python_does() -> None:
     threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001  # see above
     atexit._run_exitfuncs()  # noqa: SLF001  # as `multiprocessing` does in a fork
     _close_files()
+    for error in uncaught:
+        raise error
 
 
 def _close_files() -> None:

@@ -253,9 +253,7 @@ class Worker:
             gc.set_threshold(*self._usual_threshold)
             uncaught = self._endings.uncaught_in_threads()
             self._write(command)
-            self._endings.end_as_python_does()
-            if uncaught:
-                raise uncaught[0]
+            self._endings.end_as_python_does(uncaught)
         except BaseException as error:  # noqa: BLE001  # SystemExit too: a component must not end us
             report("raised", chain=self._watching.describe(error))
             self._watching.print_traceback(error)
@@ -305,9 +303,7 @@ class Worker:
             for orphan in orphans:
                 _kill(orphan)
 
-    def _refuse_unfinished(
-        self, leader: int, command: dict[str, Any], orphans: set[int]
-    ) -> None:
+    def _refuse_unfinished(self, leader: int, command: dict[str, Any], orphans: set[int]) -> None:
         directory = os.path.dirname(command["state_path"])
         for _ in range(_MOST_ROUNDS):
             if path := self._endings.still_written(orphans, directory):

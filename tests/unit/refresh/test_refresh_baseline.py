@@ -236,6 +236,34 @@ def test_a_state_that_has_shrunk_a_little_less_is_published_loudly(run: Refresh)
     assert not any("has shrunk" in word for word in told.words)
 
 
+def test_a_state_that_is_no_json_any_more_is_refused_unless_that_is_right(run: Refresh) -> None:
+    run(writes(items(9)))
+    text = f"open(path, 'w').write({'down for maintenance ' * 99!r})"
+    with pytest.raises(BadData, match="from 9 to 0 entries"):
+        run(text)
+    run(text, f'[tool.state-bundler.keys."{KEY}"]\nshrink = 0')
+
+
+@pytest.mark.parametrize(
+    ("text", "fault", "problem"),
+    [
+        ("<!DOCTYPE html><p>Sign in", "html", "is an HTML page"),
+        ('{"error": {"code": 503, "message": "no"}}', "error-object", "only reports an error"),
+        ('{"data": null, "errors": [{"message": "no"}]}', "graphql-errors", "with errors"),
+        (json.dumps(items(9999))[:-9], "not-json", "incomplete or malformed"),
+    ],
+)
+def test_an_answer_without_data_is_no_state_of_a_command_unless_that_is_right(
+    text: str, fault: str, problem: str, run: Refresh
+) -> None:
+    script = f"open(path, 'w').write({text!r})"
+    with pytest.raises(BadData, match=problem) as failed:
+        run(script)
+    accept = f'allow-http = ["* * {fault}"]'
+    assert accept in failed.value.hint
+    run(script, accept)
+
+
 def test_a_state_without_entries_is_compared_by_its_bytes(run: Refresh) -> None:
     run("open(path, 'wb').write(b'x' * 1000)")
     with pytest.raises(BadData, match="shrunk from 1000 to 10 bytes"):
@@ -524,7 +552,7 @@ def test_too_many_files_are_refused(run: Refresh, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.slow
 def test_a_large_state_is_read_with_little_memory(run: Refresh, root: Path) -> None:
-    run(writes([1]))
+    run("open(path, 'w').write('x')")
     script = "import sys\nwith open(sys.argv[1], 'wb') as f: f.seek(150_000_000); f.write(b'x')\n"
     (root / "fetch.py").write_text(script)
     measured = (
