@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import io
+import pkgutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+import bundler.cli
 from bundler.cli.console import Console
 from bundler.cli.help import Renamed, message_as_typed
+from bundler.cli.options import Options, _declared, _Option
 from bundler.cli.progress import ConsoleListener
 from tests.support import forked
 
@@ -122,3 +126,15 @@ def test_only_what_wraps_docker_renames_options() -> None:
     shown = _said("docker-bundle", "bundle", "refresh", "--help").stdout
     assert "--key" in shown
     assert "--bundle-" not in shown
+
+
+def test_no_option_of_a_command_is_passed_over() -> None:
+    """`takes` knows an option by its annotation, and a group by a class that its module has."""
+    for module in pkgutil.iter_modules(bundler.cli.__path__, "bundler.cli."):
+        importlib.import_module(module.name)
+    groups = [Options]
+    for group in groups:
+        groups += group.__subclasses__()
+        given = {name for name, it in vars(group).items() if isinstance(it, _Option)}
+        assert given | {*group.__annotations__} <= {*_declared(group)}, group
+    assert len(groups) > 20
