@@ -126,12 +126,20 @@ def io_failure(error: OSError, path: str | os.PathLike[str] | None = None) -> In
         _, named, reason = error.args[0][0]  # `shutil.Error` lists the files that were not copied
         reason = str(reason).partition("] ")[2].partition(": ")[0] or str(reason)
     where = os.fsdecode(named) if isinstance(named, (str, bytes, os.PathLike)) else path
+    where = where if where is None else _without_mark(os.fsdecode(where))
     hint = _WHAT_TO_DO.get(error.errno or 0, "")
     if where is None:
         what = f"A file could not be read or written: {reason}."
     else:
         what = f"{where}: {reason}."
     return InputOutputError(what, hint=hint)
+
+
+def _without_mark(path: str) -> str:
+    """The path that a file is to have in the end, for one with a temporary name."""
+    import re
+
+    return re.sub(r"(^|/)\.([^/]+)\.state-bundler-[a-z0-9_]{8}(?=/|$)", r"\1\2", path)
 
 
 def unreadable(path: object, error: OSError) -> InputOutputError:

@@ -162,7 +162,9 @@ def _refuse_path(text: str) -> None:
     if is_path:
         raise UsageError(
             f"{text} does not exist.",
-            hint="For an image, use docker-daemon:NAME or docker://NAME; for a layout, oci:DIR.",
+            hint="Build it first, or correct the path."
+            if path.suffix in _SUFFIXES
+            else "For an image, use docker-daemon:NAME or docker://NAME; for a layout, oci:DIR.",
         )
 
 

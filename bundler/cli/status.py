@@ -214,8 +214,9 @@ def _sum(holders: Sequence[Holder]) -> str:
     keys = sum(len(holder.keys) for holder in holders)
     contents = {tuple(sorted(holder.contents.values())) for holder in holders if holder.contents}
     total = size(sum(holder.size for holder in holders))
-    same = "identical content" if len(contents) == 1 else f"{len(contents)} different contents"
-    return f"{len(holders)} in total: {keys} keys, {total}, {same}."
+    same = ", identical content" if contents else ""
+    same = f", {len(contents)} different contents" if len(contents) > 1 else same
+    return f"{len(holders)} in total: {counted(keys, 'key')}, {total}{same}."
 
 
 # --- JSON -----------------------------------------------------------------------------------

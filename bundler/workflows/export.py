@@ -73,17 +73,15 @@ def refresh_and_export(
     projects = selection.find(listener)
     with ExitStack() as held:
         refreshed = refresh(projects, options, listener, held=held)
-        return refreshed, str(to), export_states(refreshed, projects, to, listener)
+        listener.phase(f"Writing the states to {to}")
+        return refreshed, str(to), export_states(refreshed, projects, to)
 
 
-def export_states(
-    refreshed: Refreshed, projects: Sequence[Project], to: ArtifactName, listener: Listener
-) -> str:
+def export_states(refreshed: Refreshed, projects: Sequence[Project], to: ArtifactName) -> str:
     """Writes the states, reads them back, and returns the digest of their image.
 
     The destination changes atomically. Raises `InputOutputError`.
     """
-    listener.phase(f"Writing the states to {to}")
     record = run_record.make(
         run_record.code_of(projects[0].root, required=False),
         refreshed.record,

@@ -79,8 +79,9 @@ def _save(
     listener: Listener,
 ) -> None:
     """Writes the plan with its states. Raises `InputOutputError`."""
+    listener.phase(f"Writing the plan to {path}")
     states = scratch / _STATES
-    export_states(refreshed, projects, ArtifactName("path", str(states)), listener)
+    export_states(refreshed, projects, ArtifactName("path", str(states)))
     made = msgspec.structs.replace(
         plan,
         states=hash_file(states)[0],
@@ -138,7 +139,7 @@ def carry_out(
         removed = _judged(plan, options.allow_removed)
         raise_all([*_shrunk(plan, options.allow_shrink), *refused(removed)])
         states = str(Path(scratch) / _STATES)
-        refreshed = replay(projects, states, listener, held, keeps_record=True)
+        refreshed = replay(projects, states, listener, held, plan=str(path))
         if (here := {bundle.place for bundle in refreshed.bundles}) != plan.contents.keys():
             raise _of_other_projects(plan.contents, here, path)
     record = tuple(_with_removed(directory, removed) for directory in refreshed.record)

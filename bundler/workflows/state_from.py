@@ -63,22 +63,23 @@ def replay(
     listener: Listener,
     held: ExitStack,
     *,
-    keeps_record: bool = False,
+    plan: str | None = None,
 ) -> Refreshed:
     """The artifact's states as bundles of the projects; asks no external system.
 
-    held: the bundles' files exist until it is closed. keeps_record: whether the record of the
-    states stays unchanged, without naming the artifact. Raises `VerificationFailed` if the artifact
-    is not valid or lacks a key that the components need, `UsageError` if its state directories are
-    not the projects'.
+    held: the bundles' files exist until it is closed. plan: the file that contains the artifact;
+    the record of the states then stays unchanged, without naming the artifact. Raises
+    `VerificationFailed` if the artifact is not valid or lacks a key that the components need,
+    `UsageError` if its state directories are not the projects'.
     """
     found, targets = _targets(projects, listener)
     scratch = held.enter_context(scratch_folder())
     with open_artifact(name) as artifact:
         verify(artifact).raise_for_problems()
         record = artifact.run_record() or RunRecord()
-        origin = None if keeps_record else origin_of(artifact)
+        origin = None if plan else origin_of(artifact)
         extracted = extract(artifact, scratch / "states")
+    name = plan or name
     tried = [(_match(item, extracted, targets), item) for item in extracted]
     matched = [(target, item) for target, item in tried if target is not None]
     others = [item.path for target, item in tried if target is None]
