@@ -56,10 +56,10 @@ def _started(command: Command, env: Mapping[str, str]) -> Iterator[subprocess.Po
     )
     process: subprocess.Popen[bytes] = started.proc
     with process:
-        # Not by `communicate`: after a timeout, it passes on no more than the pipe had room for.
-        stdin, process.stdin = process.stdin, None
-        Thread(target=_feed, args=(stdin, command.stdin), daemon=True).start()
         try:
+            # Not by `communicate`: after a timeout, it passes on only what the pipe had room for.
+            stdin, process.stdin = process.stdin, None
+            Thread(target=_feed, args=(stdin, command.stdin), daemon=True).start()
             yield process
         finally:
             if process.poll() is None:

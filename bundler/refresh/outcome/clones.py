@@ -48,7 +48,11 @@ _SAYS: tuple[tuple[str, Cause], ...] = (
     ),
     (
         "certificate|SSL routines|SSL_ERROR",
-        Cause(Unavailable, "the TLS certificate of {host} was rejected"),
+        Cause(
+            Unavailable,
+            "the TLS certificate of {host} was rejected",
+            hint="Check the certificate of {host}, and the CAs that git trusts (http.sslCAInfo).",
+        ),
     ),
     ("timed out|too slow", FAULTS["timeout"]),
     ("Connection refused|Failed to connect|Couldn't connect", FAULTS["refused"]),

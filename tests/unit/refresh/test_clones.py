@@ -45,6 +45,7 @@ def test_what_git_says_is_understood(stderr: str, kind: type[BundlerError], retr
     assert cause is not None
     assert (cause.kind, cause.retry) == (kind, retry)
     assert HOST in cause.says
+    assert "{" not in cause.hint
 
 
 def test_other_exchanges_are_none_of_it() -> None:
