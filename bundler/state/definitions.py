@@ -97,9 +97,9 @@ class DefinitionsDifference(msgspec.Struct, frozen=True):
 
 
 def merge(descriptions: Mapping[str, Definitions]) -> Definitions:
-    """The description of several code locations; a name that two of them use is qualified.
+    """The description of several code locations, whose names qualify those of their definitions.
 
-    descriptions: by the code location's name.
+    descriptions: by the code location's name. error: of each that does not load.
     """
     if len(descriptions) == 1:
         return next(iter(descriptions.values()))
@@ -113,6 +113,7 @@ def merge(descriptions: Mapping[str, Definitions]) -> Definitions:
         {key: names for it in descriptions.values() for key, names in it.keys.items()},
         {key: there for it in descriptions.values() for key, there in it.states.items()},
         ", ".join(sorted({it.version for it in descriptions.values()})),
+        "; ".join(f"{name}: {it.error}" for name, it in descriptions.items() if it.error) or None,
     )
 
 

@@ -58,11 +58,18 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
         _give_states(dagster, _states_of(request), told)
         for location in _locations(dagster, request["target"]):
             for kind, found in described(location).items():
-                told["definitions"].setdefault(kind, {}).update(found)
+                _add(told["definitions"].setdefault(kind, {}), found, location)
     except Exception as error:  # noqa: BLE001  # whatever the project raises is the answer
         first = _first(error)
         told["error"] = f"{type(first).__name__}: {first}"[:_MOST_TEXT]
     return told
+
+
+def _add(known: dict[str, Any], found: dict[str, Any], location: Any) -> None:
+    """Another repository of the module may use the same name for something else."""
+    for name, fields in found.items():
+        is_other = known.get(name, fields) != fields
+        known[f"{name} of {getattr(location, 'name', 'others')}" if is_other else name] = fields
 
 
 def _first(error: BaseException) -> BaseException:

@@ -61,10 +61,11 @@ class Loader:
         record = artifact.run_record()
         environment = environment_of(record.refresh if record else (), surroundings.environment)
         redact = surroundings.secrets.redact
+        targets = {name: name for name in self.modules} or _targets(artifact)
         return merge(
             {
-                target: describe(run, Request(target), environment, artifact.name, redact)
-                for target in self.modules or _targets(artifact)
+                name: describe(run, Request(target), environment, artifact.name, redact)
+                for name, target in targets.items()
             }
         )
 
@@ -88,9 +89,22 @@ class Loader:
         return found
 
 
-def _targets(artifact: Artifact) -> list[str]:
-    directories = [item.path.rpartition("/")[0] for item in artifact.state_directories()]
-    return [f"{NEAR}:{path}" for path in directories]
+def _targets(artifact: Artifact) -> dict[str, str]:
+    """By a name that does not depend on where the artifact has the package, if there is one.
+
+    Raises `UsageError` for an artifact without states: what it loads is unknown then.
+    """
+    paths = [item.path.rpartition("/")[0] for item in artifact.state_directories()]
+    if not paths:
+        raise UsageError(
+            f"{artifact.name} contains no states, which show what a code server loads.",
+            hint="Name the module that makes its definitions with --load-module.",
+        )
+    short = ["/".join(path.split("/")[-2:]) for path in paths]
+    return {
+        name if short.count(name) == 1 else path: f"{NEAR}:{path}"
+        for name, path in zip(short, paths, strict=True)
+    }
 
 
 def _states(artifact: Artifact, folder: Path) -> States:

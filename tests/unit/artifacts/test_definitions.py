@@ -15,16 +15,16 @@ import pytest
 from bundler.artifacts.definitions import Request, describe
 from bundler.artifacts.running import Runner
 from bundler.cli.definitions import markdown
-from bundler.errors import VerificationFailed
+from bundler.errors import UsageError, VerificationFailed
 from bundler.listener import Listener
 from bundler.project.projects import Project, open_project
 from bundler.refresh.secrets import Secrets
-from bundler.state.definitions import Definitions, compare
+from bundler.state.definitions import Definitions, compare, merge
 from bundler.state.jsondiff import apart
 from bundler.system.process import Completed
 from bundler.worker import describing, values
-from bundler.worker.definitions import MARKER
-from bundler.workflows.definitions import Loader
+from bundler.worker.definitions import MARKER, _add
+from bundler.workflows.definitions import Loader, _targets
 from bundler.workflows.loadcheck import LoadCheck, compare_with_plan
 
 _SECRET = "correct-horse-battery"
@@ -235,6 +235,33 @@ def test_two_texts_that_differ_are_shown_as_different(same: int, rest: tuple[str
     one, other = apart("x" * same + rest[0], "x" * same + rest[1], 80)
     assert one != other
     assert max(len(one), len(other)) <= 80
+
+
+def test_a_code_location_that_does_not_load_is_an_error_next_to_another() -> None:
+    found = merge({"a": Definitions({}, error="no such key"), "b": _described(_asset())})
+    assert found.error == "a: no such key"
+    assert merge({"a": Definitions({}), "b": Definitions({})}).error is None
+
+
+def test_a_name_of_two_repositories_is_two_definitions() -> None:
+    known: dict[str, Any] = {"j": {"tags": {}}, "k": {}}
+    _add(known, {"j": {"tags": {"a": "b"}}, "k": {}}, SimpleNamespace(name="second"))
+    assert known == {"j": {"tags": {}}, "k": {}, "j of second": {"tags": {"a": "b"}}}
+
+
+def _held(*paths: str) -> Any:
+    return SimpleNamespace(
+        name="app.pex", state_directories=lambda: [SimpleNamespace(path=path) for path in paths]
+    )
+
+
+def test_what_is_loaded_has_the_same_name_in_each_artifact() -> None:
+    one = _targets(_held("/app/src/shop/defs/.local_defs_state"))
+    other = _targets(_held("lib/python3.12/site-packages/shop/defs/.local_defs_state"))
+    assert one.keys() == other.keys() == {"shop/defs"}
+    assert len(_targets(_held("a/shop/defs/@", "b/shop/defs/@"))) == 2
+    with pytest.raises(UsageError, match="contains no states"):
+        _targets(_held())
 
 
 # --- size -----------------------------------------------------------------------------------
