@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bundler.errors import io_failure
-from bundler.system.atomic import replaced_file, temporary_folder
+from bundler.system.atomic import temporary_file, temporary_folder
 
 
 @pytest.mark.parametrize("is_folder", [False, True])
@@ -18,7 +18,7 @@ def test_a_message_names_the_file_as_the_user_does(tmp_path: Path, *, is_folder:
         with temporary_folder(path) as made:
             name = str(made / "part")
     else:
-        with replaced_file(path) as stream:
-            name = stream.name
+        with temporary_file(path) as (_, temporary):
+            name = str(temporary)
     error = io_failure(OSError(errno.ENOSPC, "full", name))
     assert error.what == f"{path}{'/part' if is_folder else ''}: full."
