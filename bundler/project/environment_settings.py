@@ -108,4 +108,7 @@ def _as_toml(variable: str, text: str) -> Any:
 
 
 def _bad(variable: str, text: str, reason: str, name: str = "") -> ConfigurationError:
-    return ConfigurationError(f"{variable}={text!r}: {reason}.", hint=ROOT.get(name, ""))
+    return ConfigurationError(
+        f"{variable}={text!r}: {reason}.",
+        hint=f"Correct or unset it. {ROOT.get(name, '')}".rstrip(),
+    )

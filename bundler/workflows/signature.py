@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 NAMESPACE = "artifact@state-bundler.io"
 PREDICATE_TYPE = "https://state-bundler.io/signed-artifact/v1"
 _KEYGEN = "ssh-keygen"
+_SIGNERS = "Each of its lines is a name and a public key, such as: ci@example.org ssh-ed25519 AAAA…"
+_WHO_SIGNED = "Find out who signed it and whether to trust that key."
 # The types of a signature in a registry: of the referring manifest and of its only blob.
 ARTIFACT_TYPE = "application/vnd.state-bundler.signature.v1"
 _MEDIA_TYPE = "application/vnd.state-bundler.ssh-signature"
@@ -264,7 +266,11 @@ def check(message: bytes, signature: Path, allowed: Path, name: str) -> str:
     for another purpose, or by somebody who is not allowed.
     """
     if not allowed.is_file():
-        raise InputOutputError(f"The allowed signers file {allowed} cannot be read.")
+        raise InputOutputError(
+            f"The allowed signers file {allowed} "
+            f"{'is not a file' if allowed.exists() else 'does not exist'}.",
+            hint=_SIGNERS,
+        )
     if not signature.is_file():
         raise Findings(
             f"There is no signature at {signature}.",
@@ -279,7 +285,7 @@ def check(message: bytes, signature: Path, allowed: Path, name: str) -> str:
         raise Findings(
             f"The signature {signature} was made with a key that {allowed} does not allow"
             f"{f' ({reasons})' if reasons else ''}.",
-            hint="Find out who signed it and whether to trust that key.",
+            hint=_SIGNERS if "invalid key" in reasons else _WHO_SIGNED,
         )
     for principal in principals:
         options = ("-f", allowed, "-I", principal, "-n", NAMESPACE, "-s", signature)

@@ -101,6 +101,13 @@ def test_a_key_that_is_not_allowed_is_refused(tmp_path: Path, allowed: Path) -> 
         signature.check(b"x", tmp_path / "x.sig", allowed, NAME)
 
 
+def test_a_public_key_is_no_list_of_signers(tmp_path: Path, key: Path) -> None:
+    signature.sign(b"x", key, tmp_path / "x.sig")
+    with pytest.raises(Findings, match="invalid key") as failed:
+        signature.check(b"x", tmp_path / "x.sig", key.with_suffix(".pub"), NAME)
+    assert "a name and a public key" in failed.value.hint
+
+
 @pytest.mark.parametrize(
     ("option", "reason"),
     [
