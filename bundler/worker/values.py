@@ -24,6 +24,8 @@ _MOST_TEXT = 100_000
 _BEFORE_A_PATH = r"(?:(?<![^\s\"'`(\[{<=,:;|@])|(?<=file://)|(?<=:///))"
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _CODE_METADATA = ("dagster/code_references", "dagster/component_origin")
+_CONTAINERS = (dict, list, tuple, set)
+_HAS_MEMBERS = re.compile(r"\{[^}]")
 _LIKE_ANOTHER = re.compile(r"-?[\d.]+|True|False|None")
 _FOLDERS: dict[str, re.Pattern[str]] = {}
 _salt = ""
@@ -117,17 +119,41 @@ def partitions_of(partitions: Any) -> str | None:
 
 
 def text_of(value: Any) -> str | None:
-    return None if value is None else _bounded(stable(str(value)))
+    if value is None:
+        return None
+    is_container = isinstance(value, _CONTAINERS) and type(value).__str__ is object.__str__
+    return _bounded(stable(written(value) if is_container else str(value)))
+
+
+def written(value: Any) -> str:
+    """As Python writes it, but with the members of each dictionary and set in order: an API may
+    return them in any."""
+    as_it_is = repr(value)
+    if not isinstance(value, _CONTAINERS) or not _HAS_MEMBERS.search(as_it_is):
+        return as_it_is
+    fields: Any = getattr(value, "_fields", None)  # of Dagster's records, too
+    if isinstance(value, dict):
+        members = sorted(f"{written(name)}: {written(it)}" for name, it in value.items())
+        text = f"{{{', '.join(members)}}}"
+    elif isinstance(value, set):
+        text = f"{{{', '.join(sorted(map(written, value)))}}}"
+    elif fields is not None:
+        named = (f"{name}={written(getattr(value, name))}" for name in fields)
+        text = f"{type(value).__name__}({', '.join(named)})"
+    else:
+        text = as_it_is[0] + ", ".join(map(written, value)) + as_it_is[-1]
+    # A class may write itself in another way, and say more.
+    return text if sorted(text) == sorted(as_it_is) else as_it_is
 
 
 def secret_digest(value: Any) -> str | None:
     """A digest that only the request that salted it can compare: a value may be a credential."""
-    return None if value is None else digest(f"{_salt}{stable(repr(value))}")
+    return None if value is None else digest(f"{_salt}{stable(written(value))}")
 
 
 def digest(value: Any) -> str:
     """A short digest of a text, or of how another value is written."""
-    text = value if isinstance(value, str) else stable(repr(value))
+    text = value if isinstance(value, str) else stable(written(value))
     return f"#{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:8]}"
 
 

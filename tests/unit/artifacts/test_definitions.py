@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -187,6 +187,32 @@ def test_only_a_whole_path_is_left_out(
     monkeypatch.setattr(values, "_FOLDERS", {})
     values.leave_out(folder)
     assert values.stable(text) == (text if expected is None else expected)
+
+
+class _Loud(dict[str, int]):
+    def __repr__(self) -> str:
+        return f"Loud{list(self)}"
+
+
+class _Pair(NamedTuple):
+    left: Any
+    right: Any = None
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"b": 1, "a": {"d": [], "c": (1,)}}, "{'a': {'c': (1,), 'd': []}, 'b': 1}"),
+        ([{"b": 1, "a": 2}, "{b, a}"], "[{'a': 2, 'b': 1}, '{b, a}']"),
+        (({2, 1}, {"b", "a"}), "({1, 2}, {'a', 'b'})"),
+        (_Pair({"b": 1, "a": 2}), "_Pair(left={'a': 2, 'b': 1}, right=None)"),
+        (_Pair(_Loud(b=1, a=2)), "_Pair(left=Loud['b', 'a'], right=None)"),
+        (["b", "a"], "['b', 'a']"),
+        ({}, "{}"),
+    ],
+)
+def test_the_order_of_members_is_no_change(value: Any, expected: str) -> None:
+    assert values.written(value) == values.text_of(value) == expected
 
 
 # --- comparing ------------------------------------------------------------------------------
