@@ -103,7 +103,7 @@ class Console:
     def cross(self) -> str:
         return self.styled(self.sign("✗", "x"), "red", "bold")
 
-    def failure(self, error: BundlerError) -> None:
+    def failure(self, error: BundlerError, *, advises: bool = True) -> None:
         title = self.styled(f"{error.title} ({error.exit_code})", "red", "bold")
         self.paragraph(
             safe(error.headline or error.what), indent="  ", first=f"{self.cross()} {title}: "
@@ -114,7 +114,8 @@ class Console:
             self.line(f"  {safe(rule)}:")
             for line in lines:
                 self.paragraph(safe(line), indent="      ", first="    ")
-        self.reason(error.why, error.hint, indent="  ")
+        if advises:
+            self.reason(error.why, error.hint, indent="  ")
 
     def warning(self, what: str, why: str = "", fix: str = "", *, indent: str = "") -> None:
         """Prints a problem that does not make the command fail."""

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from itertools import zip_longest
 from types import FrameType
 
 import click
@@ -93,7 +94,13 @@ def report(error: BundlerError) -> int:
     for failure in failures:
         if failure.hint[:1].isupper() or failure.hint[:1].isdigit():  # else it is a command
             failure.hint = message_as_typed(failure.hint)
-        console.failure(failure)
+    for failure, following in zip_longest(failures, failures[1:]):
+        # The same advice for several, such as the files of one state, is printed after the last.
+        is_repeated = following is not None and (failure.why, failure.hint) == (
+            following.why,
+            following.hint,
+        )
+        console.failure(failure, advises=not is_repeated)
         for line in ci.annotate(ci.system(), failure):
             console.command(line)
     _tell_parent(failures)

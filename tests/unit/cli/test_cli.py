@@ -17,7 +17,7 @@ from bundler.cli.console import Console, age, safe, size, width
 from bundler.cli.options import MANAGEMENT_TYPES, REFRESH_MODES
 from bundler.cli.page.values import ago
 from bundler.cli.progress import ConsoleListener
-from bundler.cli.run import run
+from bundler.cli.run import report, run
 from bundler.listener import KeyProgress
 from bundler.state.manifest import canonical
 from tests.support import forked
@@ -388,3 +388,20 @@ def _read_all(descriptor: int) -> str:
         pass
     os.close(descriptor)
     return b"".join(parts).decode()
+
+
+def test_the_same_advice_for_several_failures_is_printed_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = [errors.Findings(f"{name}.", hint=fix, why="W.") for name, fix in ("ax", "bx", "cy")]
+    with pytest.raises(errors.Several) as failed:
+        errors.raise_all(found)
+    report(failed.value)
+    lines = [
+        line.partition("findings (1): ")[2] or line.strip()
+        for line in capsys.readouterr().err.splitlines()
+    ]
+    assert lines == [
+        *("a.", "b.", "Why: W.", "Fix: x", "c.", "Why: W.", "Fix: y"),
+        "3 failures; exit code 1.",
+    ]
