@@ -258,6 +258,11 @@ def safe(text: str) -> str:
     )
 
 
+def safe_line(text: str) -> str:
+    """The same as one line: a name must not look like lines of ours."""
+    return safe(text).replace("\n", "\\n")
+
+
 def age(moment: str | None, now: float | None = None) -> str:
     """The human-readable age of an RFC 3339 time; a dash if it is unknown."""
     if moment is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from bundler.cli.console import Console, safe
+from bundler.cli.console import Console, safe_line
 from bundler.system.wording import counted, listed
 
 if TYPE_CHECKING:
@@ -87,8 +87,7 @@ def document(found: DefinitionsDifference) -> DiffDefinitions:
 def _lines_of(found: DefinitionsDifference, kind: str) -> Iterator[str]:
     for item in found.changes:
         if item.kind == kind:
-            # A text of several lines must not look like lines of the plan.
-            yield from (safe(line).replace("\n", "\\n") for line in _lines(item))
+            yield from map(safe_line, _lines(item))
 
 
 def _lines(item: DefinitionChange) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bundler.cli import definitions as shown
-from bundler.cli.console import Console, safe, size
+from bundler.cli.console import Console, safe_line, size
 from bundler.cli.options import (
     Directory,
     Options,
@@ -138,8 +138,8 @@ def as_text(found: Difference, most: int) -> None:
     """Prints the changes by key, at most so many lines of each."""
     console = Console(sys.stdout)
     for key in found.keys:
-        console.line(f"{console.styled(safe(key.key), 'bold')}  {safe(_headline(key))}")
-        shown.show_lines(console, [*map(safe, _lines(key))], most)
+        console.line(f"{console.styled(safe_line(key.key), 'bold')}  {safe_line(_headline(key))}")
+        shown.show_lines(console, [*map(safe_line, _lines(key))], most)
     console.line(_conclusion(found))
 
 
@@ -232,15 +232,15 @@ def as_markdown(found: Difference, most: int) -> Iterator[str]:
         yield f"| {_in_cell(as_code(key.key))} | {_in_cell(_shown(_headline(key)))} |"
     yield ""
     for key in found.keys:
-        if lines := [*map(safe, _lines(key))]:
-            title = f"<code>{html.escape(safe(key.key), quote=False)}</code>"
-            yield from shown.folded(title.replace("\n", " "), lines, most)
+        if lines := [*map(safe_line, _lines(key))]:
+            title = f"<code>{html.escape(safe_line(key.key), quote=False)}</code>"
+            yield from shown.folded(title, lines, most)
     yield _conclusion(found)
 
 
 def as_code(text: str) -> str:
     """Text as code, in which neither HTML, links, images nor mentions have a meaning."""
-    return f"`{safe(text).replace('`', chr(39))}`".replace("\n", " ")
+    return f"`{safe_line(text).replace('`', chr(39))}`"
 
 
 def _shown(headline: str) -> str:

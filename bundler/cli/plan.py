@@ -10,7 +10,7 @@ import click
 
 from bundler.cli import definitions as shown
 from bundler.cli.ci import annotation, summarise
-from bundler.cli.console import Console
+from bundler.cli.console import Console, safe_line
 from bundler.cli.diff import MOST_LINES, as_code, as_markdown, as_text, key_documents
 from bundler.cli.options import (
     File,
@@ -84,14 +84,14 @@ def _show(made: Plan, style: str, most: int) -> None:
 def _text(made: Plan, most: int) -> None:
     console = Console(sys.stdout)
     for line in _not_refreshed(made):
-        console.line(console.styled(line, "yellow"))
+        console.line(console.styled(safe_line(line), "yellow"))
     for change in made.changes:
         console.line(console.styled(f"Compared with {change.baseline.name}:", "bold"))
         as_text(change.states, most)
         if change.definitions is not None:
             shown.show(console, change.definitions, most)
         for refusal in _refusals(change):
-            console.line(console.styled(f"Needs approval: {refusal}", "red"))
+            console.line(console.styled(f"Needs approval: {safe_line(refusal)}", "red"))
 
 
 def _markdown(made: Plan, most: int) -> Iterator[str]:

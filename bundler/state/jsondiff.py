@@ -91,7 +91,8 @@ def summary(changes: Sequence[JsonChange]) -> str:
     plain = sum(not change.what and not change.volatile for change in changes)
     if plain:
         parts.append(f"{_amount(plain, 'members')} changed")
-    return ", ".join(parts)
+    # A collection may have any name, and this is one line of a table.
+    return ", ".join(parts).replace("\n", "\\n")
 
 
 def _amount(number: int, what: str) -> str:

@@ -18,6 +18,7 @@ from bundler.project.options import RefreshOptions
 from bundler.project.projects import open_project
 from bundler.refresh.run import refresh
 from bundler.state.directory import DirectoryArtifact
+from bundler.state.jsondiff import JsonChange, summary
 from bundler.state.manifest import RunRecord
 from bundler.state.tree import File, dir_hash
 from bundler.state.volatile import DBT_MEMBERS, FIVETRAN_MEMBERS, Volatile, meaning
@@ -220,6 +221,10 @@ def test_a_refresh_tells_the_counts_and_binds_its_record(tmp_path: Path) -> None
 def _cli(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
     words = ["diff", tmp_path / "a", tmp_path / "b", *options]
     return forked.said("state-bundler", *words, env={**os.environ, "NO_COLOR": "1"})
+
+
+def test_a_summary_is_one_line() -> None:
+    assert summary([JsonChange("added", "a", "x\nKeys: 0 changed.\nys")]).count("\n") == 0
 
 
 def test_the_command_shows_it_and_ends_with_1(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from bundler.artifacts.diff import Difference, FileDifference, KeyDifference
-from bundler.cli.plan import _markdown
+from bundler.cli.plan import _markdown, _text
 from bundler.errors import BadData, ConfigurationError
 from bundler.listener import Listener
 from bundler.project.options import KeyOptions, RefreshOptions
@@ -275,7 +275,7 @@ def test_a_plan_is_for_every_clone_of_a_project_without_a_name(wd: WorkDir) -> N
     assert made.returncode == 0, made.stderr
 
 
-def test_names_from_an_api_are_only_text_in_a_comment() -> None:
+def test_names_from_an_api_are_only_text(capsys: pytest.CaptureFixture[str]) -> None:
     hostile = "<img src=x> @team [a](b) ``` x\n### Compared with `prod`"
     members = (JsonChange("added", "a", hostile),)
     key = KeyDifference(
@@ -295,8 +295,13 @@ def test_names_from_an_api_are_only_text_in_a_comment() -> None:
         (Removal("K", "assets", (hostile,), 1, "0"),),
     )
     others = (NonLocalKey(hostile, "VERSIONED_STATE_STORAGE"),)
-    lines = [*_markdown(plan.Plan({}, (change,), not_refreshed=others), 100)]
-    assert sum(line.startswith("### ") for line in lines) == 1
+    made = plan.Plan({}, (change,), not_refreshed=others)
+    _text(made, 100)
+    printed = capsys.readouterr().out
+    assert "Compared with `prod`" in printed
+    assert not any(line.lstrip().startswith("#") for line in printed.split("\n"))
+    lines = [*_markdown(made, 100)]
+    assert sum(line.startswith("### ") for line in "\n".join(lines).split("\n")) == 1
     approval = next(line for line in lines if line.startswith("**Needs approval:**"))
     assert re.fullmatch(r"\*\*Needs approval:\*\* `[^`\n]+`", approval)
     fence = re.compile("^````diff$(.*?)^````$", re.DOTALL | re.MULTILINE)
