@@ -117,8 +117,8 @@ def check(
         tree = scan(directory)
     except BadData as error:
         raise BadData.of_key(key, error.what, hint=error.hint) from error
-    _refuse_nothing(key, tree, directory)
-    if component.kind.startswith("command") and (directory / _STATE).is_file():
+    _refuse_nothing(component, tree, directory)
+    if component.is_command and (directory / _STATE).is_file():
         refuse_no_data(key, directory / _STATE, options)
     place = written_at or str(directory)
     _refuse_secrets(key, tree, directory, options, secrets=secrets, written_at=place)
@@ -208,19 +208,18 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _refuse_nothing(key: str, tree: StateTree, directory: Path) -> None:
-    if not tree.files:
-        raise BadData.of_key(
-            key,
-            "the component wrote nothing.",
-            hint="`write_state_to_path` must write a file or a directory at the path it is given.",
-        )
-    if not (directory / _STATE).exists():
-        raise BadData.of_key(
-            key,
-            f"the component wrote {tree.files[0].path}, but not the path it was given.",
-            hint="Make `write_state_to_path` write to its argument, a path that ends in `state`.",
-        )
+def _refuse_nothing(component: Component, tree: StateTree, directory: Path) -> None:
+    if (directory / _STATE).exists() and tree.files:
+        return
+    if component.is_command:
+        writer, hint = "command", "The command must write a file or a directory to {state_path}."
+    else:
+        writer = "component"
+        hint = "`write_state_to_path` must write a file or a directory at the path it is given."
+    problem = f"the {writer} wrote nothing."
+    if tree.files:
+        problem = f"the {writer} wrote {tree.files[0].path}, but not the path it was given."
+    raise BadData.of_key(component.key, problem, hint=hint)
 
 
 def _refuse_secrets(

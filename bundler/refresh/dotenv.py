@@ -74,6 +74,8 @@ def read(path: Path, environment: Mapping[str, str], python: Path | None = None)
         raise ConfigurationError(f"{path} cannot be read: {said['error']}.")
     for line in said["ignored"]:
         _warn(path, line)
+    if any(name.startswith("\ufeff") for name in said["values"]):
+        _warn_of_mark(path)
     return dict(said["values"])
 
 
@@ -84,6 +86,14 @@ def _warn(path: Path, line: int) -> None:
     line += next((n for n, text in enumerate(lines[line - 1 :]) if text.strip()), 0)
     listener.of_process.warning(
         f"{path}:{line} is not NAME=VALUE and is ignored. Is a quotation mark missing?"
+    )
+
+
+@cache
+def _warn_of_mark(path: Path) -> None:
+    listener.of_process.warning(
+        f"{path} begins with a byte order mark, so its first variable is not set. Save it as UTF-8 "
+        "without one."
     )
 
 

@@ -56,6 +56,10 @@ class Component(msgspec.Struct, frozen=True):
         """Its class and those that it inherits from, nearest first."""
         return (self.kind, *self.ancestors)
 
+    @property
+    def is_command(self) -> bool:
+        return self.kind.startswith("command")
+
 
 class Found(msgspec.Struct, frozen=True):
     """What one source yields.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -41,6 +42,8 @@ class _SkippedObject(msgspec.Struct, gc=False):
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 # Skips records some 25 times as fast as the expressions, which need no memory for each.
 _OBJECTS = msgspec.json.Decoder(list[_SkippedObject])
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\0": "lzma"}
+_MOST_COMPRESSED = 512  # nothing, and a name
 _EMPTY = re.compile(rb"[\[{]\s*[\]}]")
 
 
@@ -181,7 +184,7 @@ def count_values(document: Any) -> int:
 
 def is_empty(path: Path, volatile: Volatile = NOTHING_VOLATILE) -> bool:
     """Whether a JSON document is empty: null, "", [], {}, or containers of empty items only; or
-    only white space.
+    only white space, or nothing that was compressed.
 
     Of the largest, only the beginning is read. volatile: members that do not count; in a document
     that is too large to decode, they do.
@@ -196,7 +199,17 @@ def is_empty(path: Path, volatile: Volatile = NOTHING_VOLATILE) -> bool:
     text, is_whole = as_utf8(raw), len(raw) <= _MOST_BYTES
     if raw and not text.strip():
         return is_whole
-    return _holds_nothing(text) and (not is_whole or is_json(text))
+    return _is_compressed_nothing(raw) or (_holds_nothing(text) and (not is_whole or is_json(text)))
+
+
+def _is_compressed_nothing(raw: bytes) -> bool:
+    """As a shell writes it if the first program of a pipe fails: ``pg_dump … | gzip``."""
+    module = next((name for sign, name in _COMPRESSED.items() if raw.startswith(sign)), None)
+    if module is None or len(raw) > _MOST_COMPRESSED:
+        return False
+    with suppress(Exception):  # each library has errors of its own for what is cut or no such file
+        return not import_module(module).decompress(raw).strip()
+    return False
 
 
 def _holds_nothing(text: bytes) -> bool:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 
 # The imports that are missing here would take longer than everything else.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+
+_SHELLS = ("sh", "bash", "dash", "ksh", "zsh", "ash")
+_HAS_SCRIPT = re.compile(r"-[a-zA-Z]*c[a-zA-Z]*$")
+_QUOTED = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*"|(?:^|(?<=\s))#[^\n]*""", re.DOTALL)
+_PIPE = re.compile(r"(?<!\|)\|(?!\|)")
+_ENDS_EARLY = re.compile(r"(?:^|\s)-[a-zA-Z]*e|errexit")
 
 
 class ProgramNotStartedError(Exception):
@@ -28,12 +36,34 @@ def write(argv: list[str], state_path: str, previous_path: str = "") -> None:
         os.execvp(argv[0], argv)  # noqa: S606  # an argv list from the configuration, no shell
     except (OSError, ValueError) as error:  # a word or a variable may contain a NUL
         why = error.strerror if isinstance(error, OSError) else error
+        if isinstance(error, FileNotFoundError) and os.path.isfile(argv[0]):
+            why = "the interpreter in its first line does not exist"
         raise ProgramNotStartedError(f"{argv[0]}: {why}") from None
 
 
 def _kind(argv: list[str]) -> str:
     """``command``, or ``command:dbt``, which needs some extra treatment."""
     return "command:dbt" if any(os.path.basename(part) == "dbt" for part in argv) else "command"
+
+
+def _warning(key: str, argv: list[str]) -> str:
+    """What a shell does to the exit code, which decides whether the state is good."""
+    shell = os.path.basename(argv[0])
+    if shell not in _SHELLS:
+        return ""
+    at = next((n for n, word in enumerate(argv) if _HAS_SCRIPT.match(word)), len(argv))
+    script = "".join(argv[at + 1 : at + 2])
+    plain = _QUOTED.sub("", script).strip()
+    options = " ".join([*argv[1 : at + 1], script])
+    ignored = (_PIPE.search(plain) and "pipefail" not in options) or (
+        re.search(r"[;\n]", plain) and not _ENDS_EARLY.search(options)
+    )
+    if not ignored:
+        return ""
+    return (
+        f"{key}: {shell} ignores a failure of every program but the last. Use bash, and begin the "
+        "script with `set -eo pipefail;`."
+    )
 
 
 def load(command: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -46,6 +76,7 @@ def load(command: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
             "refresh_if_dev": True,
             "kind": _kind(entry["argv"]),
             "location": entry["argv"][0],
+            "warning": _warning(entry["key"], entry["argv"]),
             "made_of": repr([command["root"], entry["argv"]]),
         }
         for entry in command["entries"]

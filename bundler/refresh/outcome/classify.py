@@ -96,6 +96,11 @@ _NOT_STARTED = "ProgramNotStartedError"
 _NOT_WRITTEN = "ManifestNotWrittenError"
 # Of `bundler.worker.endings`.
 _WHERE_PROGRAMS_ARE = "Install it next to the project's interpreter, or put it on PATH."
+_NO_SUCH_FILE = "No such file or directory"
+_WHAT_PROGRAMS_ARE = (
+    "Make the file executable. A script needs a first line such as #!/bin/sh, with plain line "
+    "ends (LF)."
+)
 # The names of JSON decoders' exceptions.
 _NOT_JSON = frozenset({"JSONDecodeError", "DecodeError", "ContentTypeError", "ExpatError"})
 _SHAPE = frozenset(
@@ -171,7 +176,7 @@ def failure_of(
     if deadline is not None and not (report.blind or report.uncopied):
         late = wording.failure(_late(report, deadline), report.waiting)
         return msgspec.structs.replace(late, late=True)
-    cause = _unseen(report) or _without_url(component, report, secrets)
+    cause = _unseen(report) or _not_started(report) or _without_url(component, report, secrets)
     if cause is not None:
         return wording.failure(cause)
     if report.raised:
@@ -202,6 +207,14 @@ def _unseen(report: Report) -> Cause | None:
         hint = "Run `git status` in that directory: a FIFO, a lock or a network disk can block git."
         return Cause(ToolFailed, report.uncopied, hint=hint)
     return None
+
+
+def _not_started(report: Report) -> Cause | None:
+    program = next((it.text for it in report.raised if it.type.endswith(_NOT_STARTED)), None)
+    if program is None:
+        return None
+    hint = _WHERE_PROGRAMS_ARE if program.endswith(_NO_SUCH_FILE) else _WHAT_PROGRAMS_ARE
+    return Cause(ToolFailed, f"the program cannot be started: {program}", hint=hint)
 
 
 def of_command(
@@ -440,7 +453,7 @@ def _no_data(exchange: Exchange, host: str) -> Cause:
 
 
 def _missing(chain: Sequence[Link]) -> Cause | None:
-    """A variable, a program or a manifest that is not here."""
+    """A variable or a manifest that is not here."""
     unset = (
         link.text.strip("'\"")
         for link in chain
@@ -455,10 +468,6 @@ def _missing(chain: Sequence[Link]) -> Cause | None:
         says = f"dbt succeeded, but did not write {manifest}"
         hint = "Check write_json: DBT_WRITE_JSON, `flags` in dbt_project.yml, and --no-write-json."
         return Cause(ConfigurationError, says, hint=hint)
-    programs = (link.text for link in chain if link.type.endswith(_NOT_STARTED))
-    if program := next(programs, None):
-        says = f"the program cannot be started: {program}"
-        return Cause(ToolFailed, says, hint=_WHERE_PROGRAMS_ARE)
     return None
 
 

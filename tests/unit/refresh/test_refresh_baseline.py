@@ -23,7 +23,7 @@ from bundler.errors import (
 from bundler.listener import Listener
 from bundler.project.options import KeyOptions, RefreshOptions
 from bundler.project.projects import open_project
-from bundler.refresh import checks
+from bundler.refresh import checks, dotenv
 from bundler.refresh.run import Refreshed, refresh
 from bundler.state import json_entries
 from bundler.system import documents
@@ -88,7 +88,7 @@ def items(count: int) -> list[dict[str, int]]:
         ("sys.exit(75)", Unavailable, "exit code 75"),
         ("sys.exit(77)", CredentialsRefused, "exit code 77"),
         ("import urllib.request as u; u.urlopen('http://127.0.0.1:1')", Unavailable, "refused"),
-        ("pass", BadData, "wrote nothing"),
+        ("pass", BadData, "the command wrote nothing"),
     ],
 )
 def test_a_command_is_judged_by_its_exit_code_its_output_and_what_it_wrote(
@@ -98,6 +98,52 @@ def test_a_command_is_judged_by_its_exit_code_its_output_and_what_it_wrote(
         run(script)
     assert failed.value.key == KEY
     assert "Traceback" not in failed.value.what
+
+
+@pytest.mark.parametrize(
+    ("words", "is_warned"),
+    [
+        (["sh", "-c", "false | echo '[1]' > $0"], True),
+        (["/bin/bash", "-uc", "false; echo '[1]' > $0"], True),
+        (["bash", "-c", "false\necho '[1]' > $0"], True),
+        (["bash", "-c", "set -eo pipefail; echo '[1]' | cat > $0"], False),
+        (["bash", "-eo", "pipefail", "-c", "echo '[1]' | cat > $0; true"], False),
+        (["sh", "-c", "false || echo '[\"|;\"]' > $0"], False),
+        (["sh", "-c", "echo '[1]' > \"$0\""], False),
+        (["sh", "-c", "echo \"isn't it\" && echo '[1]' > $0 # it's; good"], False),
+    ],
+)
+def test_a_shell_that_ignores_failures_is_warned_of(
+    words: list[str], *, is_warned: bool, run: Refresh, root: Path
+) -> None:
+    told = Told()
+    run(writes([1]))
+    file = root / "pyproject.toml"
+    argv = json.dumps([*words, "{state_path}"])
+    file.write_text(f"{file.read_text().partition('command =')[0]}command = {argv}\n")
+    refresh([open_project(root, python=Path(sys.executable))], RefreshOptions(), told)
+    assert any("ignores a failure" in word for word in told.words) is is_warned
+
+
+@pytest.mark.parametrize(
+    ("first_line", "mode", "problem"),
+    [
+        ("#!/bin/sh\r", 0o755, "the interpreter in its first line does not exist"),
+        ("#!/bin/sh", 0o644, "Permission denied"),
+        ("", 0o755, "Exec format error"),
+    ],
+)
+def test_a_script_that_is_no_program_is_a_sentence(
+    first_line: str, mode: int, problem: str, run: Refresh, root: Path
+) -> None:
+    run(writes([1]))
+    (root / "fetch.sh").write_bytes(first_line.encode())
+    (root / "fetch.sh").chmod(mode)
+    file = root / "pyproject.toml"
+    file.write_text(file.read_text().replace('"python"', '"./fetch.sh"'))
+    with pytest.raises(ToolFailed, match=f"cannot be started: ./fetch.sh: {problem}") as failed:
+        refresh([open_project(root, python=Path(sys.executable))], RefreshOptions(), Listener())
+    assert "executable" in failed.value.hint
 
 
 @pytest.mark.slow
@@ -285,6 +331,14 @@ def test_what_holds_nothing_is_empty(value: object, run: Refresh) -> None:
 def test_nothing_is_empty_in_every_encoding(raw: bytes, run: Refresh) -> None:
     with pytest.raises(BadData, match="the state is empty"):
         run(f"open(path, 'wb').write({raw!r})")
+
+
+@pytest.mark.parametrize("module", ["gzip", "bz2", "lzma"])
+def test_nothing_stays_nothing_if_it_is_compressed(module: str, run: Refresh) -> None:
+    script = f"import {module}; open(path, 'wb').write({module}.compress(text))"
+    with pytest.raises(BadData, match="is empty"):
+        run(f"text = b''; {script}")
+    run(f"text = b'1'; {script}")
 
 
 @pytest.mark.parametrize("name", ["NaN", r'"\ud83d"'])
@@ -548,6 +602,18 @@ def test_too_many_files_are_refused(run: Refresh, monkeypatch: pytest.MonkeyPatc
     script = "os.mkdir(path)\nfor n in range(60): open(f'{path}/{n}', 'w').write('x')"
     with pytest.raises(BadData, match="more than 50 files"):
         run(script)
+
+
+def test_a_byte_order_mark_in_an_env_file_is_warned_of(
+    run: Refresh, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bundler.listener.of_process", told := Told())
+    read_by_older = {"values": {"\ufeffA": "1"}, "ignored": []}  # newer ones skip the mark
+    monkeypatch.setattr(dotenv, "_ask", lambda *_: read_by_older)
+    root.mkdir()
+    (root / ".env").write_text("A=1\n", encoding="utf-8-sig")
+    run(writes([1]))
+    assert [word for word in told.words if "begins with a byte order mark" in word]
 
 
 @pytest.mark.slow
