@@ -145,7 +145,7 @@ def test_a_context_that_is_missing(
 ) -> None:
     project.write("Dockerfile", "FROM scratch\nWORKDIR /app\nCOPY src /app/src\n")
     project.configure()
-    environment = f"DOCKER_CONFIG={plugged['DOCKER_CONFIG']}"
+    environment = f"DOCKER_CONFIG={plugged['DOCKER_CONFIG']} PATH={PROGRAM.parent}:$PATH"
     typed = f"{environment} docker bundle build {words}".replace("NAME", project.name)
     refused = run(project, ["sh", "-c", typed], stdin)
     assert refused.returncode == 2, refused
