@@ -30,6 +30,7 @@ _MOST_TEXT = 2000
 # As often as usual takes a tenth of a load. The program itself starts with Python's own setting.
 _LOOK_FOR_CYCLES_AFTER = 100_000  # objects more
 # Exit codes.
+_USAGE = 2
 _FAILED = 76
 _TOOL_FAILED = 71
 _INPUT_OUTPUT = 74
@@ -54,7 +55,7 @@ class LoadReport:
             dagster = self._watch_dagster()
             self._watch_components()
             self._load(target, dagster)
-        except Exception as error:  # noqa: BLE001  # whatever the program raises is the answer
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever it raises is the answer
             self.error = f"{type(error).__name__}: {error}"[:_MOST_TEXT]
         return self
 
@@ -222,13 +223,16 @@ def main(arguments: list[str]) -> int:
     if "--report" in options:
         load = LoadReport().of(options["--load"])
         return 0 if _print(sys.stdout, REPORT + json.dumps(vars(load))) else _INPUT_OUTPUT
+    least = options.get("--min-definitions", "1")
+    if not least.isdecimal() or ("--min-definitions" in options and "--load" not in options):
+        _print(sys.stderr, "state-bundler: --min-definitions requires a number, and --load.")
+        return _USAGE
     directory = os.path.dirname(os.path.abspath(__file__))
     found = [f"{directory}: {problem}" for problem in problems(directory)]
     if not found and "--load" in options:
         if _IS_SCRIPT and _without_own_folder([""]):
             sys.path.insert(0, "")  # the program imports as from `python -m`
-        least = int(options.get("--min-definitions", "1"))
-        found = LoadReport().of(options["--load"]).problems(least)
+        found = LoadReport().of(options["--load"]).problems(int(least))
     for problem in found:
         _print(sys.stderr, f"state-bundler: {problem}")
     if found:

@@ -445,6 +445,14 @@ def test_at_the_start_of_the_program_it_is_loaded_too(program: Path) -> None:
     done = _start(state, "--load", "shop.nothing", "echo", "started", cwd=program)
     assert (done.returncode, done.stdout) == (76, "")
     assert "No module named 'shop.nothing'" in done.stderr
+    (program / "shop/ends.py").write_text("import sys\nsys.exit(0)\n")
+    done = _start(state, "--load", "shop.ends", cwd=program)
+    assert (done.returncode, done.stdout) == (76, "")
+    assert "does not load: SystemExit: 0" in done.stderr
+    for wrong in ((*target, "--min-definitions", "many"), ("--min-definitions", "1")):
+        done = _start(state, *wrong, "echo", "started", cwd=program)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "--min-definitions requires a number, and --load." in done.stderr
     (state / "Catalog__acme__" / "state").write_text("[1, 2, 3]")
     done = _start(state, *target, "echo", "started", cwd=program)
     assert (done.returncode, done.stdout) == (76, "")
