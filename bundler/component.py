@@ -231,13 +231,16 @@ class Load:
             return self._versioned(config.key)
         return self._local(config.key)
 
-    def _fetch(self, component: StateBackedComponent[Any]) -> Path | None:
+    def _fetch(self, component: StateBackedComponent[Any]) -> Path:
         """Writes the state to a temporary place that is kept until the load ends."""
-        path = self._room(component.defs_state_config.key) / "state"
+        key = component.defs_state_config.key
+        path = self._room(key) / "state"
         result = component.write_state_to_path(path)
-        if inspect.iscoroutine(result):
-            _complete(result)
-        return path if path.exists() else None
+        if inspect.isawaitable(result):
+            _complete(_wait_for(result))
+        if not path.exists():
+            raise StateError(f"`write_state_to_path` of {key!r} wrote nothing to its argument.")
+        return path
 
     def _versioned(self, key: str) -> Path | None:
         embedded = self._embedded_version(key)
@@ -327,6 +330,10 @@ def _safe(key: str) -> str:
     if name in ("", ".", ".."):
         raise StateError(f"The key {key!r} has no valid folder name.")
     return name
+
+
+async def _wait_for(awaitable: Awaitable[None]) -> None:
+    await awaitable
 
 
 def _complete(coroutine: Coroutine[Any, Any, None]) -> None:

@@ -6,7 +6,9 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -167,6 +169,34 @@ def test_legacy_state_is_fetched_at_every_load_with_a_warning_and_stays_nowhere(
                 first = load.build_defs(component)
             assert first == load.build_defs(component) == (f"write {number}",)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore::bundler.component.LegacyStateWarning")
+def test_a_fetch_that_writes_nothing_is_an_error_and_not_no_state(tmp_path: Path) -> None:
+    class Awaitable:
+        def __init__(self, write: Callable[[], object]) -> None:
+            self.write = write
+
+        def __await__(self) -> Iterator[None]:
+            self.write()
+            return iter(())
+
+    class Silent(Counter):
+        write: Callable[[Path], object] | None = None
+
+        def write_state_to_path(self, state_path: Path) -> Any:
+            return Awaitable(lambda: self.write and self.write(state_path))
+
+    silent = Silent(LEGACY)
+    for is_development in (False, True):
+        with (
+            Load(tmp_path, is_development=is_development) as load,
+            pytest.raises(StateError, match=r"of 'Silent\[a\]' wrote nothing"),
+        ):
+            load.build_defs(silent)
+    silent.write = lambda path: path.write_text('["awaited"]')
+    with Load(tmp_path) as load:
+        assert load.build_defs(silent) == ("awaited",)
 
 
 def test_versioned_state_is_pinned_for_the_life_of_a_load(tmp_path: Path) -> None:
