@@ -34,7 +34,8 @@ def own_resources(owner: Any, shared: Mapping[str, Any], configuration: Any) -> 
 
 def configured(resource: Any) -> Any:
     """The values of a resource and of those that it is made of, and what a run may still set."""
-    nested = getattr(resource, "nested_resources", None) or None
+    inner = getattr(resource, "nested_resources", None) or {}
+    nested = {name: (it, _attributes(it)) for name, it in inner.items()} or None
     schema = resource.config_schema
     own = schema.default_value_as_json_str if schema and schema.default_provided else None
     parts = (
@@ -58,8 +59,10 @@ def _object_in(resource: Any) -> Any:
 def _values_of(resource: Any) -> Any:
     """A plain object, or the plain attributes of another one."""
     value = _object_in(resource)
-    if value is None or address_free(value):
-        return value
+    return value if value is None or address_free(value) else _attributes(value)
+
+
+def _attributes(value: Any) -> dict[str, Any]:
     named = getattr(value, "__dict__", {}).items()
     return {name: it for name, it in named if isinstance(it, _SIMPLE) and address_free(it)}
 

@@ -271,6 +271,8 @@ def _mapped(mapping: Any) -> Any:
 
 
 def _check(node: Any, made_by: Any, shared: Mapping[str, Any]) -> dict[str, Any]:
+    given = made_by.get_spec_for_check_key(node.key).additional_deps
+    mapped = ((it.asset_key, it.partition_mapping) for it in given if it.partition_mapping)
     return {
         "dependencies": keys_of(getattr(node, "parent_entity_keys", ())),
         "blocking": node.blocking,
@@ -280,6 +282,7 @@ def _check(node: Any, made_by: Any, shared: Mapping[str, Any]) -> dict[str, Any]
             {
                 "metadata": metadata_of(node.metadata),
                 "partitions": partitions_of(node.partitions_def),
+                "partition mappings": texts_of(dict(mapped), key_of),
             }
         ),
         **_computation(made_by, shared),

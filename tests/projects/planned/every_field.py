@@ -39,6 +39,10 @@ class Custom(dg.AutomationCondition):
     def evaluate(self, context): ...
 
 
+class Holder(dg.ConfigurableResource):
+    held: dg.ResourceDependency[object]
+
+
 class Plain:
     def __init__(self, path=""):
         self.path = path
@@ -186,6 +190,22 @@ def assets(new):
             dg.asset_check(asset="hooks", description="new" if new else "old")(
                 named("description_of_a_check_among_assets")
             ),
+            dg.multi_asset_check(
+                specs=[
+                    dg.AssetCheckSpec(
+                        "partition_mappings_of_a_check",
+                        asset="backfill",
+                        additional_deps=[
+                            dg.AssetDep(
+                                "partitions_of_a_day",
+                                partition_mapping=dg.TimeWindowPartitionMapping(
+                                    start_offset=-2 if new else -1
+                                ),
+                            )
+                        ],
+                    )
+                ]
+            )(named("checks_of_a_day")),
             asset("configuration_of_own", resource_defs={"own": hardcoded("new" if new else "old")}),
             dg.graph_asset(
                 name="configuration_of_a_graph",
@@ -426,6 +446,7 @@ def resources(new):
         "variables": Store(dsn=dg.EnvVar("NEW" if new else "OLD")),
         "configuration_of_a_part": Parts(store=Store(dsn="secret-value-2" if new else "secret-value")),
         "configuration_of_an_object": Plain("new" if new else "old"),
+        "configuration_of_a_held_object": Holder(held=Plain("new" if new else "old")),
         "configuration_of_text": "new" if new else "old",
         "configuration_set": dg.fs_io_manager.configured({"base_dir": "new" if new else "old"}),
         "type": Store(dsn="x") if new else Files(),
