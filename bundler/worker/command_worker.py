@@ -15,7 +15,7 @@ _SHELLS = ("sh", "bash", "dash", "ksh", "zsh", "ash")
 _HAS_SCRIPT = re.compile(r"-[a-zA-Z]*c[a-zA-Z]*$")
 _QUOTED = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*"|(?:^|(?<=\s))#[^\n]*""", re.DOTALL)
 _PIPE = re.compile(r"(?<!\|)\|(?!\|)")
-_ENDS_EARLY = re.compile(r"(?:^|\s)-[a-zA-Z]*e|errexit")
+_ERREXIT = re.compile(r"\bset\s(?:[^;\n]*\s)?(?:-[a-zA-Z]*e|-o\s+errexit)")
 
 
 class ProgramNotStartedError(Exception):
@@ -36,7 +36,7 @@ def write(argv: list[str], state_path: str, previous_path: str = "") -> None:
         os.execvp(argv[0], argv)  # noqa: S606  # an argv list from the configuration, no shell
     except (OSError, ValueError) as error:  # a word or a variable may contain a NUL
         why = error.strerror if isinstance(error, OSError) else error
-        if isinstance(error, FileNotFoundError) and os.path.isfile(argv[0]):
+        if isinstance(error, FileNotFoundError) and "/" in argv[0] and os.path.isfile(argv[0]):
             why = "the interpreter in its first line does not exist"
         raise ProgramNotStartedError(f"{argv[0]}: {why}") from None
 
@@ -54,9 +54,10 @@ def _warning(key: str, argv: list[str]) -> str:
     at = next((n for n, word in enumerate(argv) if _HAS_SCRIPT.match(word)), len(argv))
     script = "".join(argv[at + 1 : at + 2])
     plain = _QUOTED.sub("", script).strip()
-    options = " ".join([*argv[1 : at + 1], script])
-    ignored = (_PIPE.search(plain) and "pipefail" not in options) or (
-        re.search(r"[;\n]", plain) and not _ENDS_EARLY.search(options)
+    options = " ".join(argv[1 : at + 1])
+    ends_early = _ERREXIT.search(f"set {options}") or _ERREXIT.search(script)
+    ignored = (_PIPE.search(plain) and "pipefail" not in f"{options} {script}") or (
+        re.search(r"[;\n]", plain) and not ends_early
     )
     if not ignored:
         return ""

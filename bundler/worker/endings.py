@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+# Programs that may stay in the directory in which they were started, without writing a state:
+# a connection that is kept for the next command, the maintenance of a repository.
+_KEEP_OPEN = ("ssh", "git")
+
+
 def forget_inherited() -> None:
     """What the worker has started or registered must not end with its fork.
 
@@ -118,7 +123,9 @@ def at_work(pids: Iterable[int], directory: str, leader: int) -> str:
         with suppress(OSError):
             with open(f"{process}/cmdline", "rb") as words:
                 argv = words.read()  # empty once it has ended
-            where = os.fsencode(os.readlink(f"{process}/cwd")) + b"/"
+            with open(f"{process}/comm") as name:
+                keeps_open = name.read().strip() in _KEEP_OPEN
+            where = b"" if keeps_open else os.fsencode(os.readlink(f"{process}/cwd")) + b"/"
             has_path = any(path in argv or where.startswith(path) for path in folders if argv)
             is_fork = ours in argv.split(b"\0") and os.getsid(int(process[6:])) == leader
             if has_path or is_fork:
