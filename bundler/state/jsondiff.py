@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -57,9 +57,7 @@ def compare(
     before: Any, after: Any, volatile: frozenset[str] = frozenset()
 ) -> tuple[JsonChange, ...]:
     """All differences between two decoded documents; empty for equal ones."""
-    # `==` treats 1, 1.0 and true as equal. It is also fast, so it is tried first.
-    found = tuple(_Comparison(volatile, _alike).of(before, after, "", ""))
-    return found or tuple(_Comparison(volatile, _identical).of(before, after, "", ""))
+    return tuple(_Comparison(volatile).of(before, after, "", ""))
 
 
 def counts(changes: Sequence[JsonChange]) -> dict[str, Counts]:
@@ -102,13 +100,12 @@ def _amount(number: int, what: str) -> str:
     return f"{number} {what}"
 
 
-def _alike(before: Any, after: Any) -> bool:
-    return bool(before == after)
-
-
 def _identical(before: Any, after: Any) -> bool:
-    """Equal, and of the same type at every depth."""
-    return _encoded(before) == _encoded(after)
+    """Equal, and of the same type at every depth: `==`, which is fast, treats 1, 1.0 and true as
+    equal."""
+    if before != after:
+        return False
+    return isinstance(before, str) or _encoded(before) == _encoded(after)
 
 
 def _encoded(value: Any) -> bytes:
@@ -117,11 +114,10 @@ def _encoded(value: Any) -> bytes:
 
 class _Comparison(msgspec.Struct):
     volatile: frozenset[str]
-    equal: Callable[[Any, Any], bool]
 
     def of(self, before: Any, after: Any, path: str, what: str) -> Iterator[JsonChange]:
         """path: of the value in the document; what: the name of its items if it is a collection."""
-        if self.equal(before, after):
+        if _identical(before, after):
             return
         if isinstance(before, dict) and isinstance(after, dict):
             if is_collection(before, after, what):
@@ -145,7 +141,7 @@ class _Comparison(msgspec.Struct):
             elif name not in before:
                 yield JsonChange("added", below, after=short(after[name]), volatile=volatile)
             elif volatile:
-                if not self.equal(before[name], after[name]):
+                if not _identical(before[name], after[name]):
                     told = _both(before[name], after[name])
                     yield JsonChange("changed", below, "", *told, volatile=True)
             else:
@@ -184,7 +180,7 @@ class _Comparison(msgspec.Struct):
         yield from (JsonChange("removed", _label(item, key), what) for key, item in gone.items())
         yield from (JsonChange("added", _label(item, key), what) for key, item in new.items())
         for key, item in before.items():
-            if key in after and not self.equal(item, after[key]):
+            if key in after and not _identical(item, after[key]):
                 yield self._changed_item(key, item, after[key], what)
 
     def _changed_item(self, key: Any, before: Any, after: Any, what: str) -> JsonChange:

@@ -46,6 +46,8 @@ _LOCK_FILES = (
     *("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt"),
     *("pylock.toml", "uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock"),
 )
+# A text may be nested too deeply to be read.
+_NOT_A_PLAN = (tarfile.TarError, KeyError, ValueError, RecursionError, msgspec.MsgspecError)
 _MOST_PLAN_BYTES = 256 * 1024 * 1024
 
 
@@ -179,8 +181,9 @@ def _read(path: Path, scratch: Path) -> Plan:
     with io_errors(path), path.open("rb") as stream:
         try:
             with tarfile.open(fileobj=stream, mode="r:") as archive:
-                raw = archive.extractfile(_PLAN)
-                states = archive.extractfile(_STATES)
+                if not all(archive.getmember(name).isreg() for name in (_PLAN, _STATES)):
+                    raise malformed
+                raw, states = archive.extractfile(_PLAN), archive.extractfile(_STATES)
                 if raw is None or states is None:
                     raise malformed
                 text = raw.read(_MOST_PLAN_BYTES)
@@ -188,7 +191,7 @@ def _read(path: Path, scratch: Path) -> Plan:
                 plan = msgspec.json.decode(text, type=Plan)
                 with (scratch / _STATES).open("wb") as target:
                     shutil.copyfileobj(states, target)
-        except (tarfile.TarError, KeyError, ValueError, msgspec.MsgspecError) as error:
+        except _NOT_A_PLAN as error:
             raise malformed from error
     if hash_file(scratch / _STATES)[0] != plan.states:
         raise VerificationFailed(f"{path} was altered: its states are not those of its plan.")

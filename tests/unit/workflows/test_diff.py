@@ -18,7 +18,7 @@ from bundler.project.options import RefreshOptions
 from bundler.project.projects import open_project
 from bundler.refresh.run import refresh
 from bundler.state.directory import DirectoryArtifact
-from bundler.state.jsondiff import JsonChange, summary
+from bundler.state.jsondiff import JsonChange, compare, summary
 from bundler.state.manifest import RunRecord
 from bundler.state.tree import File, dir_hash
 from bundler.state.volatile import DBT_MEMBERS, FIVETRAN_MEMBERS, Volatile, meaning
@@ -221,6 +221,16 @@ def test_a_refresh_tells_the_counts_and_binds_its_record(tmp_path: Path) -> None
 def _cli(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
     words = ["diff", tmp_path / "a", tmp_path / "b", *options]
     return forked.said("state-bundler", *words, env={**os.environ, "NO_COLOR": "1"})
+
+
+def test_a_value_of_another_type_counts_next_to_an_ignored_one() -> None:
+    items = [{"id": 1, "on": 1}, {"id": 2}], [{"id": 2}, {"id": 1, "on": True}]
+    before, after = (
+        {"at": at, "items": it, "n": n} for at, it, n in zip((1, 2), items, (1, 1.0), strict=True)
+    )
+    found = {it.name: it for it in compare(before, after, frozenset({"at"}))}
+    assert found.keys() == {"at", "1", "items", "n"}
+    assert [it.name for it in found.values() if it.volatile] == ["at"]
 
 
 def test_a_summary_is_one_line() -> None:
