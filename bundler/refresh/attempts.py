@@ -29,6 +29,7 @@ from bundler.refresh.validation import validate
 from bundler.refresh.watching import watched
 from bundler.refresh.workers import Write
 from bundler.state.manifest import KeyRefresh
+from bundler.system import process
 from bundler.system.atomic import io_errors
 from bundler.system.retries import attempts
 from bundler.system.times import reproducible_now
@@ -284,7 +285,7 @@ class _WriteCall(msgspec.Struct, frozen=True):
 
     async def _check(self, report: Report) -> CheckedState:
         try:
-            return await asyncio.to_thread(self._judge, report)
+            return await process.in_thread(self._judge, report)
         except BundlerError as error:
             raise self.failed(error) from error
         except RecursionError as error:  # a program that loads it would fail the same way

@@ -25,6 +25,7 @@ from bundler.refresh.secret_values import named_files
 from bundler.refresh.sources import load_error, sources_of
 from bundler.refresh.surroundings import Surroundings, surroundings_of
 from bundler.refresh.workers import WorkerProcess, launch
+from bundler.system import process
 
 if TYPE_CHECKING:
     from bundler.project.projects import Project
@@ -61,7 +62,7 @@ async def loaded_sources(
         if options.inside is not None:
             from bundler.refresh.inside import Image
 
-            loading.image = await asyncio.to_thread(Image.find, options.inside)
+            loading.image = await process.in_thread(Image.find, options.inside)
         try:
             loaded = await loading.load_all(_queries(projects, options))
             for warning in warnings_of([item.found for item in loaded], options.keys):

@@ -89,7 +89,7 @@ class _ReachProbe:
     async def _hosts(self) -> tuple[tuple[str, ...], str]:
         """Those that answered, and how that was determined."""
         if self.options.reach:
-            return await asyncio.to_thread(self._by_command), "its own command"
+            return await process.in_thread(self._by_command), "its own command"
         if self.source.source.judged_by == "exit":
             return await asyncio.to_thread(self._by_connecting), "a connection"
         return await self._by_rehearsal(), "a custom request"

@@ -10,7 +10,6 @@ loaded: without approval, it is not removed at all.
 
 from __future__ import annotations
 
-import asyncio
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -21,6 +20,7 @@ from bundler.listener import Listener
 from bundler.project.options import RefreshOptions, matches
 from bundler.refresh.directories import Directory
 from bundler.state.definitions import Definitions
+from bundler.system import process
 from bundler.system.wording import counted, listed
 
 _SHOWN = 10
@@ -231,7 +231,7 @@ async def _compared(
         {key: known[old].directory for key, old in pairs.items()},
         directory.key_directories(),
     )
-    before, after = await asyncio.to_thread(describe_with, project, states, options.inside)
+    before, after = await process.in_thread(describe_with, project, states, options.inside)
     if before.error is not None:
         listener.warning(
             f"max-removed was not checked: {project.name} does not load with the states of the "

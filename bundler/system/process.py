@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeVar, cast
 
 import msgspec
 
@@ -31,6 +31,8 @@ DEFAULT_TIMEOUT_SECONDS = 120.0
 _POLL_SECONDS = 0.05
 _ENDING_SECONDS = 10.0
 _running: ContextVar[_Running | None] = ContextVar("running", default=None)
+
+_Result = TypeVar("_Result")
 
 
 class Completed(msgspec.Struct, frozen=True):
@@ -123,6 +125,14 @@ def stoppable() -> Iterator[Context]:
         yield context
     finally:
         running.stop()
+
+
+async def in_thread(work: Callable[..., _Result], *arguments: object) -> _Result:
+    """Like `asyncio.to_thread`; if it is cancelled, programs that the work runs end."""
+    import asyncio
+
+    with stoppable() as context:
+        return await asyncio.to_thread(context.run, work, *arguments)
 
 
 def check(

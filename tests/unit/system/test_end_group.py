@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 from pathlib import Path
+
+import pytest
 
 from bundler.system import process
 
@@ -19,3 +22,19 @@ def test_what_a_program_leaves_behind_is_ended(tmp_path: Path) -> None:
         assert select.select([reader], [], [], 30)[0]  # its last writer is gone
     finally:
         os.close(reader)
+
+
+def test_a_program_in_a_thread_ends_if_its_task_is_cancelled(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "note")
+
+    async def cancel() -> None:
+        argv = ["sh", "-c", 'exec 3>"$0"; exec sleep 3600', str(tmp_path / "note")]
+        work = asyncio.create_task(process.in_thread(process.run, argv))
+        reader = await asyncio.to_thread(open, tmp_path / "note")  # until the program has started
+        with reader:
+            work.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await work
+            assert not await asyncio.to_thread(reader.read)  # its last writer is gone
+
+    asyncio.run(cancel())
