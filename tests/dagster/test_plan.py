@@ -231,7 +231,7 @@ def test_a_store_and_an_image_without_state_as_baselines(
     found = _plan(project, capsys, store)
     assert [item["key"] for item in found["notRefreshed"]] == ["Stored[far]"]
     assert found["notRefreshed"][0]["version"]
-    assert "- Stored[far]: not refreshed by a plan" in found["markdown"]
+    assert "- `Stored[far]: not refreshed by a plan" in found["markdown"]
     (baseline,) = found["baselines"]
     changes = {(it["kind"], it["name"]): it["change"] for it in baseline["definitions"]["changes"]}
     assert changes["assets", "returns"] == "removed"
