@@ -42,7 +42,7 @@ name = "shop"
 version = "1"
 [[tool.state-bundler.source]]
 key = "Catalog"
-command = ["sh", "-c", "cp ../state {state_path}; echo >> ../fetched"]
+command = ["sh", "-c", "cp ../state {state_path} && echo >> ../fetched"]
 path = "src/shop/defs/.local_defs_state"
 """
 

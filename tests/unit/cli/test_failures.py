@@ -32,7 +32,7 @@ path = "src/shop/state"
 """
 _SOURCES = {
     "Orders": "echo '[1, 2]' > $0",
-    "Catalogue": "echo no such table; exit 3",
+    "Catalogue": "set -e; echo no such table; exit 3",
     "Calendar": "exit 4",
     "Empty": "echo '[]' > $0",
 }
