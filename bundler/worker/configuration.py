@@ -77,17 +77,25 @@ def class_of(resource: Any) -> str:
 
 
 def accepted_by(field: Any) -> Any:
-    """A digest of the type of a configuration, and its default; None if anything is accepted."""
-    if field is None or field.config_type.key == "Any":
-        return None
-    kinds = (field.config_type, *field.config_type.type_iterator())
-    choices = {
-        it.key: sorted(str(value.config_value) for value in it.enum_values)
-        for it in kinds
-        if hasattr(it, "enum_values")
-    }
+    """The type of a configuration, and its default; None if anything is accepted."""
+    return None if field is None or field.config_type.key == "Any" else _field(field)
+
+
+def _field(field: Any) -> tuple[Any, ...]:
     default = field.default_value if field.default_provided else None
-    return field.config_type.key, sorted(choices.items()), field.default_provided, default
+    told = field.description, field.is_required, field.default_provided, default
+    return _type(field.config_type), *told
+
+
+def _type(kind: Any) -> tuple[Any, ...]:
+    """Without the key of a type with fields, a digest of their defaults: those may be paths."""
+    if fields := getattr(kind, "fields", None):
+        aliases = getattr(kind, "field_aliases", None)
+        below = {name: _field(it) for name, it in fields.items()}
+        return kind.kind.value, kind.description, below, aliases
+    if kind.type_params:
+        return kind.kind.value, kind.given_name, [*map(_type, kind.type_params)]
+    return kind.key, sorted(str(it.config_value) for it in getattr(kind, "enum_values", ()))
 
 
 def preset_of(definition: Any) -> Any:

@@ -19,6 +19,7 @@ from bundler.worker.values import (
     secret_digest,
     text_of,
     texts_of,
+    written,
 )
 
 TYPE_CHECKING = False
@@ -231,7 +232,7 @@ def _op_definitions(graph: Any, above: str = "") -> Iterator[tuple[str, str]]:
 
 def _op(op: Any) -> list[Any]:
     inputs = sorted(
-        (it.name, *_details_of(it), repr(it.default_value) if it.has_default_value else "")
+        (it.name, *_details_of(it), written(it.default_value) if it.has_default_value else "")
         for it in op.input_defs
     )
     outputs = sorted(
@@ -250,7 +251,7 @@ def _config_types(definition: Any) -> Any:
     None if there is none."""
     of_ops = ((op.name, accepted_by(op.config_field)) for op in definition.iterate_op_defs())
     of_graphs = ((it.name, _mapped(it.config_mapping)) for it in _graphs(definition))
-    return sorted({repr(it) for it in (*of_ops, *of_graphs) if it[1] is not None}) or None
+    return sorted({written(it) for it in (*of_ops, *of_graphs) if it[1] is not None}) or None
 
 
 def _graphs(definition: Any) -> Iterator[Any]:

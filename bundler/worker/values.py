@@ -24,7 +24,7 @@ _MOST_TEXT = 100_000
 _BEFORE_A_PATH = r"(?:(?<![^\s\"'`(\[{<=,:;|@])|(?<=file://)|(?<=:///))"
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _CODE_METADATA = ("dagster/code_references", "dagster/component_origin")
-_CONTAINERS = (dict, list, tuple, set)
+_CONTAINERS = (dict, list, tuple, set, frozenset)
 _HAS_MEMBERS = re.compile(r"\{[^}]")
 _LIKE_ANOTHER = re.compile(r"-?[\d.]+|True|False|None")
 _FOLDERS: dict[str, re.Pattern[str]] = {}
@@ -135,8 +135,9 @@ def written(value: Any) -> str:
     if isinstance(value, dict):
         members = sorted(f"{written(name)}: {written(it)}" for name, it in value.items())
         text = f"{{{', '.join(members)}}}"
-    elif isinstance(value, set):
-        text = f"{{{', '.join(sorted(map(written, value)))}}}"
+    elif isinstance(value, (set, frozenset)):
+        members = sorted(map(written, value))
+        text = f"{as_it_is.partition('{')[0]}{{{', '.join(members)}}}{as_it_is.rpartition('}')[2]}"
     elif fields is not None:
         named = (f"{name}={written(getattr(value, name))}" for name in fields)
         text = f"{type(value).__name__}({', '.join(named)})"

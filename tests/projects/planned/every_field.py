@@ -469,13 +469,15 @@ class Feed(dg.StateBackedComponent, dg.Component, dg.Model, dg.Resolvable):
 
     def build_defs_from_state(self, context, state_path):
         new = json.loads(state_path.read_text())["new"]
+        accepted = {"x": int if new else str, "path": dg.Field(str, default_value=str(state_path))}
+        with_path = dg.ResourceDefinition(lambda _: None, config_schema=accepted)
         return dg.Definitions(
             assets=assets(new),
             asset_checks=checks(new),
             jobs=jobs(new),
             schedules=schedules(new),
             sensors=sensors(new),
-            resources=resources(new),
+            resources={**resources(new), "configuration_with_path": with_path},
             loggers={
                 "console": dg.colored_console_logger.configured(
                     {"log_level": "INFO" if new else "DEBUG"}
