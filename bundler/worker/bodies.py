@@ -40,7 +40,7 @@ _COMMA, _SEMICOLON = re.compile(r",(?=\s*[\w.+-]+/)"), re.compile(r"[;,\s]")
 # Types that servers use for anything: then the body itself decides.
 _ANY_TYPES = ("", "text/plain", "application/octet-stream", "binary/octet-stream")
 _SPACE = b" \t\r\n"
-_HTML = re.compile(rb"(?i)<(?:!doctype\s+html|html)\b")
+_HTML = re.compile(rb"(?i)<(?:!doctype\s+html|html)(?![\w:.-])")
 _LIKE_JSON = re.compile(rb'\s*(?:\{\s*["}]|\[\s*[{"\]])')
 # Prefixes that Google, Gerrit and others put before JSON, so that browsers do not run it.
 _GUARD = re.compile(r"\)\]\}'?,?\s*\n|while\s*\(1\);|for\s*\(;;\);")
@@ -206,7 +206,7 @@ class Body:
         elif form == "xml":
             return _Xml(head)
         elif form == "json":
-            return _Json(_encoding(head, self._charset))
+            return _Json(_encoding(head, self._charset), declared=_is_json(self._type))
         return _Scan()
 
     def _form(self, head: bytes) -> str:
@@ -264,10 +264,15 @@ class _Scan:
 
 
 class _Json(_Scan):
-    """Checks that strings are closed and brackets match, at the speed of `bytes`' own methods."""
+    """Checks that strings are closed and brackets match, at the speed of `bytes`' own methods.
 
-    def __init__(self, encoding: str) -> None:
+    declared: else more may follow, since other formats begin alike: TOML, or a table whose first
+    column is JSON.
+    """
+
+    def __init__(self, encoding: str, *, declared: bool = True) -> None:
         self.encoding = encoding
+        self._declared = declared
         self._decoder = codecs.getincrementaldecoder(encoding)()
         self._is_split = False  # inside a character
         self._first = b""
@@ -303,8 +308,9 @@ class _Json(_Scan):
         except UnicodeDecodeError:
             return "not-utf-8"
         closed = {b"{": b"}", b"[": b"]"}.get(self._first, self._last)
-        whole = not self._open and not self._inside and not self._escape and self._last == closed
-        return "" if whole else "not-json"
+        whole = self._last == closed or not self._declared
+        is_open = self._open or self._inside or self._escape
+        return "" if whole and not is_open else "not-json"
 
     def _unescaped(self, piece: bytes) -> bytes:
         self._escape = b""

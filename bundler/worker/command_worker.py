@@ -14,7 +14,14 @@ if TYPE_CHECKING:
 _SHELLS = ("sh", "bash", "dash", "ksh", "zsh", "ash")
 _HAS_SCRIPT = re.compile(r"-[a-zA-Z]*c[a-zA-Z]*$")
 _QUOTED = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*"|(?:^|(?<=\s))#[^\n]*""", re.DOTALL)
-_PIPE = re.compile(r"(?<!\|)\|(?!\|)")
+_DOCUMENT = re.compile(r"""(<<-?\s*(['"]?)(\w+)\2[^\n]*)\n(?:.*?\n)??\s*\3(?=\n|\Z)""", re.DOTALL)
+# What ends a program whose failure the next one hides. Before some words it only ends a condition
+# or a branch, and a line may go on after an operator.
+_PIPE = re.compile(r"(?<![|>])\|(?!\|)")
+_NEXT = re.compile(r"(?<!&&)(?<!\|)[;\n](?!\s*(?:then|elif|else|fi)\b)")
+# Nothing that can fail.
+_SET_UP = re.compile(r"\A(?:\s*(?:set|shopt|export|unset|umask|trap)\b[^;\n|&(`]*[;\n])+")
+_OR_EXIT = re.compile(r"\|\|\s*exit\b[^;\n]*[;\n]")
 _ERREXIT = re.compile(r"\bset\s(?:[^;\n]*\s)?(?:-[a-zA-Z]*e|-o\s+errexit)")
 
 
@@ -53,11 +60,12 @@ def _warning(key: str, argv: list[str]) -> str:
         return ""
     at = next((n for n, word in enumerate(argv) if _HAS_SCRIPT.match(word)), len(argv))
     script = "".join(argv[at + 1 : at + 2])
-    plain = _QUOTED.sub("", script).strip()
+    plain = _QUOTED.sub("", _DOCUMENT.sub(r"\1", script)).strip(" \t\r\n;")
+    plain = _OR_EXIT.sub("&& ", _SET_UP.sub("", re.sub(r"\s*\n\s*", "\n", plain)))
     options = " ".join(argv[1 : at + 1])
     ends_early = _ERREXIT.search(f"set {options}") or _ERREXIT.search(script)
     ignored = (_PIPE.search(plain) and "pipefail" not in f"{options} {script}") or (
-        re.search(r"[;\n]", plain) and not ends_early
+        _NEXT.search(plain) and not ends_early
     )
     if not ignored:
         return ""

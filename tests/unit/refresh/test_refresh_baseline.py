@@ -24,6 +24,7 @@ from bundler.listener import Listener
 from bundler.project.options import KeyOptions, RefreshOptions
 from bundler.project.projects import open_project
 from bundler.refresh import checks, dotenv
+from bundler.refresh.command_output import refuse_no_data
 from bundler.refresh.run import Refreshed, refresh
 from bundler.state import json_entries
 from bundler.system import documents
@@ -114,6 +115,11 @@ def test_a_command_is_judged_by_its_exit_code_its_output_and_what_it_wrote(
         (["sh", "-c", "false || echo '[\"|;\"]' > $0"], False),
         (["sh", "-c", "echo '[1]' > \"$0\""], False),
         (["sh", "-c", "echo \"isn't it\" && echo '[1]' > $0 # it's; good"], False),
+        (["sh", "-c", "export A=1; cd . || exit 1; true && \n  echo '[1]' >| $0;\n"], False),
+        (["sh", "-c", "if true; then echo '[1]' > $0; else false; fi"], False),
+        (["sh", "-c", "cat > $0 <<'END'\n[1,\n1]\nEND\n"], False),
+        (["sh", "-c", "cat > $0 <<END\n[1]\nEND\ntrue"], True),
+        (["sh", "-c", "export A=$(false); echo '[1]' > $0"], True),
     ],
 )
 def test_a_shell_that_ignores_failures_is_warned_of(
@@ -311,6 +317,22 @@ def test_an_answer_without_data_is_no_state_of_a_command_unless_that_is_right(
     accept = f'allow-http = ["* * {fault}"]'
     assert accept in failed.value.hint
     run(script, accept)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '["a.b"]\nname = 1\n[[list]]\nname = "x"\n',
+        '{"a": 1}|5\n{"a": 2}|6\n',
+        '{"a": 1}\n// end\n',
+        "<html-report><row/></html-report>",
+        "<?php echo 1; ?>",
+    ],
+)
+def test_another_format_that_begins_like_an_answer_is_a_state(text: str, tmp_path: Path) -> None:
+    """TOML, a table with a column of JSON, JSON with comments, XML, a program."""
+    (tmp_path / "state").write_text(text)
+    refuse_no_data(KEY, tmp_path / "state", KeyOptions())
 
 
 def test_a_state_without_entries_is_compared_by_its_bytes(run: Refresh) -> None:
