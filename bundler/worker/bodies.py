@@ -45,7 +45,8 @@ _LIKE_JSON = re.compile(rb'\s*(?:\{\s*["}]|\[\s*[{"\]])')
 # Prefixes that Google, Gerrit and others put before JSON, so that browsers do not run it.
 _GUARD = re.compile(r"\)\]\}'?,?\s*\n|while\s*\(1\);|for\s*\(;;\);")
 _XML_ROOT = re.compile(rb"<([^\s/>!?]+)")
-_XML_ENDS = ((b"<?", b"?>"), (b"<!--", b"-->"))
+_XML_ENDS = ((b"<?", re.compile(rb"\?>")), (b"<!--", re.compile(rb"-->")))
+_DTD_END, _OWN_DTD_END = re.compile(rb">"), re.compile(rb"\]\s*>")
 _XML_ERRORS = re.compile(
     rb"(?i)(?:error|errors|error-?response|fault|exception|exceptionreport"
     rb"|serviceexceptionreport|problem)$"
@@ -398,16 +399,15 @@ def _after_prologue(head: bytes) -> bytes:
     """The beginning of a document without comments, processing instructions and a DTD."""
     while True:
         head = head.lstrip(_SPACE)
-        end = next((end for begin, end in _XML_ENDS if head.startswith(begin)), b"")
-        if not end and head[:9].upper() == b"<!DOCTYPE" and not _HTML.match(head):
-            end = b"]" if b"[" in head.partition(b">")[0] else b">"
-        elif not end:
+        end = next((end for begin, end in _XML_ENDS if head.startswith(begin)), None)
+        if end is None and head[:9].upper() == b"<!DOCTYPE" and not _HTML.match(head):
+            end = _OWN_DTD_END if b"[" in head.partition(b">")[0] else _DTD_END
+        elif end is None:
             return head
-        _, found, head = head.partition(end)
-        if not found:
+        found = end.search(head)
+        if found is None:
             return b""
-        if end == b"]":
-            head = head.lstrip(_SPACE).removeprefix(b">")
+        head = head[found.end() :]
 
 
 def _is_json(kind: str) -> bool:

@@ -327,6 +327,7 @@ def test_an_answer_without_data_is_no_state_of_a_command_unless_that_is_right(
         '{"a": 1}\n// end\n',
         "<html-report><row/></html-report>",
         "<?php echo 1; ?>",
+        '<?xml version="1.0"?><!DOCTYPE a [<!-- [b] --><!ENTITY c "]">\n] ><a>&c;</a>',
     ],
 )
 def test_another_format_that_begins_like_an_answer_is_a_state(text: str, tmp_path: Path) -> None:
