@@ -5,7 +5,7 @@ The second part of the program of `bundler.worker.definitions`.
 
 from __future__ import annotations
 
-from bundler.worker.values import CONFIGURATION, address_free, secret_digest
+from bundler.worker.values import CONFIGURATION, address_free, digest, secret_digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _CONFIGURED = "ConfiguredDefinitionConfigSchema"
 _DEFAULT_IO_MANAGER = "io_manager"
 _SIMPLE = (str, int, float, list, tuple, dict)
+_TYPES: dict[tuple[Any, ...], str] = {}
 
 
 def own_resources(owner: Any, shared: Mapping[str, Any], configuration: Any) -> dict[str, Any]:
@@ -78,7 +79,19 @@ def class_of(resource: Any) -> str:
 
 def accepted_by(field: Any) -> Any:
     """The type of a configuration, and its default; None if anything is accepted."""
-    return None if field is None or field.config_type.key == "Any" else _field(field)
+    if field is None or field.config_type.key == "Any":
+        return None
+    kind = field.config_type
+    choices = {(it.key, *_choices(it)) for it in kind.type_iterator() if _choices(it)}
+    same = kind.key, tuple(sorted(choices))
+    if same not in _TYPES:  # a class may be the configuration of thousands
+        _TYPES[same] = digest(_type(kind))
+    default = field.default_value if field.default_provided else None
+    return _TYPES[same], field.default_provided, default
+
+
+def _choices(kind: Any) -> list[str]:
+    return sorted(str(it.config_value) for it in getattr(kind, "enum_values", ()))
 
 
 def _field(field: Any) -> tuple[Any, ...]:
@@ -95,7 +108,7 @@ def _type(kind: Any) -> tuple[Any, ...]:
         return kind.kind.value, kind.description, below, aliases
     if kind.type_params:
         return kind.kind.value, kind.given_name, [*map(_type, kind.type_params)]
-    return kind.key, sorted(str(it.config_value) for it in getattr(kind, "enum_values", ()))
+    return kind.key, _choices(kind)
 
 
 def preset_of(definition: Any) -> Any:
