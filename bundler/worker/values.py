@@ -142,9 +142,11 @@ def written(value: Any) -> str:
         named = (f"{name}={written(getattr(value, name))}" for name in fields)
         text = f"{type(value).__name__}({', '.join(named)})"
     else:
-        text = as_it_is[0] + ", ".join(map(written, value)) + as_it_is[-1]
+        last = as_it_is[-2:] if as_it_is.endswith(",)") else as_it_is[-1]
+        text = as_it_is[0] + ", ".join(map(written, value)) + last
     # A class may write itself in another way, and say more.
-    return text if sorted(text) == sorted(as_it_is) else as_it_is
+    is_own = type(value) not in _CONTAINERS
+    return as_it_is if is_own and sorted(text) != sorted(as_it_is) else text
 
 
 def secret_digest(value: Any) -> str | None:

@@ -206,6 +206,7 @@ class _Pair(NamedTuple):
         ([{"b": 1, "a": 2}, "{b, a}"], "[{'a': 2, 'b': 1}, '{b, a}']"),
         (({2, 1}, {"b", "a"}), "({1, 2}, {'a', 'b'})"),
         ([frozenset({16, 8, 0})], "[frozenset({0, 16, 8})]"),
+        (({"b": 1, "a": 2},), "({'a': 2, 'b': 1},)"),
         (_Pair({"b": 1, "a": 2}), "_Pair(left={'a': 2, 'b': 1}, right=None)"),
         (_Pair(_Loud(b=1, a=2)), "_Pair(left=Loud['b', 'a'], right=None)"),
         (["b", "a"], "['b', 'a']"),
