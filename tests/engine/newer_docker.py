@@ -160,7 +160,8 @@ def test_a_push_is_by_digest_and_the_tag_comes_last(
         assert told["containerimage.digest"] == built.image_id
         with registry.open_image(names[1]) as artifact:
             assert verify(artifact).all_problems == ()
-            assert {it.rpartition(".")[2] for it in artifact.image.layer_types} == {"tar"}
+            types = [layer.media_type for layer in artifact.image.layers]
+            assert {it.rpartition(".")[2] for it in types} == {"tar"}
             assert artifact.image.manifest["annotations"]["a"] == "b"
 
         remote.immutable = True
