@@ -1,4 +1,4 @@
-"""Which variables are told as a component's own, and what is told of what it raises."""
+"""Which variables a message names, and how it describes what a component raises."""
 
 from __future__ import annotations
 
