@@ -45,7 +45,7 @@ _WORKER_FILES = Path(__file__).parent.parent / "worker"
 # The files of a worker, besides the one of its kind.
 _FILES = (
     *("start.py", "worker.py", "watching.py", "copying.py", "state_use.py", "endings.py"),
-    *("recorder.py", "patches.py", "wrapping.py", "bodies.py", "error_objects.py"),
+    *("recorder.py", "patches.py", "processes.py", "wrapping.py", "bodies.py", "error_objects.py"),
 )
 # Variables that describe this machine and would break the image's.
 _MACHINE = frozenset(

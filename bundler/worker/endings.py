@@ -42,12 +42,21 @@ def forget_inherited() -> None:
         atexit.register(util._exit_function)  # noqa: SLF001
 
 
-def uncaught_in_threads() -> list[BaseException]:
-    """What ends a thread from now on, without what only runs in the background: Python prints it
-    and continues."""
+def unnoticed() -> dict[int, BaseException]:
+    """What ends a thread, a task or a future from now on, and what nothing looks at: Python prints
+    it, at most, and continues. By identity."""
+    errors: dict[int, BaseException] = {}
+    _note_threads(errors)
+    if "asyncio" in sys.modules:  # otherwise no component runs here
+        _note_tasks(errors)
+        _note_futures(errors)
+    return errors
+
+
+def _note_threads(errors: dict[int, BaseException]) -> None:
+    """Without those that only run in the background."""
     import threading
 
-    uncaught: list[BaseException] = []
     usual = threading.excepthook
 
     def note(ended: threading.ExceptHookArgs) -> None:
@@ -55,15 +64,55 @@ def uncaught_in_threads() -> list[BaseException]:
         if background or not isinstance(ended.exc_value, Exception):
             usual(ended)
         else:
-            uncaught.append(ended.exc_value)
+            errors[id(ended.exc_value)] = ended.exc_value
 
     threading.excepthook = note
-    return uncaught
 
 
-def end_as_python_does(uncaught: list[BaseException]) -> None:
-    """Waits for threads and executors, calls what is registered, and closes files. Raises what has
-    ended a thread."""
+def _note_tasks(errors: dict[int, BaseException]) -> None:
+    from asyncio import BaseEventLoop, Task
+
+    kind: Any = BaseEventLoop
+    usual = kind.default_exception_handler
+
+    def note(loop: Any, context: Any) -> None:
+        usual(loop, context)
+        error = context.get("exception")
+        # Other futures are usually a library's own, such as those of a connection that is closed.
+        if isinstance(context.get("future"), Task) and isinstance(error, Exception):
+            errors[id(error)] = error
+
+    kind.default_exception_handler = note
+
+
+def _note_futures(errors: dict[int, BaseException]) -> None:
+    from concurrent.futures import Future
+
+    def noting(usual: Any) -> Any:
+        def note(future: Any, error: Any) -> None:
+            if isinstance(error, Exception):
+                errors[id(error)] = error
+            usual(future, error)
+
+        return note
+
+    def looking(usual: Any) -> Any:
+        def look(future: Any, timeout: Any = None) -> Any:
+            try:
+                return usual(future, timeout)
+            finally:
+                errors.pop(id(future._exception), None)  # noqa: SLF001  # `exception` is this
+
+        return look
+
+    kind: Any = Future
+    kind.set_exception = noting(kind.set_exception)
+    kind.result, kind.exception = looking(kind.result), looking(kind.exception)
+
+
+def end_as_python_does(errors: dict[int, BaseException]) -> None:
+    """Waits for threads and executors, calls what is registered, and closes files. Raises the first
+    of what nothing has noticed."""
     import atexit
     import threading
 
@@ -71,7 +120,8 @@ def end_as_python_does(uncaught: list[BaseException]) -> None:
     threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001  # see above
     atexit._run_exitfuncs()  # noqa: SLF001  # as `multiprocessing` does in a fork
     _close_files()
-    for error in uncaught:
+    for error in errors.values():
+        sys.stderr.write("Raised in a thread, task or future whose result nothing used:\n")
         raise error
 
 
@@ -91,7 +141,10 @@ def _close_files() -> None:
 
 def _is_written(file: Any) -> bool:
     try:
-        return stat.S_ISREG(os.fstat(file.fileno()).st_mode) and bool(file.writable())
+        number = file.fileno()
+        is_output = number in (1, 2)  # what failed is still printed there
+        is_file = stat.S_ISREG(os.fstat(number).st_mode)
+        return is_file and not is_output and bool(file.writable())
     except Exception:  # noqa: BLE001  # closed, or no file of the system, or a class that raises
         return False
 

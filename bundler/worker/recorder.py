@@ -22,6 +22,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import itertools
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -97,8 +98,10 @@ _answered: ContextVar[RecordedRequest] = ContextVar("_state_bundler_answered")
 class Recorder:
     """Records exchanges; nothing before `record` is called.
 
-    bodies, error_objects: the modules with these names.
+    bodies, error_objects: the modules with these names. path: of the file that it reports to.
     """
+
+    path = ""
 
     def __init__(self, bodies: ModuleType, error_objects: ModuleType) -> None:
         self._bodies = bodies
@@ -112,8 +115,9 @@ class Recorder:
         self._redirects: dict[str, int] = {}
         self._blind: list[tuple[str, str]] = []
 
-    def record(self, report: Report, describe: Describe) -> None:
+    def record(self, report: Report, describe: Describe, path: str = "") -> None:
         """From now on, records every exchange."""
+        self.path = path
         self._report = report
         self._describe = describe
         for library, hook in self._blind:
@@ -129,7 +133,9 @@ class Recorder:
         """Records a request. headers: their names, as far as they are known."""
         if self._report is None:
             return RecordedRequest(0, method, url)
-        request = RecordedRequest(next(self._numbers), method.upper(), url)
+        # A component may fork, and both processes go on counting.
+        number = os.getpid() << 32 | next(self._numbers)
+        request = RecordedRequest(number, method.upper(), url)
         self._report(
             "request",
             id=request.number,
@@ -225,6 +231,11 @@ class Recorder:
         except BaseException as error:
             self.fail(number, error, client=client)
             raise
+
+    def died(self, error: BaseException) -> None:
+        """Records what ends a process that the component has started."""
+        if self._report is not None:
+            self._report("raised", chain=self._describe(error))
 
     @contextmanager
     def quiet(self) -> Iterator[None]:

@@ -79,7 +79,9 @@ def _installed_recorder() -> Any:
     error_objects = _sibling("_state_bundler_error_objects", "error_objects.py")
     recorder = _sibling("_state_bundler_recorder", "recorder.py").Recorder(bodies, error_objects)
     patches = _sibling("_state_bundler_patches", "patches.py").PATCHES
-    _sibling("_state_bundler_wrapping", "wrapping.py").install(patches, recorder)
+    processes = _sibling("_state_bundler_processes", "processes.py").PATCHES
+    wrapping = _sibling("_state_bundler_wrapping", "wrapping.py")
+    wrapping.install(patches + processes, recorder)
     return recorder
 
 
@@ -242,7 +244,7 @@ class Worker:
                 self._endings.forget_inherited()
             if self._recorder is not None:
                 tell = _until_answered(report) if command["rehearsal"] else report
-                self._recorder.record(tell, self._watching.describe)
+                self._recorder.record(tell, self._watching.describe, command["report"])
                 self._watching.tell_environment(command["root"], report)
                 self._copying.filter_copies(
                     os.path.dirname(command["state_path"]),
@@ -251,9 +253,9 @@ class Worker:
                     report,
                 )
             gc.set_threshold(*self._usual_threshold)
-            uncaught = self._endings.uncaught_in_threads()
+            errors = self._endings.unnoticed()
             self._write(command)
-            self._endings.end_as_python_does(uncaught)
+            self._endings.end_as_python_does(errors)
         except BaseException as error:  # noqa: BLE001  # SystemExit too: a component must not end us
             report("raised", chain=self._watching.describe(error))
             self._watching.print_traceback(error)
@@ -323,6 +325,13 @@ class Worker:
 def _report_of(command: dict[str, Any]) -> Lines:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     return Lines(os.open(command["report"], flags, 0o600))
+
+
+def record_spawned(report: str) -> None:
+    """The first call in a process that a component has `multiprocessing` spawn."""
+    recorder = _installed_recorder()
+    watching = _sibling("_state_bundler_watching", "watching.py")
+    recorder.record(_report_of({"report": report}), watching.describe, report)
 
 
 class WrongKeyError(Exception):

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from bundler.worker.recorder import Recorder
 
     Replacement = Callable[[Recorder, "Call"], Any]
-    # A module, a class, names of methods, and what replaces them. A ``?`` follows the name of a
-    # method that not every supported version has.
+    # A module, a class (if empty: the module itself), names of methods, and what replaces them. A
+    # ``?`` follows the name of a method that not every supported version has.
     Patch = tuple[str, str, str, Replacement]
 
 
@@ -72,7 +72,7 @@ def _wrap(name: str, module: ModuleType, patches: Iterable[Patch], recorder: Rec
     """name: by which programs import the module; that of its file may be another."""
     for of, owner, methods, replacement in patches:
         for method in methods.split() if of == name else ():
-            kind = getattr(module, owner, None)
+            kind = getattr(module, owner, None) if owner else module
             original = getattr(kind, method.rstrip("?"), None)
             if original is not None:
                 setattr(kind, method.rstrip("?"), _wrapped(original, replacement, recorder))

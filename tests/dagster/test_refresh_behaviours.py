@@ -293,6 +293,12 @@ EXPECTED = {
     "leaves_a_program_writing": (65, "it left running was still writing state"),
     "leaves_a_fork": (65, "it left running had not finished: python"),
     "fails_in_a_thread": (71, "RuntimeError: not now"),
+    "fails_in_a_task": (71, "RuntimeError: not now"),
+    "fails_in_a_future": (71, "RuntimeError: not now"),
+    "fails_in_a_process": (71, "RuntimeError: not now"),
+    "hides_a_refusal_in_a_fork": (69, "refused the connection"),
+    "hides_a_refusal_in_a_spawn": (69, "refused the connection"),
+    "hides_a_refusal_in_a_forkserver": (69, "refused the connection"),
     "fails_while_a_program_writes": (71, "RuntimeError: not now"),
     "becomes_a_link": (65, "a symbolic link"),
     "fails_in_async": (69, "refused the connection"),
@@ -308,7 +314,7 @@ def test_everything_a_component_does_wrong_is_one_sentence(
     if thread:
         monkeypatch.setenv("THREAD", "1")
     told = Told()
-    failures = failures_of(prepare("good", "chatters", *EXPECTED), told)
+    failures = failures_of(prepare("good", "chatters", "looks_at_what_fails", *EXPECTED), told)
     assert set(failures) == set(EXPECTED)
     for behaviour, (code, sentence) in EXPECTED.items():
         failure = failures[behaviour]

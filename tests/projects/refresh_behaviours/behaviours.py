@@ -1,5 +1,6 @@
 """Components that do what they should not; BEHAVIOURS names those that take part."""
 
+import asyncio
 import atexit
 import gzip
 import io
@@ -12,8 +13,10 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from bundler.component import DefsStateConfig, StateBackedComponent
@@ -151,6 +154,76 @@ def fails_in_a_thread(path):
 
     good(path)
     threading.Thread(target=fetch).start()
+
+
+def fails(*_):
+    raise RuntimeError("not now")
+
+
+def fails_in_a_task(path):
+    async def fetch():
+        fails()
+
+    async def main():
+        good(path)
+        asyncio.get_running_loop().create_task(fetch())
+        await asyncio.sleep(0)
+
+    return main()
+
+
+def fails_in_a_future(path):
+    good(path)
+    with ThreadPoolExecutor() as pool:
+        pool.submit(fails)
+
+
+def fails_in_a_process(path):
+    good(path)
+    process = multiprocessing.get_context("fork").Process(target=fails)
+    process.start()
+    process.join()
+
+
+def asks_nobody(_):
+    with suppress(OSError):
+        urllib.request.urlopen("http://127.0.0.1:9/", timeout=5)
+
+
+def hides_a_refusal_in_processes(method):
+    def behaviour(path):
+        good(path)
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            pool.map(asks_nobody, [1])
+
+    behaviour.__name__ = f"hides_a_refusal_in_a_{method}"
+    return behaviour
+
+
+hides_a_refusal_in_a_fork = hides_a_refusal_in_processes("fork")
+hides_a_refusal_in_a_spawn = hides_a_refusal_in_processes("spawn")
+hides_a_refusal_in_a_forkserver = hides_a_refusal_in_processes("forkserver")
+
+
+def looks_at_what_fails(path):
+    """What it does not use, it has looked at."""
+
+    async def fetch():
+        fails()
+
+    async def main():
+        await asyncio.gather(fetch(), fetch(), return_exceptions=True)
+        await asyncio.wait([task := asyncio.ensure_future(fetch())])
+        task.exception()
+
+    with ThreadPoolExecutor() as pool:
+        pool.submit(fails).exception()
+        with suppress(RuntimeError):
+            list(pool.map(fails, range(1)))
+    with multiprocessing.get_context("fork").Pool(1) as processes, suppress(RuntimeError):
+        processes.map(fails, [1])
+    good(path)
+    return main()
 
 
 def writes_slowly(path):

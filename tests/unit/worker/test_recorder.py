@@ -230,3 +230,18 @@ def test_a_message_that_is_no_text_is_left_to_the_logger() -> None:
     recorder = Recorder(bodies, error_objects)
     recorder.record(lambda *_, **__: None, lambda _: [])
     recorder.warned(Message())
+
+
+def test_forks_that_ask_at_the_same_time_do_not_hide_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[dict[str, Any]] = []
+    requests = []
+    for pid in (41, 42):  # each fork has its own copy of the recorder
+        monkeypatch.setattr("os.getpid", lambda pid=pid: pid)
+        recorder = Recorder(bodies, error_objects)
+        recorder.record(lambda event, **rest: told.append({"event": event, **rest}), lambda _: [])
+        requests.append((recorder, recorder.begin("GET", f"{LIST}/{pid}")))
+    for status, (recorder, request) in zip((200, 500), reversed(requests), strict=True):
+        recorder.answer(request, status, {})
+    assert [exchange.status for exchange in report_of(told).failed] == [500]
