@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from bundler.artifacts.image.engine.arguments import Arguments
-from bundler.artifacts.image.engine.foreseen import WantedPlaces
 from bundler.errors import ConfigurationError, UsageError
 from bundler.project.projects import Project
 from bundler.workflows.pipeline import Prepared
-from bundler.workflows.state_from import configured
 
 
 def refuse_relative(image_path: str | None, projects: Sequence[Project]) -> None:
@@ -22,21 +19,6 @@ def refuse_relative(image_path: str | None, projects: Sequence[Project]) -> None
             f"image-path is {named!r}, which is not absolute.",
             hint=f"Write the whole path in the image, such as /app/{named}.",
         )
-
-
-def wanted_places(
-    arguments: Arguments, projects: Sequence[Project], image_path: str | None = None
-) -> WantedPlaces:
-    """Where the state of these projects goes in the image, as far as local files show."""
-    places: list[str] = []
-    with suppress(ConfigurationError):  # only the interpreter knows
-        places = [it.place for project in projects for it in configured(project)]
-    return WantedPlaces(
-        places,
-        image_path or projects[0].config.image_path,
-        import_root_hints(arguments, projects),
-        certain=all(project.dagster is None for project in projects),
-    )
 
 
 def places_of(prepared: Prepared, image_path: str | None = None) -> dict[str, str]:

@@ -270,14 +270,11 @@ def test_what_bake_cannot_build_is_refused_before_the_refresh(
         lines = f"COPY --from=extra note /{name}\nCOPY --from=code /src /app/src\n"
         project.write(f"{name}.Dockerfile", f"{code}FROM base\n{lines}")
     project.write("extra/note")
-    needed = "FROM scratch AS src\nCOPY gone /x\n"  # only with bake's own argument
-    project.write("lost.Dockerfile", f"ARG FOLDER=base\n{needed}FROM $FOLDER\n")
     definition = _DEFINITIONS[file].replace("BASE", _BASE)
     baker = Baker(project, plugged, "sbt.example", definition, file)
     apps = ["app-one", "app-two"] if file == "compose.yaml" else ["app"]
     words = ["-f", file, *(f"--bundle-state-target={app}" for app in apps)]
     for change, code, message in (
-        ("app*.dockerfile=lost.Dockerfile", 78, "lost.Dockerfile:3 uses gone from the context"),
         ("app-two.dockerfile=gone", 2, "There is no gone in"),
         ("app-two.contexts.extra=gone", 2, "--build-context extra is gone"),
         ("app-*.context=gone", 2, "The context is gone"),

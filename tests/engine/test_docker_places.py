@@ -244,46 +244,6 @@ def test_what_a_copy_brought_is_hidden(project: Project) -> None:
     assert project.engine.docker(*run).stdout.decode().split() == ["@manifest.json", "Catalog"]
 
 
-_TWICE = f"FROM {PYTHON_BASE}\nCOPY src /one\nCOPY src /two\n"
-_BOTH = "/one/shop/defs, /two/shop/defs"
-
-
-@pytest.mark.parametrize(
-    ("dockerfile", "words", "message", "is_certain"),
-    [
-        ("FROM NAME-base AS x\nWORKDIR /app\nFROM x\nLABEL a=b\n", [], _BOTH, True),
-        ("ARG B=NAME\nFROM $B-base\n", ["--bundle-image-path=/three"], "no directory /three", True),
-        ("FROM x AS y\nRUN true\nFROM NAME-base\nWORKDIR /four\nCOPY --from=y /five sub\n",
-         ["--bundle-image-path=/three"], "no directory /three", True),
-        ("FROM NAME-base\nRUN true\nVOLUME /one\n", ["--bundle-image-path=/one/shop/defs"],
-         "VOLUME /one, which hides", True),
-        (_TWICE, [], f"In the current NAME: shop/defs exists more than once in the image: {_BOTH}",
-         False),
-        ('FROM NAME-base\nENV H=/two\nENV PYTHONPATH $H\nWORKDIR "/srv"\n', [], "", False),
-    ],
-    ids=["nothing is added", "image-path", "added elsewhere", "a volume", "the image of that name",
-         "decided"],
-)  # fmt: skip
-def test_what_can_be_known_of_the_place_is_said_before_the_refresh(
-    dockerfile: str, words: list[str], message: str, is_certain: bool, project: Project
-) -> None:
-    project.write("Dockerfile", _TWICE)
-    build = (project.engine.clis[0], "build", "-q", "-t", f"{project.name}-base", project.root)
-    subprocess.run(build, env=project.environment(), check=True, capture_output=True)
-    project.engine.docker("tag", f"{project.name}-base", project.name)
-    project.write("Dockerfile", dockerfile.replace("NAME", project.name))
-    project.configure()
-    done = subprocess.run(
-        [PLUGIN, "bundle", "build", *words, "-t", project.name, "."],
-        env=project.environment(), cwd=project.root, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    project.engine.docker("image", "rm", "--force", f"{project.name}-base")
-    assert message.replace("NAME", project.name) in done.stderr
-    assert done.returncode == (78 if message else 0), done.stderr
-    was_refreshed = (project.root / "src" / PLACE).exists()
-    assert was_refreshed == (not is_certain)
-
-
 _NAMES = ["[::1]:5000/x", "a..b/x", "sha256:x", "0" * 64, f"a.b/{'x' * 252}", "a.b:5000/x"]
 
 

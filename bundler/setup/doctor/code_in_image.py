@@ -33,10 +33,10 @@ def state_in_image(
         if instruction.name not in ("COPY", "ADD"):
             continue
         target = posixpath.join(
-            folder or "/", _resolved((_words(instruction.text) or [""])[-1], variables)
+            folder or "/", expanded((_words(instruction.text) or [""])[-1], variables)
         )
         for source in context_sources(instruction):
-            name = posixpath.normpath(_resolved(source, variables).lstrip("/") or ".")
+            name = posixpath.normpath(expanded(source, variables).lstrip("/") or ".")
             for directory in state_directories:
                 if directory.is_relative_to(name):
                     relative = directory.relative_to(name).as_posix()
@@ -57,7 +57,7 @@ def hides(mount: str, place: str) -> bool:
 
 def volumes_of(instruction: Instruction, found: Sequence[Instruction]) -> Iterator[str]:
     for path in _words(instruction.text):
-        yield _resolved(path, _variables(found))
+        yield expanded(path, _variables(found))
 
 
 def _with_directory(found: Sequence[Instruction]) -> Iterator[tuple[Instruction, str]]:
@@ -67,7 +67,7 @@ def _with_directory(found: Sequence[Instruction]) -> Iterator[tuple[Instruction,
     directory = ""
     for instruction in found[stages[-1] if stages else 0 :]:
         if instruction.name == "WORKDIR":
-            path = _resolved(instruction.text.strip("\"'"), variables)
+            path = expanded(instruction.text.strip("\"'"), variables)
             directory = posixpath.normpath(posixpath.join(directory or "/", path))
         yield instruction, directory
 
@@ -76,10 +76,6 @@ def _variables(found: Sequence[Instruction]) -> dict[str, str]:
     """The values that ARG and ENV set; an ARG without a default sets none."""
     pairs = (environment_of(each.text) for each in found if each.name in ("ARG", "ENV"))
     return {name: value for each in pairs for name, value in each if value}
-
-
-def _resolved(text: str, variables: Mapping[str, str]) -> str:
-    return expanded(text, lambda name: variables.get(name, ""))
 
 
 def _words(text: str) -> list[str]:

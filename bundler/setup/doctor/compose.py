@@ -221,4 +221,4 @@ def _device(layer: ServiceInFile, volume: str) -> str:
 
 def _resolved(text: str) -> str:
     """With the defaults of its variables; what the shell or ``.env`` sets goes before them."""
-    return expanded(text, lambda name: os.environ.get(name, ""))
+    return expanded(text, os.environ)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from bundler.artifacts.embedding import EmbedResult
 from bundler.artifacts.image.engine import baking
-from bundler.artifacts.image.engine.building import foresee
+from bundler.artifacts.image.engine.building import refuse_names
 from bundler.artifacts.image.engine.connection import Docker
 from bundler.errors import UsageError
 from bundler.listener import Listener
 from bundler.project.projects import Project
-from bundler.workflows.image_places import places_of, refuse_relative, wanted_places
+from bundler.workflows.image_places import places_of, refuse_relative
 from bundler.workflows.pipeline import StateRequest, prepare, verify_and_load
 
 
@@ -41,8 +41,7 @@ def build(
     baking.preflight(found, targets, projects)
     engine = docker.connect_late()
     for name in targets:
-        wanted = wanted_places(found.arguments(name), projects)
-        foresee(found.given(name), engine, wanted, listener)
+        refuse_names(found.arguments(name), engine)
     with prepare(projects, request, listener, loads=True) as prepared:
         listener.phase("Building the images")
         listener.hands_over(silent=False)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 
 from bundler.artifacts.embedding import EmbedResult
 from bundler.artifacts.image.engine import building, stdin_context
 from bundler.artifacts.image.engine.arguments import Arguments
 from bundler.artifacts.image.engine.connection import Docker
-from bundler.artifacts.image.engine.dockerbuild import BuildInput, Detecting
+from bundler.artifacts.image.engine.dockerbuild import BuildInput, detect
 from bundler.listener import Listener
-from bundler.project.projects import Project, start_for_context
+from bundler.project.projects import start_for_context
 from bundler.workflows.image_places import (
     import_root_hints,
     places_of,
     refuse_relative,
-    wanted_places,
 )
 from bundler.workflows.pipeline import StateRequest, prepare, verify_and_load
 
@@ -36,14 +35,16 @@ def build(
     """
     docker = Docker.from_environment()
     with stdin_context.take(arguments) as piped:
-        detected = Detecting(docker)
+        detected = cache(partial(detect, docker))
         given = BuildInput(arguments, piped, detected)
         building.preflight(given, listener)
         docker.refuse_missing()  # before minutes are spent on a refresh
-        detected.start()
         building.require_buildkit(given, detected)
         projects = request.selection.find(listener, _start(given, listener))
-        _refuse_impossible(image_path, given, docker, projects, listener)
+        refuse_relative(image_path, projects)
+        for project in projects:
+            building.refuse_missing_configuration(given, project.root)
+        building.refuse_names(arguments, docker.connect_late())
         with prepare(projects, request, listener, loads=True) as prepared:
             listener.phase("Building the image")
             listener.hands_over(silent=quiet)
@@ -67,17 +68,3 @@ def _start(given: BuildInput, listener: Listener) -> Path | None:
         "The context is not a local directory, so --project or the current directory is used."
     )
     return None
-
-
-def _refuse_impossible(
-    image_path: str | None,
-    given: BuildInput,
-    docker: Docker,
-    projects: Sequence[Project],
-    listener: Listener,
-) -> None:
-    refuse_relative(image_path, projects)
-    for project in projects:
-        building.refuse_missing_configuration(given, project.root)
-    wanted = wanted_places(given.arguments, projects, image_path)
-    building.foresee(given, docker.connect_late(), wanted, listener)

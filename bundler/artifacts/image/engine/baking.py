@@ -31,7 +31,7 @@ from bundler.artifacts.image.engine.dockerbuild import (
     usual_dockerfile,
     with_rules,
 )
-from bundler.artifacts.image.engine.dockerfile import final_stage
+from bundler.artifacts.image.engine.dockerfile import final_base
 from bundler.artifacts.image.engine.embedding import remove_unnamed
 from bundler.artifacts.image.engine.left_out import LeftOut
 from bundler.artifacts.image.engine.outputs import ReadyImage
@@ -105,8 +105,7 @@ class Baking:
         yield from map(Path, filter(os.path.isdir, [self.context(name), *contexts.values()]))
         given = self.given(name)
         text = given.dockerfile.text if given.dockerfile else ""
-        stage = final_stage(text, given.arguments.target, given.build_args)
-        base = contexts.get(stage[0].text, "") if stage else ""
+        base = contexts.get(final_base(text, given.arguments.target, given.build_args), "")
         if base.startswith(_TARGET):
             yield from self.folders(base.removeprefix(_TARGET))
 

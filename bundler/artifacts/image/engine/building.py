@@ -16,22 +16,14 @@ from bundler.artifacts.image.engine import bypasses_image_store, outputs
 from bundler.artifacts.image.engine.arguments import Arguments, fields_of, output_of
 from bundler.artifacts.image.engine.connection import Docker, Engine, InvalidRequest, preload
 from bundler.artifacts.image.engine.context import missing_configuration, shown
-from bundler.artifacts.image.engine.contexts import is_engine_own_builder
-from bundler.artifacts.image.engine.dockerbuild import (
-    Builder,
-    BuildInput,
-    DockerBuild,
-    Dockerfile,
-)
+from bundler.artifacts.image.engine.dockerbuild import Builder, BuildInput, DockerBuild
 from bundler.artifacts.image.engine.dockerfile import (
     needing_buildkit,
     refreshing,
     refuse_copied_state,
 )
 from bundler.artifacts.image.engine.embedding import EngineDestination, discard, remove_unnamed
-from bundler.artifacts.image.engine.foreseen import Foreseer, WantedPlaces
 from bundler.artifacts.image.engine.ignore import parse, rules_in
-from bundler.artifacts.image.engine.missing_sources import missing_sources
 from bundler.artifacts.image.engine.outputs import ReadyImage
 from bundler.artifacts.image.engine.stdin_context import STDIN
 from bundler.errors import ConfigurationError, ToolFailed, UsageError
@@ -39,23 +31,19 @@ from bundler.listener import SILENT, Listener
 
 # What docker downloads, and bake's own names of contexts.
 _REMOTE = re.compile(r"[\w+.-]+://|github\.com/|[\w.-]+@[\w.-]+:|(target|service):")
-# With these options, a base may differ from the image that the engine has now.
-_OTHER_BASES = {"--pull", "--build-context", "--builder"}
 
 
 def preflight(given: BuildInput, listener: Listener = SILENT) -> None:
     """Detects before the refresh what cannot succeed.
 
-    Raises `ConfigurationError` for a Dockerfile that copies state, or files that the context lacks,
-    and `UsageError` for what cannot be done with the finished image.
+    Raises `ConfigurationError` for a Dockerfile that copies state, and `UsageError` for a missing
+    folder or file, and for what cannot be done with the finished image.
     """
     outputs.check(given.arguments)
     _refuse_missing_folders(given.arguments)
     if (found := given.dockerfile) is None:
         return
     refuse_copied_state(found.text, found.name)
-    if given.root is not None:
-        _refuse_missing_sources(given, given.root, found)
     for sentence in refreshing(found.text, found.name):
         listener.warning(sentence)
 
@@ -101,42 +89,8 @@ def _refuse_missing_folders(arguments: Arguments) -> None:
             raise UsageError(f"--secret {secret.get('id', '')} is {file}, which does not exist.")
 
 
-def _refuse_missing_sources(given: BuildInput, root: Path, found: Dockerfile) -> None:
-    """Raises `ConfigurationError` if the Dockerfile uses files that the context does not
-    contain."""
-    arguments, ignore_file = given.arguments, given.ignore_file
-    rules = parse(rules_in(ignore_file)) if ignore_file else []
-    contexts = [named.partition("=")[0] for named in arguments.given("--build-context")]
-    for missing in missing_sources(
-        root, found.text, given.build_args, rules, target=arguments.target, contexts=contexts
-    ):
-        where = f"{found.name}:{missing.line} uses {missing.path} from the context {root.resolve()}"
-        if missing.is_excluded:
-            raise ConfigurationError(
-                f"{where}, but {ignore_file} excludes it.",
-                hint=f"Remove the rule, or add this one at the end: !{missing.path}",
-            )
-        raise ConfigurationError(
-            f"{where}, where it does not exist.", hint=_elsewhere(root, found.path, missing.path)
-        )
-
-
-def _elsewhere(root: Path, dockerfile: Path | None, path: str) -> str:
-    """Where a missing file is instead: often another folder has to be the context."""
-    top = root.resolve()
-    own = [dockerfile.resolve().parent] if dockerfile else []
-    for folder in (*own, *top.parents):
-        if folder != top and (folder / path).exists():
-            return f"It is in {folder}: pass that as the context, and the Dockerfile with -f."
-    return "Create the file, or pass another context."
-
-
-def foresee(given: BuildInput, engine: Engine, wanted: WantedPlaces, listener: Listener) -> None:
-    """Asks before the refresh whether the engine accepts the names, and where the state would go.
-
-    Raises `UsageError` for a name, and as `Foreseer.check` does.
-    """
-    arguments, build_args = given.arguments, given.build_args
+def refuse_names(arguments: Arguments, engine: Engine) -> None:
+    """Raises `UsageError` for a name that the engine does not accept."""
     for name in arguments.names:
         try:
             engine.has_image(name)
@@ -145,14 +99,6 @@ def foresee(given: BuildInput, engine: Engine, wanted: WantedPlaces, listener: L
                 f"This Docker engine accepts no image with the name {name}.",
                 hint="Pass a name with a host name: -t registry.example:5000/shop:1.4",
             ) from error
-    if (found := given.dockerfile) is None:
-        return
-    tag = next(iter(arguments.names), None)
-    options = {word.partition("=")[0] for word in arguments.forwarded}
-    same_bases = not (options & _OTHER_BASES or arguments.platforms)
-    same_bases &= is_engine_own_builder(engine.docker.environment)
-    foreseer = Foreseer(engine, found.text, arguments.target, tag, build_args, same_bases)
-    foreseer.check(wanted, listener)
 
 
 @contextmanager

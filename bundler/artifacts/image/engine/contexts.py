@@ -8,7 +8,6 @@ all later requests to an engine, so it is only started for named contexts.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import msgspec
 
@@ -58,25 +57,5 @@ def builder_alias(environ: Mapping[str, str]) -> str:
         return ""
 
 
-class _CurrentBuilder(msgspec.Struct, rename="pascal"):
-    name: str = ""
-
-
-def is_engine_own_builder(environ: Mapping[str, str]) -> bool:
-    """Whether buildx would build in the engine itself: no other builder is named by the environment
-    or was chosen by ``docker buildx use``. False if that cannot be read.
-    """
-    folder = environ.get("BUILDX_CONFIG") or docker_home(environ) / "buildx"
-    try:
-        raw = Path(folder, "current").read_bytes()
-        chosen = msgspec.json.decode(raw, type=_CurrentBuilder).name
-    except FileNotFoundError:
-        chosen = ""
-    except (OSError, msgspec.DecodeError):
-        return False
-    return (environ.get("BUILDX_BUILDER") or chosen) in ("", "default")
-
-
 # Before threads do it: see `bundler.state.manifest`.
 msgspec.json.Decoder(_ClientConfiguration)
-msgspec.json.Decoder(_CurrentBuilder)

@@ -11,9 +11,9 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from bundler.artifacts.image.engine.arguments import TRUE, Arguments
 from bundler.artifacts.image.engine.connection import Docker
@@ -31,9 +31,6 @@ from bundler.errors import ChildFailed, ConfigurationError, ToolFailed, UsageErr
 from bundler.state.bundle import Bundle
 from bundler.system import process
 from bundler.system.reading import reading
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
 
 # The first docker whose own builder is buildx, a plugin; in older ones, BuildKit is built in.
 _BUILDX_SINCE = 23
@@ -81,29 +78,6 @@ def detect(docker: Docker) -> Builder:
             hint="Install the docker-buildx plugin, or unset DOCKER_BUILDKIT.",
         )
     return Builder("classic", version)
-
-
-class Detecting:
-    """Detects the builder once, in a thread: starting docker takes as long as all questions to
-    git."""
-
-    def __init__(self, docker: Docker) -> None:
-        self._docker = docker
-
-    @cached_property
-    def _answer(self) -> Future[Builder]:
-        from concurrent.futures import ThreadPoolExecutor
-
-        pool = ThreadPoolExecutor(1)
-        answer = pool.submit(detect, self._docker)
-        pool.shutdown(wait=False)
-        return answer
-
-    def start(self) -> None:
-        _ = self._answer
-
-    def __call__(self) -> Builder:
-        return self._answer.result()
 
 
 @dataclass(frozen=True)

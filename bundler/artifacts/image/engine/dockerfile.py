@@ -7,9 +7,8 @@ import json
 import posixpath
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from bundler.errors import ConfigurationError
 from bundler.state.bundle import STATE_DIRECTORY
@@ -79,11 +78,6 @@ def _directives(lines: Sequence[str]) -> dict[str, str]:
     return {match["name"].lower(): match["value"] for match in found if match is not None}
 
 
-def syntax_of(text: str) -> str | None:
-    """The frontend that a Dockerfile requires; None for the builder's own."""
-    return _directives(_lines(text)).get("syntax")
-
-
 def _logical_line(lines: Sequence[str], at: int, escape: str) -> tuple[str, int]:
     """The line that begins here with its continuations, and where the next one begins."""
     if lines[at].lstrip().startswith("#"):
@@ -115,7 +109,7 @@ def context_paths(text: str, build_args: Mapping[str, str]) -> Iterator[tuple[in
             known.update({name: value for name, equals, value in pairs if equals})
         for source in context_sources(found):
             values = {**known, **build_args}
-            path = expanded(source, lambda name: values.get(name, ""), "*")  # noqa: B023
+            path = expanded(source, values, "*")
             yield found.line, posixpath.normpath(f"/{path}").lstrip("/"), found.name != "RUN"
 
 
@@ -135,7 +129,7 @@ def context_sources(found: Instruction) -> list[str]:
         return [word for word in words[:-1] if not elsewhere.match(word)]
     return [
         fields.get("source", fields.get("src", ""))
-        for fields in mounts(found)
+        for fields in _mounts(found)
         if fields.get("type", "bind") == "bind" and "from" not in fields
     ]
 
@@ -152,28 +146,13 @@ def _json_words(text: str) -> list[str]:
     return [str(word) for word in words] if isinstance(words, list) else []
 
 
-def mounts(found: Instruction) -> Iterator[dict[str, str]]:
-    """The fields of each mount of a RUN."""
-    for word in options_of(found) if found.name == "RUN" else ():
+def _mounts(found: Instruction) -> Iterator[dict[str, str]]:
+    """The fields of each mount of a RUN; options precede everything else."""
+    words = found.text.split() if found.name == "RUN" else []
+    for word in itertools.takewhile(lambda word: word.startswith("--"), words):
         if word.startswith("--mount="):
             parts = [part.partition("=") for part in word.removeprefix("--mount=").split(",")]
             yield {name: value for name, _, value in parts}
-
-
-def options_of(found: Instruction) -> Iterator[str]:
-    """The options of an instruction, which precede everything else."""
-    return itertools.takewhile(lambda word: word.startswith("--"), found.text.split())
-
-
-# What BuildKit sets by itself, and buildx by the environment: the default of an ARG may not hold.
-_SET_BY_BUILDER = re.compile(
-    r"(TARGET|BUILD)(PLATFORM|OS|ARCH|VARIANT)|TARGETSTAGE|SOURCE_DATE_EPOCH|(?i:\w+_PROXY)"
-)
-
-
-def is_set_by_builder(name: str) -> bool:
-    """Whether a build argument may have a value that neither the Dockerfile nor the user gives."""
-    return _SET_BY_BUILDER.fullmatch(name) is not None
 
 
 _VARIABLE = re.compile(
@@ -182,19 +161,19 @@ _VARIABLE = re.compile(
 _MAX_NESTED = 4
 
 
-def expanded(text: str, value: Callable[[str], str | None], unknown: str | None = None) -> str:
+def expanded(text: str, values: Mapping[str, str], unknown: str | None = None) -> str:
     """The text with its variables replaced, as Dockerfiles and Compose write them.
 
-    value: of a variable; empty if it has none, None if only the build knows. unknown: what replaces
-    a variable without a value or default, or in another form; its name by default.
+    unknown: what replaces a variable without a value or default, or in another form; its name by
+    default.
     """
 
     def replaced(found: re.Match[str]) -> str:
         name, operator, word, other = found[1] or found[5], found[2], found[3], found[4]
-        known = None if other else value(name)
-        if known is not None and operator == "+":
+        known = "" if other else values.get(name, "")
+        if operator == "+":
             return known and word
-        if known == "" and operator == "-":
+        if not known and operator == "-":
             return word
         return known or (f"${{{name}}}" if unknown is None else unknown)
 
@@ -210,144 +189,23 @@ def open_arguments(text: str) -> Iterator[str]:
             yield from (word for word in words_of(found.text) if "=" not in word)
 
 
-@dataclass(frozen=True)
-class Stage:
-    """name: in lower case; its number if it has none. base: what FROM names; empty if only the
-    build knows."""
-
-    line: int
-    name: str
-    base: str
-    instructions: list[Instruction] = field(default_factory=list)
-
-
-def stages(text: str, build_args: Mapping[str, str]) -> list[Stage]:
-    """The stages of a Dockerfile; each begins with a FROM."""
-    shared: dict[str, str | None] = {}
-    found: list[Stage] = []
-    for each in instructions(text):
-        if each.name == "FROM":
-            words = [word for word in words_of(each.text) if not word.startswith("--")]
-            base = substituted(words[0], shared, all_known=True) if words else None
-            named = words[2:] if [word.lower() for word in words[1:2]] == ["as"] else []
-            found.append(Stage(each.line, "".join(named).lower() or str(len(found)), base or ""))
-        elif found:
-            found[-1].instructions.append(each)
-        elif each.name == "ARG":
-            for name, equals, default in (word.partition("=") for word in words_of(each.text)):
-                if name in build_args:
-                    shared[name] = build_args[name]
-                elif equals:
-                    value = substituted(default, shared, all_known=True)
-                    shared[name] = None if is_set_by_builder(name) else value
-    return found
-
-
-def final_stage(
-    text: str, target: str | None, build_args: Mapping[str, str]
-) -> list[Instruction] | None:
-    """The instructions that make the image, including those of the stages that it is built on;
-    first the FROM, with only the base's name. None if the base is unknown. target: the stage
-    that is built; None for the last one."""
-    made: dict[str, list[Instruction]] = {}
+def final_base(text: str, target: str | None, build_args: Mapping[str, str]) -> str:
+    """The base of the stage that is built, and of those that it is built on; empty if there is
+    none. target: that stage; None for the last one."""
+    known: dict[str, str] = {}
+    bases: dict[str, str] = {}
     last = ""
-    for stage in stages(text, build_args):
-        base = made.get(stage.base.lower(), [Instruction(stage.line, "FROM", stage.base)])
-        last = stage.name
-        made[last] = [*base, *stage.instructions]
-    found = made.get(last if target is None else target.lower())
-    return found if found and found[0].text else None
-
-
-def variables_after(
-    found: Instruction, values: Mapping[str, str | None]
-) -> Mapping[str, str | None]:
-    """The variables after an instruction; None for one that only the build knows.
-
-    An ARG is never certain: builders disagree whether it or an ENV of the base wins.
-    """
-    if found.name == "ARG":
-        names = (word.partition("=")[0] for word in words_of(found.text))
-        return {**values, **dict.fromkeys(names)}
-    if found.name == "ENV":
-        new = {name: substituted(text, values) for name, text in environment_of(found.text)}
-        return {**values, **new}
-    return values
-
-
-def image_settings(config: Mapping[str, Any], stage: Sequence[Instruction]) -> dict[str, Any]:
-    """The ``config`` object of an image after the instructions of a stage.
-
-    config: of its base. A variable whose value the environment does not define stays as written:
-    see `is_open`.
-    """
-    made = dict(config)
-    values = _environment(config)
-    for found in stage:
-        if found.name == "WORKDIR":
-            folder = _known(" ".join(words_of(found.text)), values)
-            made["WorkingDir"] = posixpath.join(made.get("WorkingDir") or "/", folder)
-        elif found.name == "ENV":
-            pairs = environment_of(found.text)
-            new = [f"{name}={_known(value, values)}" for name, value in pairs]
-            made["Env"] = [*(made.get("Env") or ()), *new]
-        elif found.name == "USER":
-            made["User"] = _known(" ".join(words_of(found.text)), values)
-        elif found.name == "VOLUME":
-            words = _json_words(found.text) or words_of(found.text)
-            paths: dict[str, Any] = {_known(word, values): {} for word in words}
-            made["Volumes"] = {**(made.get("Volumes") or {}), **paths}
-        elif found.name in ("CMD", "ENTRYPOINT"):
-            made["Cmd"] = None if found.name == "ENTRYPOINT" else made.get("Cmd")
-            words = _json_words(found.text)
-            is_shell = not words and "".join(found.text.split()) != "[]"
-            made[found.name.capitalize()] = ["/bin/sh", "-c", found.text] if is_shell else words
-        values = variables_after(found, values)
-    return made
-
-
-def _environment(config: Mapping[str, Any]) -> Mapping[str, str | None]:
-    return dict(entry.partition("=")[::2] for entry in config.get("Env") or ())
-
-
-def additions(config: Mapping[str, Any], stage: Sequence[Instruction]) -> list[str] | None:
-    """At or below which paths the instructions of a stage add files; None if it may be any path.
-
-    config: of its base.
-    """
-    copied: list[str] = []
-    folders: list[str] = []
-    values = _environment(config)
-    for number, found in enumerate(stage):
-        if found.name in ("RUN", "ONBUILD"):
-            return None
-        settings = image_settings(config, stage[: number + 1])
-        folder = settings.get("WorkingDir") or "/"
-        if found.name == "WORKDIR":
-            folders.append(folder)
-        elif found.name in ("COPY", "ADD"):
-            words = _json_words(_without_options(found.text)) or words_of(found.text)
-            if not words:
-                return None
-            path = posixpath.normpath(posixpath.join(folder, _known(words[-1], values)))
-            if any(path.startswith(f"{above.rstrip('/')}/") for above in copied):
-                return None  # by way of a link that was copied
-            copied.append(path)
-        values = variables_after(found, values)
-    places = [*copied, *map(posixpath.normpath, folders)]
-    return None if any("$" in place for place in places) else places
-
-
-def _known(text: str, values: Mapping[str, str | None]) -> str:
-    """Replaces variables; returns the text unchanged if one of them may be an ARG's."""
-    value = substituted(text, values)
-    return text if value is None else value
-
-
-def is_open(settings: Mapping[str, Any]) -> bool:
-    """Whether a result of `image_settings` still has a variable that only the build knows."""
-    names = ("WorkingDir", "Env", "User", "Volumes")
-    return any("$" in str(settings.get(name)) for name in names)
+    for found in instructions(text):
+        if found.name == "ARG" and not bases:
+            pairs = (word.partition("=") for word in words_of(found.text))
+            known.update({name: value for name, equals, value in pairs if equals})
+        elif found.name == "FROM":
+            values = {**known, **build_args}
+            words = [word for word in words_of(found.text) if not word.startswith("--")]
+            base = expanded("".join(words[:1]), values)
+            last = "".join(words[2:]).lower() or str(len(bases))
+            bases[last] = bases.get(base.lower(), base)
+    return bases.get(last if target is None else target.lower(), "")
 
 
 def environment_of(text: str) -> Iterator[tuple[str, str]]:
@@ -359,27 +217,6 @@ def environment_of(text: str) -> Iterator[tuple[str, str]]:
     for word in words:
         name, _, value = word.partition("=")
         yield name, value
-
-
-# Escapes, ``${A-b}``, for which an empty value is one, and ``${A#b}``.
-_UNSUPPORTED = re.compile(r"\\|\$\{\w+(?![\w}]|:[-+?])")
-
-
-def substituted(
-    text: str, values: Mapping[str, str | None], *, all_known: bool = False
-) -> str | None:
-    """The text with its variables replaced; None if one is unknown, or has an unsupported form.
-
-    values: None for a variable whose value is unknown. all_known: whether a variable without a
-    value is unset, so that its default applies.
-    """
-
-    def value(name: str) -> str | None:
-        is_unset = name not in values and all_known and not is_set_by_builder(name)
-        return "" if is_unset else values.get(name)
-
-    result = expanded(text, value)
-    return None if "$" in result or _UNSUPPORTED.search(text) else result
 
 
 def needing_buildkit(text: str) -> Instruction | None:
