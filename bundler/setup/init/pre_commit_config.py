@@ -1,22 +1,18 @@
-"""Adds an item to ``repos`` of ``.pre-commit-config.yaml``, in any YAML style.
+"""Adds an item to ``repos`` of ``.pre-commit-config.yaml``.
 
-ruamel.yaml locates the nodes; the item is inserted as text, so that every comment, quote and line
+ruamel.yaml locates the nodes; the item is inserted as lines, so that every comment, quote and line
 break stays. The result is parsed again: it must be what was there with one more item. Otherwise the
-next place is tried, and after the last one the file is refused.
+next place is tried, and after the last one the file is refused, as is a list in brackets.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bundler.errors import ConfigurationError
 from bundler.setup.file_edits import newline_of
-
-if TYPE_CHECKING:
-    from ruamel.yaml.nodes import Node
 
 FILE = ".pre-commit-config.yaml"
 _REPOS = "repos"
@@ -80,66 +76,35 @@ def with_item(text: str, block: Sequence[str]) -> str:
     mark = _BYTE_ORDER_MARK if text.startswith(_BYTE_ORDER_MARK) else ""
     item = load("repos:\n" + "\n".join(block))[_REPOS][0]
     expected = {**before, _REPOS: [*(before.get(_REPOS) or ()), item]}
-    for changed in _candidates(text.removeprefix(_BYTE_ORDER_MARK), block, json.dumps(item)):
+    for changed in _candidates(text.removeprefix(_BYTE_ORDER_MARK), block):
         with suppress(ConfigurationError):
             if load(changed) == expected:
                 return mark + changed
     raise _refused("cannot be changed safely")
 
 
-def without_item(text: str, items: Sequence[Any]) -> str | None:
-    """Without the first of these items that is in ``repos`` in flow style; None if none is."""
-    data = load(text)
-    body = text.removeprefix(_BYTE_ORDER_MARK)
-    repos = data.get(_REPOS) or []
-    for item in items:
-        written = json.dumps(item)
-        for piece in (f", {written}", f"{written}, ", written):
-            if item in repos and piece in body:
-                rest = text.replace(piece, "", 1)
-                left = [each for each in repos if each != item]
-                if load(rest) == {**data, _REPOS: left}:
-                    return rest
-    return None
-
-
-def _candidates(text: str, block: Sequence[str], flow: str) -> Iterator[str]:
-    """The text with the item, which is given in both styles, at each place that may be right."""
+def _candidates(text: str, block: Sequence[str]) -> Iterator[str]:
+    """The text with the item at each place that may be right."""
     from ruamel.yaml import YAML
     from ruamel.yaml.nodes import ScalarNode
 
     root = YAML(typ="safe", pure=True).compose(text)
     pairs = root.value if isinstance(getattr(root, "value", None), list) else []
-    is_flow = getattr(root, "flow_style", False)
     found = next((pair for pair in pairs if pair[0].value == _REPOS), None)
     if found is None:
-        if is_flow:
-            yield from _in_brackets(text, root, f'"repos": [{flow}]')
         yield _with_lines(text, len(text) - 1, ["repos:", *_indented(block, "  ")])
         return
     key, repos = found
     start, end = repos.start_mark.index, repos.end_mark.index
     # A null, which may have an anchor or a tag, or a list without a comment in it.
     if isinstance(repos, ScalarNode) or not text[start:end].strip("[] \r\n"):
-        if is_flow:
-            yield f"{text[:start].rstrip(' ')} [{flow}]{text[end:]}"
         yield _with_lines(text, key.end_mark.index, _indented(block, "  "))
         emptied = text[:start].rstrip(" ") + text[end:]
         yield _with_lines(emptied, key.end_mark.index, _indented(block, "  "))
-    elif repos.flow_style:
-        yield from _in_brackets(text, repos, flow)
-    else:
+    elif not repos.flow_style:
         indented = _indented(block, _indentation(text, start))
         yield _with_lines(text, _without_comments(text, end), indented)
         yield _with_lines(text, len(text[:end].rstrip()), indented)
-
-
-def _in_brackets(text: str, node: Node, piece: str) -> Iterator[str]:
-    """With a piece at the end of a list or a mapping, where a comma or a comment may be."""
-    end = node.end_mark.index - 1
-    for at in (len(text[:end].rstrip()), end):
-        for inserted in (f", {piece}", piece):
-            yield text[:at] + inserted + text[at:]
 
 
 def _without_comments(text: str, end: int) -> int:

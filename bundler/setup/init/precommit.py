@@ -10,7 +10,7 @@ import itertools
 import json
 import re
 
-from bundler.setup.init.pre_commit_config import hook_ids, load, with_item, without_item
+from bundler.setup.init.pre_commit_config import hook_ids, load, with_item
 from bundler.system.installed import installed
 from bundler.system.packaged_files import template
 
@@ -44,10 +44,7 @@ def remove_entry(text: str | None) -> str | None:
             if written in text:
                 rest = text.replace(written, "", 1)
                 return None if rest.strip() == "repos:" else rest
-    if HOOK not in text:
-        return text
-    items = [load(f"repos:\n{entry('', it)}")["repos"][0] for it in requirements]
-    return without_item(text, items) or text
+    return text
 
 
 def entry(indent: str, requirement: str | None) -> str:
