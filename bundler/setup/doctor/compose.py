@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bundler.artifacts.image.engine.dockerfile import copied_paths, expanded, instructions
-from bundler.artifacts.image.engine.ignore import excluded, parse
 from bundler.project.config import pyproject_of, table
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.code_in_image import hides, state_in_image, working_directories
@@ -22,19 +21,8 @@ _FIX = (
     "Remove that mount where the image is deployed. For development, put it into another "
     "file, such as compose.dev.yaml, which only `docker compose -f` names."
 )
-_IGNORE = "Name the state directory in the rule's `ignore`, or in .dockerignore."
 # Files that only `docker compose -f` reads, and whose name says what for.
 _DEVELOPMENT = re.compile(r"(?i)\b(dev|develop|development|devcontainer|local|test|debug|watch)\b")
-_LAYERS = 5
-
-
-@dataclass(frozen=True)
-class ServiceInFile:
-    """A service as one file has it. volumes: those that the file declares."""
-
-    file: Path
-    service: Mapping[str, Any]
-    volumes: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -47,8 +35,6 @@ class Mount:
 
     def described(self, root: Path) -> str:
         shown = self.source and os.path.relpath(self.source, root)
-        if self.kind == "sync":
-            return f"syncs {shown} to {self.target} in docker compose watch, over"
         done = f"mounts {shown}" if shown else f"has a {self.kind}"
         return f"{done} over {self.target}, which hides"
 
@@ -68,27 +54,14 @@ def compose(patient: DoctorContext) -> Iterator[Finding]:
 def _of_file(patient: DoctorContext, file: Path, name: str) -> Iterator[Finding]:
     first = next(file.parent.glob("compose.y*ml"), None)
     first = first or next(file.parent.glob("docker-compose.y*ml"), file)
+    below = table(read_yaml(first), "services")
     for service, declared in table(read_yaml(file), "services").items():
         if isinstance(declared, Mapping):
-            own = _layers(file, service)
-            below = [] if first == file else _layers(first, service)
+            build = declared.get("build") or table(below, service).get("build")
             profiles = declared.get("profiles")
             when = f" (profile {profiles[0]})" if isinstance(profiles, list) and profiles else ""
             said = f"{name}: the service {service}{when}"
-            yield from _of_service(patient, said, own, [*below, *own])
-
-
-def _layers(file: Path, service: str, most: int = _LAYERS) -> list[ServiceInFile]:
-    """A service behind those that it extends."""
-    document = read_yaml(file)
-    own = table(document, "services", service)
-    extended = own.get("extends")
-    given = {"service": extended} if isinstance(extended, str) else extended
-    below = []
-    if isinstance(given, Mapping) and most:
-        other = file.parent / _resolved(str(given["file"])) if given.get("file") else file
-        below = _layers(other, str(given.get("service")), most - 1)
-    return [*below, ServiceInFile(file, own, table(document, "volumes"))]
+            yield from _of_service(patient, said, file, build, _mounts(declared, file.parent))
 
 
 def _files(patient: DoctorContext) -> list[Path]:
@@ -99,29 +72,24 @@ def _files(patient: DoctorContext) -> list[Path]:
 
 
 def _of_service(
-    patient: DoctorContext, name: str, own: Sequence[ServiceInFile], layers: Sequence[ServiceInFile]
+    patient: DoctorContext, name: str, file: Path, build: Any, mounts: Iterable[Mount]
 ) -> Iterator[Finding]:
-    """own: the layers whose mounts are reported. layers: all that say what is built."""
+    """build: what says how the service's image is built; None for an image from elsewhere."""
     survey = patient.survey
     states = [survey.root / path for path in survey.state_directories]
-    built = [layer for layer in layers if layer.service.get("build") is not None]
-    places = _places(patient, (built or layers)[-1])
-    is_development = _DEVELOPMENT.search(own[-1].file.stem.replace("_", " "))
-    found = [mount for layer in own for mount in (*_mounts(layer), *_synced(layer, states))]
-    for mount in found if places is not None else ():
+    places = _places(patient, file.parent, build)
+    is_development = _DEVELOPMENT.search(file.stem.replace("_", " "))
+    for mount in mounts if places is not None else ():
         covers = any(mount.source and state.is_relative_to(mount.source) for state in states)
         if any(hides(mount.target, place) for place in places or ()) or (covers and not places):
             what = f"{name} {mount.described(survey.root)} the state in the image"
             if is_development:
                 yield Finding("ok", f"{what}. Its file is for development.")
             else:
-                fix = _IGNORE if mount.kind == "sync" else _FIX
-                yield Finding("warn", f"{what}.", _why(mount), fix)
+                yield Finding("warn", f"{what}.", _why(mount), _FIX)
 
 
 def _why(mount: Mount) -> str:
-    if mount.kind == "sync":
-        return "The container gets this machine's copy of the state as soon as it changes."
     if mount.source is not None:
         return (
             "The container sees this machine's folder: the state that is there, or none, whatever "
@@ -132,17 +100,17 @@ def _why(mount: Mount) -> str:
     return "It keeps what the first container had: the state of a new image is not seen."
 
 
-def _places(patient: DoctorContext, layer: ServiceInFile) -> tuple[str, ...] | None:
+def _places(patient: DoctorContext, folder: Path, build: Any) -> tuple[str, ...] | None:
     """Where the service's image has the state, empty if that is not known; None for another image.
 
     A service that builds nothing may run the image that is built of this project.
     """
-    survey, file, build = patient.survey, layer.file, layer.service.get("build")
+    survey = patient.survey
     declared = build if isinstance(build, Mapping) else {"context": build or "."}
     if build is None:
         context, dockerfiles = survey.root, [survey.root / path for path in survey.dockerfiles]
     else:
-        context = (file.parent / _resolved(str(declared.get("context", ".")))).resolve()
+        context = (folder / _resolved(str(declared.get("context", ".")))).resolve()
         dockerfiles = [context / _resolved(str(declared.get("dockerfile", "Dockerfile")))]
         owner = _project_of(dockerfiles[0].resolve(), context)
         if not survey.root.is_relative_to(context) or not survey.root.is_relative_to(owner):
@@ -171,26 +139,7 @@ def _project_of(dockerfile: Path, context: Path) -> Path:
     return next((path for path in above if pyproject_of(path).exists()), context)
 
 
-def _synced(layer: ServiceInFile, states: Sequence[Path]) -> Iterator[Mount]:
-    """The folders with state that ``docker compose watch`` copies into the container."""
-    rules = table(layer.service, "develop").get("watch")
-    for rule in rules if isinstance(rules, list) else ():
-        if not isinstance(rule, Mapping) or not str(rule.get("action")).startswith("sync"):
-            continue
-        folder = (layer.file.parent / _resolved(str(rule.get("path", ".")))).resolve()
-        given = rule.get("ignore")
-        ignored = parse("\n".join(map(str, given)) if isinstance(given, list) else "")
-        context = parse(scanned(layer.file.parent / ".dockerignore"))
-        for state in (each for each in states if each.is_relative_to(folder)):
-            name = state.relative_to(folder).as_posix()
-            inside = os.path.relpath(state, layer.file.parent)
-            if not excluded(name, ignored) and not excluded(inside, context):
-                yield Mount("sync", folder, _resolved(str(rule.get("target", ""))))
-                break
-
-
-def _mounts(layer: ServiceInFile) -> Iterator[Mount]:
-    service, folder = layer.service, layer.file.parent
+def _mounts(service: Mapping[str, Any], folder: Path) -> Iterator[Mount]:
     volumes = service.get("volumes")
     for volume in volumes if isinstance(volumes, list) else ():
         if isinstance(volume, Mapping):
@@ -201,22 +150,13 @@ def _mounts(layer: ServiceInFile) -> Iterator[Mount]:
             source, target = (first, rest.partition(":")[0]) if rest else (None, first)
             kind = "bind" if source and source.startswith((".", "/", "~")) else "volume"
         path = _resolved(str(source or ""))
-        is_bind = kind == "bind"
-        if device := _device(layer, path):
-            path, is_bind = device, True
-        here = (folder / os.path.expanduser(path)).resolve() if is_bind and path else None
+        is_bind = kind == "bind" and path
+        here = (folder / os.path.expanduser(path)).resolve() if is_bind else None
         yield Mount(kind, here, _resolved(target))
     temporary = service.get("tmpfs")
     temporary = [temporary] if isinstance(temporary, str) else temporary
     for target in temporary if isinstance(temporary, list) else ():
         yield Mount("tmpfs", None, str(target).partition(":")[0])
-
-
-def _device(layer: ServiceInFile, volume: str) -> str:
-    """The folder that a named volume is; empty for any other volume."""
-    options = table(layer.volumes, volume, "driver_opts")
-    is_bind = "bind" in str(options.get("o", "")).split(",")
-    return _resolved(str(options.get("device", ""))) if is_bind else ""
 
 
 def _resolved(text: str) -> str:

@@ -125,56 +125,6 @@ def test_only_a_service_that_may_run_this_project_counts(
     assert bool(_found(tmp_path, files, "one")) == is_found
 
 
-_BIND = "volumes:\n  code:\n    driver_opts: {type: none, o: 'rw,bind', device: ./src}\n"
-
-
-def test_a_named_volume_that_is_a_folder_is_found(tmp_path: Path) -> None:
-    files = {"Dockerfile": _DOCKERFILE, "compose.yaml": _service(_volumes("code:/app/src")) + _BIND}
-    (finding,) = _found(tmp_path, files)
-    assert "mounts src over /app/src" in finding.what
-
-
-def _watch(rule: str) -> str:
-    return _service(f"    develop:\n      watch:\n        - {rule}\n")
-
-
-@pytest.mark.parametrize(
-    ("rule", "ignored", "is_found"),
-    [
-        ("{action: sync, path: ./src, target: /app/src}", "", True),
-        ("{action: sync+restart, path: ., target: /app}", "", True),
-        ("{action: sync, path: ./docs, target: /app/docs}", "", False),
-        ("{action: rebuild, path: ./src}", "", False),
-        ("{action: sync, path: ./src, target: /app/src, ignore: [shop/state/]}", "", False),
-        ("{action: sync, path: ./src, target: /app/src, ignore: ['*.md']}", "", True),
-        ("{action: sync, path: ./src, target: /app/src}", "**/src/shop/state\n", False),
-        ("5", "", False),
-    ],
-)
-def test_what_compose_watch_copies_over_the_state(
-    rule: str, ignored: str, is_found: bool, tmp_path: Path
-) -> None:
-    files = {"Dockerfile": _DOCKERFILE, ".dockerignore": ignored, "compose.yaml": _watch(rule)}
-    assert ["syncs" in each.what for each in _found(tmp_path, files)] == [True] * is_found
-
-
-_OTHER = "services:\n  base:\n    build: ..\n    volumes: ['../src:/app/src']\n"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "services:\n  web:\n    extends: {file: docker/base.yaml, service: base}\n",
-        "services:\n  web:\n    extends: old\n  old:\n    build: .\n    volumes: ['.:/app']\n",
-        # Whatever extends itself ends.
-        "services:\n  web:\n    extends: web\n    build: .\n    volumes: ['.:/app']\n",
-    ],
-)
-def test_a_service_has_the_mounts_of_what_it_extends(text: str, tmp_path: Path) -> None:
-    files = {"Dockerfile": _DOCKERFILE, "compose.yaml": text, "docker/base.yaml": _OTHER}
-    assert any("the service web mounts" in each.what for each in _found(tmp_path, files))
-
-
 @pytest.mark.parametrize(("build", "is_found"), [("build: .", True), ("build: other", False)])
 def test_an_override_mounts_into_what_the_first_file_builds(
     build: str, is_found: bool, tmp_path: Path
