@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from bundler.worker.recorder import RecordedRequest, Recorder
     from bundler.worker.wrapping import Call, Patch, Replacement
 
-# Attributes: a connection's request, and a response's body.
+# Attributes: a connection's request, and a response's body; of a request that is being made, the
+# method, the URL and the headers so far.
 _MARK = "_state_bundler_exchange"
+_HEAD = "_state_bundler_head"
 _CLONE = "git-clone"
 # The other way to write an ssh URL: git@host:group/repository.git
 _SCP_LIKE = re.compile(r"(?:[^@/:]+@)?(?P<host>[\w.-]+):(?P<path>(?!//).+)")
@@ -111,12 +113,12 @@ def _urlopen(recorder: Recorder, call: Call) -> Any:
     _urllib3.tries = getattr(_urllib3, "tries", 0) + 1
     if _urllib3.tries > 1:
         return call()
-    pool, url, body = call.of, call.argument(1, "url"), call.argument(2, "body")
+    pool, url, headers = call.of, call.argument(1, "url"), call.argument(3, "headers")
     request = recorder.begin(
         call.argument(0, "method"),
         url if "://" in url else f"{pool.scheme}://{_host(pool.host)}:{pool.port}{url}",
-        body if isinstance(body, (bytes, str)) else None,
-        call.argument(3, "headers") or pool.headers,
+        call.argument(2, "body"),
+        (headers or pool.headers).items(),
     )
     try:
         response = call()
@@ -187,7 +189,7 @@ def _decode_urllib3(_: Recorder, call: Call) -> Any:
 # --- http.client ------------------------------------------------------------------------------
 
 
-def _putrequest(recorder: Recorder, call: Call) -> Any:
+def _putrequest(_: Recorder, call: Call) -> Any:
     if not getattr(_urllib3, "tries", 0):  # otherwise urllib3 reports it
         connection, url = call.of, call.argument(1, "url")
         secure = hasattr(connection, "_context") or connection.default_port == 443  # noqa: PLR2004
@@ -195,40 +197,39 @@ def _putrequest(recorder: Recorder, call: Call) -> Any:
         port = getattr(connection, "_tunnel_port", None) or connection.port
         base = f"{'https' if secure else 'http'}://{_host(host)}:{port}"
         full = url if "://" in url else base + url
-        setattr(connection, _MARK, recorder.begin(call.argument(0, "method"), full))
+        setattr(connection, _HEAD, (call.argument(0, "method"), full, []))
     return call()
 
 
 def _putheader(_: Recorder, call: Call) -> Any:
-    request: RecordedRequest | None = getattr(call.of, _MARK, None)
-    if request is not None:
-        request.note(call.argument(0, "header"))
+    head = getattr(call.of, _HEAD, None)
+    if head is not None:
+        head[2].append((call.argument(0, "header"), call.argument(1, "")))
     return call()
 
 
 def _endheaders(recorder: Recorder, call: Call) -> Any:
-    try:
+    head = getattr(call.of, _HEAD, None)
+    if head is None:
         return call()
-    except BaseException as error:
-        request = _taken(call.of)
-        recorder.fail(request.number if request else 0, error)
-        raise
+    setattr(call.of, _HEAD, None)
+    method, url, headers = head
+    request = recorder.begin(method, url, call.argument(0, "message_body"), headers)
+    with recorder.failing(request.number):
+        sent = call()
+    setattr(call.of, _MARK, request)
+    return sent
 
 
 def _getresponse(recorder: Recorder, call: Call) -> Any:
-    request = _taken(call.of)
+    request: RecordedRequest | None = getattr(call.of, _MARK, None)
     if request is None:
         return call()
+    setattr(call.of, _MARK, None)
     with recorder.failing(request.number):
         response = call()
     setattr(response, _MARK, recorder.answer(request, response.status, response.headers))
     return response
-
-
-def _taken(connection: Any) -> RecordedRequest | None:
-    request: RecordedRequest | None = getattr(connection, _MARK, None)
-    setattr(connection, _MARK, None)
-    return request
 
 
 def _took_http_client(judged: Body, data: bytes, call: Call) -> None:
@@ -271,13 +272,13 @@ def _begin_httpcore(recorder: Recorder, call: Call) -> RecordedRequest:
     port = url.port or (443 if scheme == "https" else 80)
     target = url.target.decode("ascii", "replace")
     host = _host(url.host.decode("ascii", "replace"))
-    # httpx passes a body of bytes on as a stream that it can repeat.
-    body = getattr(request.stream, "_stream", None)
+    # A body of bytes is passed on as a stream that can be repeated: httpx's, or its own.
+    stream = request.stream
     return recorder.begin(
         request.method.decode("ascii", "replace"),
         f"{scheme}://{host}:{port}{target}",
-        body if isinstance(body, bytes) else None,
-        [name for name, _ in request.headers or ()],
+        getattr(stream, "_stream", getattr(stream, "_content", stream)),
+        request.headers or (),
     )
 
 
@@ -360,12 +361,12 @@ async def _aiohttp_request(recorder: Recorder, call: Call) -> Any:
     base = getattr(session, "_base_url", None)
     data, query = call.argument(None, "data"), call.argument(None, "params")
     body = data if data is not None else call.argument(None, "json")
-    headers = call.argument(None, "headers") or ()
+    own = getattr(session, "headers", None) or {}
     told = recorder.begin(
         call.argument(0, "method"),
         url if base is None or "://" in url else str(base.join(type(base)(url))),
         (body, query) if body or query else None,
-        [*(getattr(session, "headers", None) or ()), *dict(headers)],
+        {**own, **dict(call.argument(None, "headers") or ())}.items(),
     )
     with recorder.failing(told.number, session):
         response = await call()

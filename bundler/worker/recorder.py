@@ -24,7 +24,7 @@ import hashlib
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -68,6 +68,11 @@ _WITHOUT_BODY = (204, 205)
 _CODINGS = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress")
 _CONDITIONAL = ("if-none-match", "if-modified-since")
 _RANGE = "range"
+# Headers that select what the answer is about; others differ when a request is repeated.
+_SCOPE = re.compile(
+    r"^(?:range|soapaction|x-amz-target)$|tenant|(?<![a-z])org(?!in)|project|workspace|account"
+    r"|site(?!map)|profile|database|schema|region"
+)
 _is_quiet: ContextVar[bool] = ContextVar("_state_bundler_quiet", default=False)
 
 
@@ -83,11 +88,6 @@ class RecordedRequest:
         self.url = url
         self.headers: set[str] = set()
         self.body: Body | None = None
-
-    def note(self, header: Any) -> None:
-        """Records a header that it was sent with."""
-        name = header.decode("latin-1") if isinstance(header, bytes) else str(header)
-        self.headers.add(name.lower())
 
 
 _NO_REQUEST = RecordedRequest(0, "", "")
@@ -129,22 +129,25 @@ class Recorder:
         if self._report is not None:
             self._report("blind", library=library, version=_version(library), hook=hook)
 
-    def begin(self, method: str, url: str, body: Any = None, headers: Any = ()) -> RecordedRequest:
-        """Records a request. headers: their names, as far as they are known."""
+    def begin(
+        self, method: str, url: str, body: Any = None, headers: Iterable[tuple[Any, Any]] = ()
+    ) -> RecordedRequest:
+        """Records a request."""
         if self._report is None:
             return RecordedRequest(0, method, url)
         # A component may fork, and both processes go on counting.
         number = os.getpid() << 32 | next(self._numbers)
         request = RecordedRequest(number, method.upper(), url)
+        sent = sorted((_text(name).lower(), _text(value)) for name, value in headers)
+        request.headers.update(name for name, _ in sent)
+        scope = [pair for pair in sent if _SCOPE.search(pair[0])]
         self._report(
             "request",
             id=request.number,
             method=method,
             url=_public(url),
-            same=_identity(method, url, body),
+            same=_identity(number, method, url, scope, body),
         )
-        for name in headers or ():
-            request.note(name)
         self._follow(url, body)
         return request
 
@@ -404,13 +407,20 @@ def _target(url: str) -> str:
     return f"{unquote(_public(url))}?{unquote(url.partition('#')[0].partition('?')[2])}"
 
 
-def _identity(method: str, url: str, body: Any) -> str:
+def _text(value: Any) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+def _identity(number: int, method: str, url: str, scope: list[Any], body: Any) -> str:
     """Identifies repetitions of the exchange, without keeping its contents."""
-    digest = hashlib.sha256(f"{method} {url.partition('#')[0]}\n".encode("utf-8", "replace"))
+    target = f"{method} {url.partition('#')[0]}\n{scope or ''}"
+    digest = hashlib.sha256(target.encode("utf-8", "replace"))
     if isinstance(body, (bytes, bytearray)):
         digest.update(body)
     elif body is not None:
-        digest.update(str(body).encode("utf-8", "replace"))
+        text = str(body)
+        # A stream is shown by its address: what it will send is unknown.
+        digest.update(f"{text}{number if ' at 0x' in text else ''}".encode("utf-8", "replace"))
     return digest.hexdigest()[:16]
 
 
