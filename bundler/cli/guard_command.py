@@ -54,6 +54,8 @@ OPTIONS = {
     "-C": ("FOLDER", "root", "run as if started in FOLDER"),
 }
 _PATIENCE_SECONDS = 5.0
+_SLOW = "still checking; this can take a while in a large repository."
+_NO_INPUT = "waiting for git's input on stdin; outside of a git hook, add < /dev/null."
 
 
 class GuardArguments(NamedTuple):
@@ -160,7 +162,7 @@ def answer(request: GuardArguments) -> int:
             movement=movement,
         )
 
-    with _Patience():
+    with _Patience(_SLOW):
         verdict = ask()
     if request.fix and verdict.findings:
         from bundler.guard.fix import fix
@@ -173,7 +175,10 @@ def answer(request: GuardArguments) -> int:
 
 
 class _Patience:
-    """Prints a notice if the check takes several seconds. `threading` is slow to import."""
+    """Prints a notice if something takes several seconds. `threading` is slow to import."""
+
+    def __init__(self, notice: str) -> None:
+        self._notice = notice
 
     def __enter__(self) -> None:
         self._done = _thread.allocate_lock()
@@ -185,7 +190,7 @@ class _Patience:
 
     def _wait(self) -> None:
         if not self._done.acquire(timeout=_PATIENCE_SECONDS):
-            say("guard: still checking; this can take a while in a large repository.")
+            say(f"guard: {self._notice}")
 
 
 def _moved(request: GuardArguments) -> Movement:
@@ -193,17 +198,19 @@ def _moved(request: GuardArguments) -> Movement:
 
     Raises `ToolFailed` if the standard input is not a hook's input.
     """
-    movement = Movement(remote=request.remote, compare=request.compare)
-    told = {name: os.environ.get(f"PRE_COMMIT_{name}") for name in ("FROM_REF", "TO_REF")}
-    if request.moment in ("staged", "push") and told["TO_REF"]:
-        updates = ((told["FROM_REF"] or "0", told["TO_REF"]),)
-        remote = movement.remote or os.environ.get("PRE_COMMIT_REMOTE_NAME", "")
-        return movement._replace(updates=updates, remote=remote)
+    names = ("FROM_REF", "TO_REF", "LOCAL_BRANCH", "REMOTE_NAME")
+    old, new, branch, remote = (os.environ.get(f"PRE_COMMIT_{name}", "") for name in names)
+    movement = Movement(remote=request.remote or remote, compare=request.compare)
+    if request.moment == "push":  # the framework names no commits for the first push of a branch
+        new = new or branch
+    if request.moment in ("staged", "push") and new:
+        return movement._replace(updates=((old or "0", new),))
     if request.moment not in ("push", "receive") or sys.stdin is None or sys.stdin.isatty():
         return movement
     from bundler.guard.commits import pushed, received
 
-    text = sys.stdin.buffer.read()
+    with _Patience(_NO_INPUT):
+        text = sys.stdin.buffer.read()
     if not text:  # not called by git, or by a framework that does not pass the input on
         return movement
     read = pushed if request.moment == "push" else received

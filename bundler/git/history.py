@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 # For walking a long history and comparing what is found.
 _WALK_SECONDS = 1800.0
+_DIFF_TREE = (
+    *("diff-tree", "--stdin", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--no-ext-diff"),
+    "--ignore-submodules=none",  # .gitmodules can hide a submodule
+)
 
 
 def is_shallow(repository: Repository) -> bool:
@@ -99,9 +103,8 @@ def changes_in(
     """Where each commit differs from all of its parents."""
     if not touching:
         return []
-    options = ["--stdin", "-r", "-z", "--raw", "--root", "-c", "--no-renames", "--no-abbrev"]
     question = Question(
-        ["diff-tree", *options, "--no-ext-diff", "--", *pathspecs],
+        [*_DIFF_TREE, "--root", "-c", "--", *pathspecs],
         b"".join(commit + b"\n" for commit in touching),
     )
     (answer,) = repository.ask(question, timeout=_WALK_SECONDS)
@@ -115,8 +118,7 @@ def entries_of(
     lines = "".join(f"{empty_tree(repository)} {tree}\n" for tree in dict.fromkeys(trees))
     if not lines:
         return []
-    options = ["--stdin", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--no-ext-diff"]
-    question = Question(["diff-tree", *options, "--", *pathspecs], lines.encode())
+    question = Question([*_DIFF_TREE, "--", *pathspecs], lines.encode())
     (answer,) = repository.ask(question, timeout=_WALK_SECONDS)
     entries = []
     fields = iter(answer.split(b"\0"))

@@ -18,7 +18,7 @@ from bundler.system.git_directory import is_below, is_git_dir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
 
@@ -51,13 +51,14 @@ class FoundStatePaths(NamedTuple):
     """What is in the work tree. Paths are relative to its top.
 
     states: state directories by name. links: symbolic links of that name. repositories: other
-    repositories inside. projects: the directories with a project file.
+    repositories inside. projects: the directories with a project file. unreadable: directories.
     """
 
     states: tuple[bytes, ...]
     links: tuple[bytes, ...]
     repositories: tuple[bytes, ...]
     projects: tuple[bytes, ...]
+    unreadable: dict[bytes, ToolFailed]
 
 
 def join(directory: bytes, name: bytes) -> bytes:
@@ -118,14 +119,19 @@ def walk(top: bytes) -> FoundStatePaths:
     """Looks through the whole work tree, down to other repositories' borders.
 
     A link is a file, as it is for git: what is behind it is not looked at.
-    Raises `ToolFailed` for a directory that cannot be read, and for an ignore file that would block
-    git.
+    Raises `ToolFailed` for an ignore file that would block git.
     """
     telling = []
+    unreadable = {}
     pending = [top]
     while pending:  # a round for each directory of the repository: what can be, is left out
         directory = pending.pop()
-        for entry in _listing(directory):
+        try:
+            entries = _listing(directory)
+        except ToolFailed as error:
+            unreadable[directory[len(top.rstrip(b"/")) + 1 :]] = error
+            continue
+        for entry in entries:
             if entry.name in _TELLING:
                 if entry.name in _READ_BY_GIT:
                     _refuse_if_it_blocks(entry)
@@ -135,10 +141,12 @@ def walk(top: bytes) -> FoundStatePaths:
                     continue
             if entry.is_dir(follow_symlinks=False):
                 pending.append(entry.path)
-    return _found(telling)
+    return _found(telling, unreadable)
 
 
-def _found(telling: Iterable[tuple[bytes, os.DirEntry[bytes]]]) -> FoundStatePaths:
+def _found(
+    telling: Iterable[tuple[bytes, os.DirEntry[bytes]]], unreadable: Mapping[bytes, ToolFailed]
+) -> FoundStatePaths:
     """What entries with significant names, and the directories that they are in, come to."""
     states, links, repositories, projects = [], [], [], []
     for directory, entry in telling:
@@ -157,6 +165,7 @@ def _found(telling: Iterable[tuple[bytes, os.DirEntry[bytes]]]) -> FoundStatePat
         tuple(sorted(path for path in links if not _behind(path, borders))),
         tuple(sorted(path for path in borders if not _behind(os.path.dirname(path), borders))),
         tuple(sorted({path for path in projects if not _behind(path, borders)})),
+        {path: error for path, error in unreadable.items() if not _behind(path, borders)},
     )
 
 

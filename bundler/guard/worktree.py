@@ -126,7 +126,10 @@ def find(
     """
     top = repository.top or b""
     walked = walk(top)
-    read = {directory: _read(top, directory) for directory in walked.projects}
+    read = {
+        **walked.unreadable,
+        **{directory: _read(top, directory) for directory in walked.projects},
+    }
     in_index = {path for path, name in map(os.path.split, found.tracked()) if name != RULE_FILE}
     projects = [
         *(each for each in read.values() if isinstance(each, GuardedProject)),
@@ -168,7 +171,7 @@ def find(
 
 
 def _read(top: bytes, directory: bytes) -> GuardedProject | BundlerError:
-    """A project, or why it cannot be read, which matters only if it is the repository's own."""
+    """A project, or why it cannot be read, which matters only if git does not ignore it."""
     try:
         return read_project(top, directory)
     except BundlerError as error:

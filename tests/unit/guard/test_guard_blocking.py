@@ -198,6 +198,17 @@ def test_a_word_before_ten_seconds_are_over(repository: WorkDir, tmp_path: Path)
         process.terminate()
 
 
+@pytest.mark.slow
+def test_a_notice_while_nothing_comes_from_git(repository: WorkDir) -> None:
+    argv = [Path(sys.executable).with_name("state-guard"), "--push"]
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(argv, cwd=repository.path, env=repository.env, **pipes) as process:
+        assert process.stderr is not None
+        assert b"waiting for git's input on stdin" in process.stderr.readline()
+        process.communicate()
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize("path", [".gitignore", ".gitattributes", "sub/.gitignore"])
 @pytest.mark.parametrize("kind", [FIFO, DEVICE, LINK])
 def test_the_identity_of_the_code_does_not_wait(repository: WorkDir, path: str, kind: str) -> None:

@@ -132,6 +132,10 @@ def test_the_published_hooks(repository: WorkDir, tmp_path: Path) -> None:
     done = repository.run("git push origin main")
     assert done.returncode == 1
     assert b"adds the state file" in done.stdout + done.stderr
+    repository("git push -q --no-verify origin main")
+    repository(["git", "init", "-q", "--bare", str(tmp_path / "fork.git")])
+    assert repository.run(f"git remote add fork {tmp_path}/fork.git").returncode == 0
+    assert repository.run("git push fork main").returncode == 1
 
     manual = ["run", "--hook-stage", "manual"]
     assert run(repository, *manual, "no-committed-state")[0] == 1  # not of this stage

@@ -99,6 +99,19 @@ def test_push_to_another_remote(local: WorkDir, tmp_path: Path) -> None:
     assert refused(local, f"git push {tmp_path}/fork.git main")
 
 
+@pytest.mark.parametrize("branch", ["main", "leaky"])
+def test_first_push_with_the_pre_commit_framework(local: WorkDir, branch: str) -> None:
+    """It passes no range on, nor git's input, but the branch and the remote."""
+    local("git branch leaky")
+    local("git checkout -q leaky")
+    leak(local)
+    local("git push -q --no-verify origin leaky")
+    local("git checkout -q main")
+    variables = {"LOCAL_BRANCH": f"refs/heads/{branch}", "REMOTE_NAME": "fork"}
+    env = {f"PRE_COMMIT_{name}": value for name, value in variables.items()}
+    assert local.guard("--push", env=env).code == (branch == "leaky")
+
+
 def test_push_of_a_deletion(local: WorkDir) -> None:
     local("git push -q origin main:other")
     leak(local)

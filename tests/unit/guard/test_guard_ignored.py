@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from bundler.errors import ToolFailed
+from bundler.guard.moments import check
 from tests.support.workdir import STATE, WorkDir
 
 DG = '[tool.dg.project]\nroot_module = "shop"\n'
@@ -89,6 +93,27 @@ def test_state_in_an_ignored_directory_that_is_committed(repository: WorkDir) ->
     wd("git add -f build")
     assert findings(wd, "--staged") == [("state-in-index", f"build/lib/{STATE}/K/state")]
     assert findings(wd)[0] == ("state-in-index", f"build/lib/{STATE}/K/state")
+
+
+def test_a_directory_that_cannot_be_read(
+    repository: WorkDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a database in a container leaves its own: it matters unless git ignores it."""
+    scandir = os.scandir
+
+    def refusing(path: bytes) -> Iterator[os.DirEntry[bytes]]:
+        if path.endswith(b"/database"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    for name, value in repository.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "scandir", refusing)
+    (repository.path / "build/data/database").mkdir(parents=True)
+    assert not check(repository.path).failed
+    (repository.path / "data/database").mkdir(parents=True)
+    with pytest.raises(ToolFailed, match="data/database cannot be read: Permission denied"):
+        check(repository.path)
 
 
 def test_a_configured_directory_in_an_ignored_one(wd: WorkDir) -> None:
