@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from bundler.errors import BundlerError, ConfigurationError
-from bundler.listener import Listener
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import open_project
 from bundler.refresh.run import refresh
 from bundler.state.bundle import Bundle
 from tests.support.environments import ROOT, python_of
 from tests.support.integrations.running import loaded_assets
+from tests.support.recording import RecordingListener
 
 ASSETS = {"raw_orders", "raw_customers", "stg_orders", "stg_customers", "revenue"}
 DEFINITION = """\
@@ -32,18 +32,6 @@ IGNORED = {
     "keys/more.txt": PASSWORD,
     "notes.local.md": PASSWORD,
 }
-
-
-class Told(Listener):
-    def __init__(self) -> None:
-        self.words: list[str] = []
-        self.warnings: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.words.append(text)
-
-    def warning(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 def git(root: Path, *arguments: str) -> None:
@@ -72,11 +60,11 @@ def prepare(root: Path, *, repository: bool = True, statistics: bool = False) ->
     return root
 
 
-def run(root: Path, **options: object) -> tuple[Bundle, Told]:
-    told = Told()
+def run(root: Path, **options: object) -> tuple[Bundle, RecordingListener]:
+    listener = RecordingListener()
     project = open_project(root, python=python_of("dagster"))
-    done = refresh([project], RefreshOptions(**options), told)  # type: ignore[arg-type]
-    return done.bundles[0], told
+    done = refresh([project], RefreshOptions(**options), listener)  # type: ignore[arg-type]
+    return done.bundles[0], listener
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +98,7 @@ def test_what_git_ignores_does_not_ship(tmp_path: Path) -> None:
     (root / "orders/target/run/x.sql").write_text(PASSWORD)
     (root / "orders/target/run_results.json").write_text(PASSWORD)
 
-    bundle, told = run(root)
+    bundle, listener = run(root)
     files = shipped(bundle)
     names = {path.partition("/project/")[2] for path in files}
     assert not names & {*IGNORED, "profiles.yml", "target/run/x.sql", "target/run_results.json"}
@@ -120,10 +108,10 @@ def test_what_git_ignores_does_not_ship(tmp_path: Path) -> None:
     assert PASSWORD.encode() not in everything
     assert b"canary" not in everything
     assert str(tmp_path).encode() not in everything
-    (line,) = [text for text in told.words if "because git ignores them" in text]
+    (line,) = [text for text in listener.notes if "because git ignores them" in text]
     assert "project/keys" in line
     assert "more" in line
-    (warning,) = told.warnings
+    (warning,) = listener.warnings
     assert "project/profiles.yml does not ship" in warning
     assert loaded_assets([str(python_of("dagster")), "-"], root, {}) == ASSETS
 
@@ -182,8 +170,8 @@ def test_a_relative_path_in_profiles_is_a_warning_that_names_it(tmp_path: Path) 
         "orders:\n  target: x\n  outputs:\n    x:\n      type: duckdb\n"
         "      path: ../shop.duckdb # here\n      schema: main\n      search_path: main\n"
     )
-    _, told = run(root)
-    (warning,) = told.warnings
+    _, listener = run(root)
+    (warning,) = listener.warnings
     assert "path: ../shop.duckdb in project/profiles.yml is relative" in warning
 
 
@@ -209,8 +197,8 @@ def test_outside_of_a_repository_only_what_never_ships_is_left_out(tmp_path: Pat
     (root / "orders/notes.local.md").write_text("x")
     (root / "orders/.venv").mkdir()
     (root / "orders/.venv/x").symlink_to("gone")
-    bundle, told = run(root)
+    bundle, listener = run(root)
     names = {path.partition("/project/")[2] for path in shipped(bundle)}
     assert "notes.local.md" in names
     assert not [name for name in names if ".venv" in name]
-    assert not [text for text in told.words if "git ignores" in text]
+    assert not [text for text in listener.notes if "git ignores" in text]

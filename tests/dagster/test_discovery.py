@@ -19,6 +19,7 @@ from bundler.refresh.run import discover, refresh
 from bundler.refresh.vendors import kind_of
 from bundler.system import home
 from tests.support.environments import DAGSTER_ALONE, ROOT, python_of
+from tests.support.recording import RecordingListener
 
 _RAISES = "raise RuntimeError('nothing in production imports this')\n"
 _DEFS = "src/tiny/defs/listed/defs.yaml"
@@ -97,14 +98,6 @@ def numbers(**attributes: object) -> str:
 def keys_of(project: Project) -> list[str]:
     (found,) = discover([project], Listener())
     return sorted(component.key for component in found.components)
-
-
-class Heard(Listener):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warning(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 def test_what_only_lies_there_is_not_imported(project: Project) -> None:
@@ -198,13 +191,15 @@ def test_a_shared_key_is_made_of_the_same_thing(
     shared = {"defs_state": {"management_type": "LOCAL_FILESYSTEM", "key": "Shared"}}
     text = numbers(**first, **shared)
     write(project, {_DEFS: text, "src/tiny/defs/other/defs.yaml": numbers(**second, **shared)})
-    heard = Heard()
+    listener = RecordingListener()
     if agrees:
-        refresh([project], RefreshOptions(), heard)
-        assert any("Multiple components have the same defs state key" in x for x in heard.warnings)
+        refresh([project], RefreshOptions(), listener)
+        assert any(
+            "Multiple components have the same defs state key" in x for x in listener.warnings
+        )
     else:
         with pytest.raises(ConfigurationError, match=r"listed/defs\.yaml.*other/defs\.yaml") as no:
-            refresh([project], RefreshOptions(), heard)
+            refresh([project], RefreshOptions(), listener)
         assert "key: ANOTHER" in no.value.hint
         assert no.value.key == "Shared"
 
@@ -265,9 +260,9 @@ def test_settings_without_a_key_and_code_of_another_checkout_are_reported(
     with (project.root / "pyproject.toml").open("a") as file:
         file.write("[tool.state-bundler.keys]\n'Numbers[prime]' = {}\n'Numbers*' = {}\n")
     project = open_project(project.root, python=python_of(DAGSTER_ALONE))
-    refresh([project], RefreshOptions(), heard := Heard())
-    (elsewhere,) = (text for text in heard.warnings if "imports the package" in text)
-    (unused,) = (text for text in heard.warnings if "has no effect" in text)
+    refresh([project], RefreshOptions(), listener := RecordingListener())
+    (elsewhere,) = (text for text in listener.warnings if "imports the package" in text)
+    (unused,) = (text for text in listener.warnings if "has no effect" in text)
     assert f"from {other}/src/tiny/defs, which is not in" in elsewhere
     assert '[tool.state-bundler.keys."Numbers[prime]"] has no effect' in unused
     assert unused.endswith("Did you mean 'Numbers[primes]'?")

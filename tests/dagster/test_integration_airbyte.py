@@ -53,7 +53,7 @@ def test_all_the_way(tmp_path: Path) -> None:
     image = image_of(account.root, bundle, tmp_path)
     assert assets_in_image(image, account.python, account.variables) == expected
     assert b"canary" not in bytes_of(pex, image)
-    assert "canary" not in "\n".join(account.told.words)
+    assert "canary" not in "\n".join(account.listener.texts)
 
 
 def test_every_kind_of_fault_in_the_cloud(tmp_path: Path) -> None:

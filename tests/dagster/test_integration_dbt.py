@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from bundler.errors import ToolFailed
-from bundler.listener import Listener
 from bundler.project.options import KeyOptions, RefreshOptions
 from bundler.project.projects import open_project
 from bundler.refresh.checks import semantic_digest
@@ -35,6 +34,7 @@ from tests.support.integrations.shipping import (
     published,
 )
 from tests.support.integrations.standin import Case, Fault
+from tests.support.recording import RecordingListener
 
 GOOD = Case("good")
 FAULTS = [
@@ -80,7 +80,7 @@ def test_from_a_repository_all_the_way(account: Account, tmp_path: Path) -> None
     everything = bytes_of(pex, image)
     assert TOKEN.encode() not in everything
     assert str(account.root).encode() not in everything
-    assert TOKEN not in "\n".join(account.told.words)
+    assert TOKEN not in "\n".join(account.listener.texts)
 
 
 def test_seeds_are_found_where_the_project_lies(account: Account) -> None:
@@ -99,9 +99,9 @@ def test_what_a_git_server_can_do_wrong(account: Account) -> None:
         assert failure.exit_code in EXPECTED[fault.fault], failure.what
         assert account.standin.host(case, fault.endpoint) in failure.what
         assert failure.hint
-    words = [*account.told.words, *(one.what + one.hint for one in failures.values())]
+    words = [*account.listener.texts, *(one.what + one.hint for one in failures.values())]
     assert TOKEN not in "\n".join(words)
-    assert max(account.told.took.values()) < account.timeout + 15
+    assert max(account.listener.took.values()) < account.timeout + 15
 
 
 def test_what_a_repository_can_lack(account: Account) -> None:
@@ -129,7 +129,7 @@ def test_what_a_repository_can_lack(account: Account) -> None:
         assert sentence in failure.what
         assert ".git.example.com:443" in failure.what
     texts = [failure.what + failure.hint for failure in failures.values()]
-    assert wrong not in "\n".join([*texts, *account.told.words])
+    assert wrong not in "\n".join([*texts, *account.listener.texts])
 
 
 def _refresh_also(account: Account, components: dict[str, str]) -> dict[str, Exception]:
@@ -156,7 +156,7 @@ def test_credentials_in_the_url_are_refused_and_not_shown(account: Account, user
     (failure,) = failures.values()
     assert failure.exit_code == 77
     assert "https://good.git.example.com/shop.git" in failure.what
-    assert "canary" not in failure.what + failure.hint + "\n".join(account.told.words)
+    assert "canary" not in failure.what + failure.hint + "\n".join(account.listener.texts)
 
 
 # --- the classic way ----------------------------------------------------------------------------
@@ -177,21 +177,13 @@ def _assert_times_mean_nothing(directory: Path) -> None:
     assert before[1] == after[1]
 
 
-class Told(Listener):
-    def __init__(self) -> None:
-        self.words: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.words.append(text)
-
-
 def test_the_classic_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "project"
     shutil.copytree(ROOT / "tests/projects/integration_dbt_classic", root)
     monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "true")
     python = python_of("dagster")
     project = open_project(root, python=python)
-    first = refresh([project], RefreshOptions(), Told()).bundles[0]
+    first = refresh([project], RefreshOptions(), RecordingListener()).bundles[0]
     place = "warehouse/dbt_state"
     bundle = published(root, place)
     assert bundle.manifest.content_digest == first.manifest.content_digest
@@ -202,6 +194,6 @@ def test_the_classic_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     _assert_times_mean_nothing(bundle.root / "orders")
     (root / "orders/models/broken.sql").write_text("select {{ nothing(")
     with pytest.raises(ToolFailed, match="dbt failed with exit code 2: Compilation") as failed:
-        refresh([project], RefreshOptions(), Told())
+        refresh([project], RefreshOptions(), RecordingListener())
     assert "broken" in failed.value.what
     assert published(root, place).manifest.content_digest == first.manifest.content_digest

@@ -48,7 +48,7 @@ def test_a_run_that_failed_is_named(tried: Tried) -> None:
     (failed,) = (one for one in tried.verdicts if one.fault.fault == "failed")
     assert "the run 70403110257795 in dbt Cloud failed or was cancelled" in failed.what
     key = tried.standin.key(tried.standin.cases["failed-at-run"])
-    assert not [word for word in tried.account.told.words if word.startswith(f"{key} |")]
+    assert not [word for word in tried.account.listener.texts if word.startswith(f"{key} |")]
 
 
 def test_another_refresh_takes_the_same_job_and_changes_nothing(tried: Tried) -> None:

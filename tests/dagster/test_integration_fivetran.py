@@ -62,12 +62,14 @@ def test_all_the_way(account: Account, tmp_path: Path) -> None:
     image = image_of(account.root, bundle, tmp_path)
     assert assets_in_image(image, account.python, account.variables) == expected
     assert b"canary" not in bytes_of(pex, image)
-    assert "canary" not in "\n".join(account.told.words)
+    assert "canary" not in "\n".join(account.listener.texts)
 
 
 def test_connections_that_were_never_synced_are_normal_and_told(account: Account) -> None:
-    (told,) = [word for word in account.told.words if "/schemas" in word and "never synced" in word]
-    assert "2 times GET api.fivetran.com/v1/connectors/*/schemas 404" in told
+    (line,) = [
+        text for text in account.listener.texts if "/schemas" in text and "never synced" in text
+    ]
+    assert "2 times GET api.fivetran.com/v1/connectors/*/schemas 404" in line
 
 
 def test_pages_that_the_library_does_not_ask_for_are_no_success(

@@ -64,5 +64,5 @@ def test_a_warning_of_graphql_is_none_of_its_errors(tried: Tried) -> None:
 def test_a_rate_limit_is_waited_for_as_long_as_tableau_asks(tried: Tried) -> None:
     key = tried.standin.key(BUSY)
     assert tried.account.refresh(key) == {}
-    assert tried.account.told.took[key] > 1  # Retry-After
-    assert "answered 429 and asked to wait 1 s" in " ".join(tried.account.told.words)
+    assert tried.account.listener.took[key] > 1  # Retry-After
+    assert "answered 429 and asked to wait 1 s" in " ".join(tried.account.listener.texts)

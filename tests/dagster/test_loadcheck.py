@@ -41,6 +41,7 @@ from tests.support.embedding import embed_image, embed_pex
 from tests.support.engine import PYTHON_BASE, Engine
 from tests.support.environments import DAGSTER_ALONE, python_of
 from tests.support.pex_projects import PLACE, bundle_of, package, run_pex, set_state, wheel, write
+from tests.support.recording import RecordingListener
 from tests.support.statedirs import publish
 
 pytestmark = pytest.mark.engine
@@ -73,14 +74,6 @@ class Far(Catalog):
         )
         return DefsStateConfig.from_args(args, default_key="Far")
 """
-
-
-class _Told(Listener):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 @pytest.fixture
@@ -127,11 +120,11 @@ _TARGET = ("shop.definitions",)
 
 
 def test_a_code_location_loads_as_a_code_server_would(location: Path) -> None:
-    told = _Told()
-    (loaded,) = check(_in(location), LoadCheck(_TARGET), "shop", told)
+    listener = RecordingListener()
+    (loaded,) = check(_in(location), LoadCheck(_TARGET), "shop", listener)
     assert loaded.definitions["assets"] == 2
     assert loaded.states == {"Catalog": True, "Far": None}
-    assert told.notes == ["Not in the artifact, so not checked: Far.", "Loads 2 assets."]
+    assert listener.notes == ["Not in the artifact, so not checked: Far.", "Loads 2 assets."]
     # Without a module of definitions the folder is loaded as dg does, and agrees.
     assert load(_in(location), "defs-of:shop", LoadCheck(()), "shop") == loaded
 

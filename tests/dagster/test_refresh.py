@@ -9,31 +9,15 @@ from pathlib import Path
 import pytest
 
 from bundler.errors import Unavailable
-from bundler.listener import KeyProgress, Listener
+from bundler.listener import KeyProgress
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project, open_project
 from bundler.refresh.run import Refreshed, discover, refresh
+from tests.support.recording import RecordingListener
 from tests.support.sample import Sample
 from tests.support.vendor import RecordedVendor
 
 CATALOG = "VendorCatalog[products]"
-
-
-class Recorded(Listener):
-    """Keeps everything that was told."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.progress: list[KeyProgress] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
-
-    def warning(self, text: str) -> None:
-        self.lines.append(f"warning: {text}")
-
-    def key(self, progress: KeyProgress) -> None:
-        self.progress.append(progress)
 
 
 @pytest.fixture
@@ -52,16 +36,16 @@ def digests(directory: Path) -> dict[str, str]:
     }
 
 
-def run(project: Project, *keys: str, **options: object) -> tuple[Refreshed, Recorded]:
-    told = Recorded()
-    done = refresh([project], RefreshOptions(keys=keys, **options), told)  # type: ignore[arg-type]
-    return done, told
+def run(project: Project, *keys: str, **options: object) -> tuple[Refreshed, RecordingListener]:
+    listener = RecordingListener()
+    done = refresh([project], RefreshOptions(keys=keys, **options), listener)  # type: ignore[arg-type]
+    return done, listener
 
 
 def test_discovery_tells_every_component_without_fetching(
     project: Project, vendor: RecordedVendor
 ) -> None:
-    (found,) = discover([project], Recorded())
+    (found,) = discover([project], RecordingListener())
     assert {c.key: c.management_type for c in found.components} == {
         "VendorCatalog[products]": "LOCAL_FILESYSTEM",
         "DbtProjectComponent[warehouse]": "LOCAL_FILESYSTEM",
@@ -93,13 +77,14 @@ def test_a_failure_that_passes_is_mended_by_another_attempt(
 ) -> None:
     vendor.faults["/v1/products"] = 503
 
-    class Mends(Recorded):
+    class Mends(RecordingListener):
         def key(self, progress: KeyProgress) -> None:
             super().key(progress)
             if progress.phase == "retrying":
                 vendor.faults.clear()
 
-    told = Mends()
-    done = refresh([project], RefreshOptions(keys=(CATALOG,)), told)
+    listener = Mends()
+    done = refresh([project], RefreshOptions(keys=(CATALOG,)), listener)
     assert done.record[0].keys[0].attempts == 2
-    assert [item.phase for item in told.progress] == ["fetching", "retrying", "fetching", "done"]
+    phases = [item.phase for item in listener.progress]
+    assert phases == ["fetching", "retrying", "fetching", "done"]

@@ -21,21 +21,9 @@ from bundler.project.options import KeyOptions, RefreshOptions
 from bundler.project.projects import Project, open_project
 from bundler.refresh.run import Refreshed, discover, refresh
 from tests.support.environments import ROOT
+from tests.support.recording import RecordingListener
 
 TOKEN = "canary/token+with=signs"
-
-
-class Told(Listener):
-    def __init__(self) -> None:
-        self.words: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.words.append(text)
-
-    warning = phase = note
-
-    def key(self, progress: KeyProgress) -> None:
-        self.words.append(f"{progress.key} {progress.phase} {progress.detail}")
 
 
 Prepare = Callable[..., Project]
@@ -60,12 +48,12 @@ def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepare:
 
 
 def failures_of(
-    project: Project, told: Listener | None = None, timeout: float = 20.0
+    project: Project, listener: Listener | None = None, timeout: float = 20.0
 ) -> dict[str, BundlerError]:
     """What the refresh of each behaviour failed with, by the behaviour's name."""
     options = RefreshOptions(over_all=KeyOptions(timeout=timeout, attempts=2))
     try:
-        refresh([project], options, told or Listener())
+        refresh([project], options, listener or Listener())
     except Several as several:
         failures = several.failures
     except BundlerError as failure:
@@ -75,8 +63,8 @@ def failures_of(
     return {(item.key or "")[4:-1]: item for item in failures}
 
 
-def succeed(project: Project, told: Listener | None = None) -> Refreshed:
-    return refresh([project], RefreshOptions(), told or Listener())
+def succeed(project: Project, listener: Listener | None = None) -> Refreshed:
+    return refresh([project], RefreshOptions(), listener or Listener())
 
 
 def alive(pids: list[int]) -> list[int]:
@@ -118,16 +106,16 @@ def test_a_child_that_ignores_sigterm_is_killed_with_all_it_has_started(
 def test_what_a_component_leaves_running_is_ended_before_its_state_is_read(
     prepare: Prepare, tmp_path: Path
 ) -> None:
-    class Looks(Told):
+    class Looks(RecordingListener):
         found: list[int] | None = None
 
         def key(self, progress: KeyProgress) -> None:
             if progress.phase == "done":
                 self.found = alive([int((tmp_path / "pids").read_text())])
 
-    told = Looks()
-    succeed(prepare("leaves_a_daemon"), told)
-    assert told.found == []
+    listener = Looks()
+    succeed(prepare("leaves_a_daemon"), listener)
+    assert listener.found == []
 
 
 COMPLETED = (
@@ -159,7 +147,7 @@ def test_what_a_component_leaves_to_the_end_of_its_process_is_done(
 def test_the_last_good_state_survives_a_component_that_writes_to_another(
     prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Gives(Told):
+    class Gives(RecordingListener):
         def key(self, progress: KeyProgress) -> None:
             if progress.phase == "done":
                 (tmp_path / "word").touch()
@@ -230,7 +218,7 @@ def test_what_a_killed_run_left_in_temporary_files_goes_with_the_next_run(
     killed.kill()
     killed.communicate(timeout=10)
     assert len(list((tmp_path / "temporary").iterdir())) == 2
-    discover([prepare("good")], Told())
+    discover([prepare("good")], RecordingListener())
     assert len(list((tmp_path / "temporary").iterdir())) == 1
     running.send_signal(signal.SIGINT)
     running.communicate(timeout=10)
@@ -270,9 +258,11 @@ def test_that_a_key_failed_is_told_while_others_go_on_and_why_once(
 
 
 def test_why_the_only_key_failed_is_told_once(prepare: Prepare) -> None:
-    told = Told()
-    assert failures_of(prepare("writes_a_secret"), told)
-    assert told.words[-1] == "Odd[writes_a_secret] failed credentials refused (77)"
+    listener = RecordingListener()
+    assert failures_of(prepare("writes_a_secret"), listener)
+    last = listener.progress[-1]
+    assert (last.key, last.phase) == ("Odd[writes_a_secret]", "failed")
+    assert last.detail == "credentials refused (77)"
 
 
 EXPECTED = {
@@ -313,8 +303,8 @@ def test_everything_a_component_does_wrong_is_one_sentence(
 ) -> None:
     if thread:
         monkeypatch.setenv("THREAD", "1")
-    told = Told()
-    failures = failures_of(prepare("good", "chatters", "looks_at_what_fails", *EXPECTED), told)
+    listener = RecordingListener()
+    failures = failures_of(prepare("good", "chatters", "looks_at_what_fails", *EXPECTED), listener)
     assert set(failures) == set(EXPECTED)
     for behaviour, (code, sentence) in EXPECTED.items():
         failure = failures[behaviour]
@@ -322,7 +312,7 @@ def test_everything_a_component_does_wrong_is_one_sentence(
         assert sentence in failure.what
         assert failure.what.startswith(f"Odd[{behaviour}]: ")
         assert TOKEN not in failure.what + failure.hint
-    text = "\n".join([*told.words, *(f.what + f.hint for f in failures.values())])
+    text = "\n".join([*listener.texts, *(f.what + f.hint for f in failures.values())])
     assert "about to divide" in text
     assert TOKEN not in text
     assert "Bearer [VENDOR_TOKEN]" in text
@@ -330,14 +320,14 @@ def test_everything_a_component_does_wrong_is_one_sentence(
 
 
 def test_what_does_not_belong_into_a_state_is_left_out_and_said(prepare: Prepare) -> None:
-    told = Told()
-    (bundle,) = succeed(prepare("writes_litter"), told).bundles
+    listener = RecordingListener()
+    (bundle,) = succeed(prepare("writes_litter"), listener).bundles
     assert [file.path for file in bundle.manifest.states[0].files] == [
         "project/model.sql",
         "project/warehouse.duckdb",
         "state",
     ]
-    text = "\n".join(told.words)
+    text = "\n".join(listener.texts)
     for name in (".git", ".venv", ".env", "logs"):
         assert f"project/{name}" in text
     assert "the state contains the database project/warehouse.duckdb" in text
@@ -361,10 +351,10 @@ def test_an_empty_state_is_right_where_that_was_said(prepare: Prepare) -> None:
 
 def test_a_key_without_a_component_is_removed_and_said(prepare: Prepare) -> None:
     succeed(prepare("good", "writes_many"))
-    told = Told()
-    (bundle,) = succeed(prepare("good"), told).bundles
+    listener = RecordingListener()
+    (bundle,) = succeed(prepare("good"), listener).bundles
     assert [state.key for state in bundle.manifest.states] == ["Odd[good]"]
-    assert any("Removed Odd__writes_many__" in word for word in told.words)
+    assert any("Removed Odd__writes_many__" in word for word in listener.texts)
     assert not (bundle.root / "Odd__writes_many__").exists()
 
 

@@ -17,7 +17,7 @@ from bundler.project.options import KeyOptions, RefreshOptions
 from bundler.project.projects import open_project
 from bundler.refresh.run import refresh
 from tests.support.environments import ROOT, python_of
-from tests.support.told import Told
+from tests.support.recording import RecordingListener
 
 HANGING = 3
 CODES = {"401": 77, "404": 78, "410": 78, "503": 69, "shape": 65}
@@ -113,7 +113,7 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Bun
         patch.setenv("PYTHONPATH", str(ROOT))
         project = open_project(root, python=python_of("clients"))
         try:
-            refresh([project], options, Told())
+            refresh([project], options, RecordingListener())
         except Several as several:
             yield {failure.key or "": failure for failure in several.failures}
 

@@ -23,7 +23,7 @@ from bundler.project.projects import open_project
 from bundler.refresh.run import refresh
 from tests.support.environments import ROOT, python_of
 from tests.support.faultserver import FaultServer
-from tests.support.told import Told
+from tests.support.recording import RecordingListener
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -107,7 +107,7 @@ class Outcome:
     """
 
     failures: dict[str, BundlerError]
-    told: Told
+    listener: RecordingListener
     requests: dict[str, int]
     published: bool
     lag: float
@@ -119,7 +119,7 @@ def _refresh(
     monkeypatch: pytest.MonkeyPatch,
     clients: str = "",
     allow_http: tuple[str, ...] = (),
-) -> tuple[dict[str, BundlerError], Told]:
+) -> tuple[dict[str, BundlerError], RecordingListener]:
     shutil.copytree(ROOT / "tests/projects/refresh_clients", root)
     monkeypatch.setenv("FAULTS", json.dumps(bases))
     monkeypatch.setenv("CLIENTS", clients or " ".join(CLIENTS))
@@ -128,19 +128,19 @@ def _refresh(
     monkeypatch.setenv("CLIENT_TIMEOUT", "2.5")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     project = open_project(root, python=python_of("clients"))
-    told = Told()
+    listener = RecordingListener()
     options = RefreshOptions(
         over_all=KeyOptions(timeout=TIMEOUT, attempts=ATTEMPTS, allow_http=allow_http),
         jobs=12,  # more only wait for two cores, and a deadline counts that wait
         total_timeout=300,
     )
     try:
-        refresh([project], options, told)
+        refresh([project], options, listener)
     except Several as several:
-        return {failure.key or "": failure for failure in several.failures}, told
+        return {failure.key or "": failure for failure in several.failures}, listener
     except BundlerError as failure:
-        return {failure.key or "": failure}, told
-    return {}, told
+        return {failure.key or "": failure}, listener
+    return {}, listener
 
 
 @pytest.fixture(scope="module")
@@ -156,10 +156,10 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
         bases["reset-at-once"] = rude.of("x")
         bases["refused"] = "http://127.0.0.1:1"
         bases["dns"] = "http://nowhere.invalid:80"
-        failures, told = _refresh(root, bases, patch)
+        failures, listener = _refresh(root, bases, patch)
         yield Outcome(
             failures,
-            told,
+            listener,
             dict(server.requests),
             (root / "state/@manifest.json").exists(),
             lag.seconds,
@@ -196,14 +196,14 @@ def test_every_failure_names_its_key_and_what_to_do(outcome: Outcome) -> None:
 def test_no_deadline_is_missed(outcome: Outcome) -> None:
     # To end a key takes a few turns on the processor; what others take of it is not ours.
     most = TIMEOUT + 2 + 4 * outcome.lag
-    late = {key: took for key, took in outcome.told.took.items() if took > most}
+    late = {key: took for key, took in outcome.listener.took.items() if took > most}
     assert not late, most
 
 
 def test_attempts_are_as_many_as_make_sense(outcome: Outcome) -> None:
     for fault, (_, most) in ALL.items():
         for client in CLIENTS:
-            assert outcome.told.attempts[f"Fetches[{client}/{fault}]"] <= most, (client, fault)
+            assert outcome.listener.attempts[f"Fetches[{client}/{fault}]"] <= most, (client, fault)
     for fault in PATHS:
         asked = outcome.requests.get(f"/{fault}/v1/items?page=1&secret=in-the-query", 0)
         # aiohttp itself asks a second time where a connection is reset.
@@ -211,7 +211,7 @@ def test_attempts_are_as_many_as_make_sense(outcome: Outcome) -> None:
 
 
 def test_no_word_of_it_holds_a_secret_a_query_or_a_control_character(outcome: Outcome) -> None:
-    words = [*outcome.told.words]
+    words = [*outcome.listener.texts]
     for failure in outcome.failures.values():
         words += [failure.what, failure.hint]
     text = "\n".join(words)
@@ -225,11 +225,11 @@ def test_a_server_whose_clock_is_wrong_and_a_status_that_is_expected_are_no_fail
 ) -> None:
     with FaultServer() as server:
         bases = {name: server.of(name) for name in ("old-clock", "swallow-404@2")}
-        failures, told = _refresh(
+        failures, listener = _refresh(
             tmp_path / "project", bases, monkeypatch, "requests", ("GET /swallow-404@2/* 404",)
         )
     assert not failures
-    assert any("clock" in word and "old-clock" in word for word in told.words)
+    assert any("clock" in word and "old-clock" in word for word in listener.texts)
 
 
 # --- TLS and proxies ---------------------------------------------------------------------------
@@ -269,12 +269,12 @@ def test_a_certificate_that_is_not_accepted_is_unavailable_and_not_retried(
             for name, certificate in {**certificates, "good": ca.issue_cert("127.0.0.1")}.items()
         }
         bases = {name: server.of(name) for name, server in servers.items()}
-        failures, told = _refresh(tmp_path / "project", bases, monkeypatch, _TRUSTING)
+        failures, listener = _refresh(tmp_path / "project", bases, monkeypatch, _TRUSTING)
     assert set(failures) == {
         f"Fetches[{client}/{name}]" for client in _TRUSTING.split() for name in certificates
     }
     assert {failure.exit_code for failure in failures.values()} == {69}
-    assert all(told.attempts[key] == 1 for key in failures)
+    assert all(listener.attempts[key] == 1 for key in failures)
     assert "it has expired" in failures["Fetches[requests/expired]"].what
     assert "it is for another host" in failures["Fetches[aiohttp/other-host]"].what
 
@@ -288,8 +288,8 @@ def test_a_proxy_that_refuses_is_unavailable(
         for name in ("http_proxy", "https_proxy"):
             monkeypatch.setenv(name, f"http://user:proxy-password@127.0.0.1:{proxy.port}")
         bases = {"https": "https://api.example.org", "http": "http://api.example.org"}
-        failures, told = _refresh(tmp_path / "project", bases, monkeypatch, clients)
+        failures, listener = _refresh(tmp_path / "project", bases, monkeypatch, clients)
     assert len(failures) == 2 * len(clients.split())
     assert {failure.exit_code for failure in failures.values()} == {69}
-    assert {told.attempts[key] for key in failures} == {attempts}, failures
+    assert {listener.attempts[key] for key in failures} == {attempts}, failures
     assert all("proxy-password" not in f.what + f.hint for f in failures.values())

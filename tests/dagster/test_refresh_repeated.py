@@ -16,7 +16,7 @@ from bundler.project.options import KeyOptions, RefreshOptions
 from bundler.project.projects import open_project
 from bundler.refresh.run import refresh
 from tests.support.environments import ROOT, python_of
-from tests.support.told import Told
+from tests.support.recording import RecordingListener
 
 CLIENTS = (
     *("urllib", "http.client", "requests", "urllib3", "httpx", "httpcore", "httpx-async"),
@@ -42,7 +42,7 @@ def test_another_request_to_the_same_url_hides_no_failure(
     project = open_project(tmp_path / "project", python=python_of("clients"))
     options = RefreshOptions(over_all=KeyOptions(attempts=1))
     with pytest.raises(Several) as several:
-        refresh([project], options, Told())
+        refresh([project], options, RecordingListener())
     expected = {f"Repeats[{client}/{way}]" for client in CLIENTS for way in OTHERS}
     failed = {failure.key for failure in several.value.failures}
     assert failed == expected - {

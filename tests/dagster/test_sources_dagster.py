@@ -17,16 +17,7 @@ from bundler.refresh.directories import VERSIONED
 from bundler.refresh.forking import ForkServers
 from bundler.refresh.run import discover, fetch_into, refresh
 from tests.support.environments import DAGSTER_ALONE, ROOT, python_of
-
-
-class Told(Listener):
-    def __init__(self) -> None:
-        self.words: list[str] = []
-
-    def warning(self, text: str) -> None:
-        self.words.append(text)
-
-    note = phase = warning
+from tests.support.recording import RecordingListener
 
 
 def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: str) -> Project:
@@ -43,8 +34,8 @@ def test_every_component_is_found_and_refreshed_once(
     environment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = prepare(tmp_path, monkeypatch, environment)
-    told = Told()
-    done = refresh([project], RefreshOptions(), told)
+    listener = RecordingListener()
+    done = refresh([project], RefreshOptions(), listener)
     (bundle,) = done.bundles
     keys = ["Numbers[by-a-string]", "Numbers[not-at-all]", "Numbers[primes]"]
     assert [state.key for state in bundle.manifest.states] == keys
@@ -52,8 +43,8 @@ def test_every_component_is_found_and_refreshed_once(
     state = bundle.root / "Numbers__primes__" / "state"
     assert json.loads(state.read_text()) == ["2", "3", "5", "7"]
     for key in keys[:2]:
-        assert any(word.startswith(key) and "skips it" in word for word in told.words)
-    assert any("is not installed" in word for word in told.words)
+        assert any(word.startswith(key) and "skips it" in word for word in listener.texts)
+    assert any("is not installed" in word for word in listener.texts)
     (found,) = done.found
     shared = [component for component in found.components if component.key == "Numbers[primes]"]
     assert len(shared) == 2

@@ -13,7 +13,7 @@ import pytest
 from bundler.artifacts.image import ociread
 from bundler.artifacts.verify import verify
 from bundler.errors import UsageError, VerificationFailed
-from bundler.listener import SILENT, Listener
+from bundler.listener import SILENT
 from bundler.project.projects import Project, open_project
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import Build, DirectoryRefresh, KeyRefresh, RunRecord
@@ -22,6 +22,7 @@ from bundler.workflows.pipeline import StateRequest, prepare
 from bundler.workflows.state_from import replay
 from tests.support.bundles import make_bundle
 from tests.support.embedding import embed_layout
+from tests.support.recording import RecordingListener
 from tests.support.sample import Sample
 from tests.support.statedirs import publish
 from tests.support.untouched import everything
@@ -29,18 +30,6 @@ from tests.support.vendor import RecordedVendor
 
 _PLACE = "shop/state"
 _FETCHED = "2026-01-02T03:04:05Z"
-
-
-class _Told(Listener):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def warning(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 @pytest.fixture
@@ -128,9 +117,9 @@ def test_a_key_that_the_code_needs_and_the_artifact_lacks_is_an_error(
 
 def test_a_key_that_the_code_has_no_longer_is_named(tmp_path: Path, held: ExitStack) -> None:
     _archive(tmp_path / "states.tar", A=b"[1]", B=b"[2]")
-    told = _Told()
-    replay([_project(tmp_path / "p", "A")], str(tmp_path / "states.tar"), told, held)
-    assert [note for note in told.notes if note.endswith("embedded: B.")]
+    listener = RecordingListener()
+    replay([_project(tmp_path / "p", "A")], str(tmp_path / "states.tar"), listener, held)
+    assert [note for note in listener.notes if note.endswith("embedded: B.")]
 
 
 def test_an_altered_artifact_is_refused_and_nothing_is_published(
@@ -221,8 +210,8 @@ def test_a_fork_without_credentials_builds_from_the_last_image(
     for name in sample.env.keys() & {"SHOP_API_URL", "SHOP_API_TOKEN"}:
         monkeypatch.delenv(name, raising=False)
     vendor.stop()
-    told = _Told()
-    taken = replay([open_project(sample.root)], str(tmp_path / "image"), told, held)
+    listener = RecordingListener()
+    taken = replay([open_project(sample.root)], str(tmp_path / "image"), listener, held)
     assert taken.bundles[0].manifest.content_digest == bundle.manifest.content_digest
     states = {item.path: item for item in taken.bundles[0].members()}
     assert states["VendorCatalog__products__/state"].open().read() == b"[]"

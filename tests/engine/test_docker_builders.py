@@ -29,9 +29,10 @@ from bundler.errors import (
 from bundler.state.bundle import STATE_DIRECTORY
 from tests.support import forked
 from tests.support.bundles import PLACE, make_record
-from tests.support.dockerprojects import EDITABLE, Noted, Project
+from tests.support.dockerprojects import EDITABLE, Project
 from tests.support.embedding import build_image
 from tests.support.engine import PYTHON_BASE
+from tests.support.recording import RecordingListener
 
 pytestmark = pytest.mark.engine(offline=True)
 
@@ -318,8 +319,8 @@ def test_no_credentials_and_nothing_that_git_ignores_gets_into_the_image(
     project.write(".gitignore", f"{STATE_DIRECTORY}/\ndist/\n*.log\n")
     for path in (*_SECRETS, "a.log", "dist/old.pex", "dist/shop.whl", ".env.example"):
         project.write(path, path)
-    said: list[str] = []
-    project.build(docker=project.docker(cli, buildkit), listener=Noted(said))
+    listener = RecordingListener()
+    project.build(docker=project.docker(cli, buildkit), listener=listener)
     listing = project.engine.docker(
         "run", "--rm", project.name, "find", "/app", "/dist", "-type", "f"
     )
@@ -328,8 +329,9 @@ def test_no_credentials_and_nothing_that_git_ignores_gets_into_the_image(
         *("/app/.env.example", "/app/.gitignore", "/app/dist/shop.whl", "/app/pyproject.toml"),
         *("/app/src/shop/__init__.py", "/dist/shop.whl"),
     }
-    (sentence,) = [line for line in said if line.startswith("Excluded from the build context: ")]
-    assert sentence.endswith(
+    excluded = "Excluded from the build context: "
+    (note,) = [text for text in listener.notes if text.startswith(excluded)]
+    assert note.endswith(
         ".aws, .env, .env.production, .git and 2 more, and files that git ignores (a.log, "
         "dist/old.pex). To include one, name it in a COPY, or add a rule to "
         f"{project.root / '.dockerignore'}: !.aws"

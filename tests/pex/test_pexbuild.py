@@ -37,18 +37,7 @@ from tests.support.pex_projects import (
     run_pex,
     set_state,
 )
-
-
-class Heard(Listener):
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def warning(self, text: str) -> None:
-        self.warnings.append(text)
+from tests.support.recording import RecordingListener
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +55,7 @@ def build(
     allowed: AllowedFiles = NOTHING,
 ) -> Path:
     made = [bundle_of(path) for path in bundles]
-    request = EmbedRequest(tuple(made), RECORD, listener=listener or Heard())
+    request = EmbedRequest(tuple(made), RECORD, listener=listener or RecordingListener())
     with building(str(PEX), parse(arguments), request, allowed) as (artifact, path):
         read_back(artifact, made)
         assert not path.exists()
@@ -145,13 +134,13 @@ def test_a_private_key_of_the_package_is_refused_unless_it_is_named(
     with pytest.raises(ConfigurationError, match=r"contain credentials: shop/test\.key\.") as it:
         build(*words, bundles=[state])
     assert 'allow-credential-files = ["shop/test.key"]' in it.value.hint
-    heard = Heard()
+    listener = RecordingListener()
     (tmp_path / "src/old.pex").write_text("x")
     allowed = AllowedFiles(["shop/*.key"])
-    build(*words, bundles=[state], listener=heard, allowed=allowed)
-    (warning,) = heard.warnings
+    build(*words, bundles=[state], listener=listener, allowed=allowed)
+    (warning,) = listener.warnings
     assert warning.startswith("app.pex contains shop/test.key, which allow-credential-files allow")
-    assert "app.pex contains older artifacts or files that git ignores: old.pex." in heard.notes
+    assert "app.pex contains older artifacts or files that git ignores: old.pex." in listener.notes
 
 
 def test_what_a_folder_holds_is_refused_before_anything_is_refreshed(
@@ -230,10 +219,10 @@ def test_the_users_own_pex_root_is_honoured_with_a_warning(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     package(tmp_path / "src", A="1")
-    heard = Heard()
+    listener = RecordingListener()
     state = set_state(tmp_path / "s", A="1")
-    build("-D", "src", "--pex-root", "own", "-o", "app.pex", bundles=[state], listener=heard)
-    assert any("own is used as pex's cache" in warning for warning in heard.warnings)
+    build("-D", "src", "--pex-root", "own", "-o", "app.pex", bundles=[state], listener=listener)
+    assert any("own is used as pex's cache" in warning for warning in listener.warnings)
     assert (tmp_path / "own").is_dir()
 
 

@@ -21,7 +21,6 @@ from bundler.errors import (
     ToolFailed,
     UsageError,
 )
-from bundler.listener import Listener
 from bundler.state.bundle import Bundle
 from bundler.workflows import signature
 from tests.support import registries
@@ -41,6 +40,7 @@ from tests.support.pushing import (  # noqa: F401  # a fixture for all
     state_bundler,
     verdict_of,
 )
+from tests.support.recording import RecordingListener
 from tests.support.registries import Registry
 
 pytestmark = pytest.mark.engine
@@ -168,27 +168,19 @@ def make_index(maker: LayoutMaker, **more: object) -> dict[str, object]:
     return maker.index(children)
 
 
-class Notes(Listener):
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.told.append(text)
-
-
 def test_every_platform_gets_the_layer_once_sent_and_attestations_are_dropped(
     ours: Registry, maker: LayoutMaker, bundle: Bundle
 ) -> None:
     maker.tag(make_index(maker))
     push(maker, f"{ours.host}/shop:1")
-    notes = Notes()
+    listener = RecordingListener()
     before = len(ours.blobs)
-    embed(f"{ours.host}/shop:2", bundle, f"{ours.host}/shop:1", listener=notes)
+    embed(f"{ours.host}/shop:2", bundle, f"{ours.host}/shop:1", listener=listener)
 
     index = ours.manifest("shop", "2")
     assert [item["platform"]["architecture"] for item in index["manifests"]] == ["amd64", "arm64"]
     assert len(ours.blobs) == before + 3  # one layer, two configurations
-    assert any("ttestations" in text for text in notes.told)
+    assert any("ttestations" in text for text in listener.notes)
     layers = {
         ours.manifest("shop", m["digest"])["layers"][-1]["digest"] for m in index["manifests"]
     }

@@ -18,7 +18,7 @@ from bundler.project.projects import open_project
 from bundler.refresh.run import refresh
 from tests.support.answers import ANSWERS, GOOD
 from tests.support.environments import ROOT, python_of
-from tests.support.told import Told
+from tests.support.recording import RecordingListener
 
 # Other ways to read a body as it streams: what they parse is what the client itself parses.
 _STREAMED = (
@@ -108,7 +108,7 @@ def refresh_cells(cells: Sequence[Cell], root: Path, ports: str) -> dict[Cell, B
     with patch.dict(os.environ, variables):
         project = open_project(root, python=python_of("clients"))
         try:
-            refresh([project], options, Told())
+            refresh([project], options, RecordingListener())
         except Several as several:
             failures = {failure.key: failure for failure in several.failures}
         except BundlerError as failure:

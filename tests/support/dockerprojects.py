@@ -58,16 +58,6 @@ PLUGIN = Path(sys.executable).with_name("docker-bundle")
 
 
 @dataclass
-class Noted(Listener):
-    """Keeps the facts that are worth a line."""
-
-    notes: list[str]
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
-@dataclass
 class Project:
     """A project with a Dockerfile and a state. name: of the image that its tests make."""
 

@@ -24,7 +24,7 @@ from bundler.state.statedir import sanitize_key
 from bundler.state.tree import dir_hash, scan
 from tests.support.environments import ROOT, python_of
 from tests.support.integrations.standin import PAGES, Case, Fault, StandIn
-from tests.support.told import Told
+from tests.support.recording import RecordingListener
 
 # The exit codes that a fault may end with. All may end with 0 where nothing was lost: what a
 # sign-out answers is of no account. After an empty answer, what comes next may be refused.
@@ -60,7 +60,7 @@ class Account:
     standin: StandIn
     root: Path
     timeout: float = 60.0
-    told: Told = field(default_factory=Told)
+    listener: RecordingListener = field(default_factory=RecordingListener)
 
     @property
     def states(self) -> Path:
@@ -97,11 +97,11 @@ class Account:
             kind_jobs={"*": 12},
             total_timeout=3600,
         )
-        self.told = Told()
+        self.listener = RecordingListener()
         with self._environment():
             project = open_project(self.root, python=self.python)
             try:
-                refresh([project], options, self.told)
+                refresh([project], options, self.listener)
             except Several as several:
                 return {failure.key or "": failure for failure in several.failures}
             except BundlerError as failure:
@@ -241,13 +241,13 @@ def try_faults(account: Account, faults: Sequence[Fault]) -> list[Verdict]:
     before = account.digests()
     standin.well = False
     failures = account.refresh(*(standin.key(standin.cases[fault.case]) for fault in faults))
-    told = account.told
+    listener = account.listener
     assert account.digests() == before, "a failed refresh has changed a state"
     tried = [standin.cases[fault.case] for fault in faults]
     passed = [case for case in tried if standin.key(case) not in failures]
     lost = dict(_losses(account, passed)) if passed else {}
     return [
-        _judge(account, fault, failures.get(account.standin.key(case)), told, lost)
+        _judge(account, fault, failures.get(account.standin.key(case)), listener, lost)
         for fault in faults
         for case in [standin.cases[fault.case]]
     ]
@@ -282,9 +282,9 @@ class Tried:
         return self.standin.assets(good) - Account(self.standin, alone).assets()
 
     def leaks(self) -> list[str]:
-        """Where a secret was told, or published. What an expression holds is the vendor's own."""
-        told = [*self.account.told.words, *(verdict.what for verdict in self.verdicts)]
-        found = [text for text in told if "canary" in text]
+        """Where a secret was shown or published. What an expression holds is the vendor's own."""
+        shown = [*self.account.listener.texts, *(verdict.what for verdict in self.verdicts)]
+        found = [text for text in shown if "canary" in text]
         for path in self.account.states.rglob("*"):
             if path.is_file():
                 text = path.read_bytes().replace(b"canary-in-an-expression", b"")
@@ -322,13 +322,13 @@ def _judge(
     account: Account,
     fault: Fault,
     failure: BundlerError | None,
-    told: Told,
+    listener: RecordingListener,
     lost: Mapping[str, str],
 ) -> Verdict:
     standin = account.standin
     case = standin.cases[fault.case]
     key = standin.key(case)
-    seconds = told.took.get(key, 0.0)
+    seconds = listener.took.get(key, 0.0)
     code = failure.exit_code if failure else 0
     what = failure.what if failure else ""
     wrong = [lost[case.name]] if case.name in lost else []

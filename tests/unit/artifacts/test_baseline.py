@@ -24,8 +24,8 @@ from bundler.state.directory import DirectoryArtifact, PublishedDirectories
 from bundler.state.manifest import Contents, DirectoryRefresh, KeyRefresh, build
 from bundler.state.statedir import StateDir
 from bundler.workflows.defer import deferred
+from tests.support.recording import RecordingListener
 from tests.support.statedirs import publish
-from tests.support.told import Told
 
 A, B, NESTED = (f"{name}/defs/.local_defs_state" for name in ("a", "b", "x/b"))
 
@@ -200,10 +200,10 @@ def test_each_dbt_project_defers_to_its_own(
     found: Any = tuple(SimpleNamespace(place=place, components=(component,)) for place in (A, B))
     bundles = tuple(published("branch", name, "branch") for name in "ab")
     record = tuple(DirectoryRefresh(place, (KeyRefresh(_KEY),)) for place in (A, B))
-    told = Told()
+    listener = RecordingListener()
     with ExitStack() as held:
         refreshed = Refreshed(bundles, record, found)
-        arguments = (refreshed, str(tmp_path / "production"), held, told)
+        arguments = (refreshed, str(tmp_path / "production"), held, listener)
         if expected is None:
             with pytest.raises(VerificationFailed, match="contains none of the dbt projects"):
                 deferred(*arguments)

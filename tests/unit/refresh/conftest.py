@@ -24,7 +24,7 @@ def run(root: Path) -> Refresh:
     """Refreshes a project whose one command is a Python script that is given."""
 
     def run(
-        script: str, table: str = "", told: Listener | None = None, **options: object
+        script: str, table: str = "", listener: Listener | None = None, **options: object
     ) -> Refreshed:
         root.mkdir(exist_ok=True)
         (root / "fetch.py").write_text(
@@ -37,6 +37,6 @@ def run(root: Path) -> Refresh:
         )
         project = open_project(root, python=Path(sys.executable))
         given = RefreshOptions(**options)  # type: ignore[arg-type]
-        return refresh([project], given, told or Listener())
+        return refresh([project], given, listener or Listener())
 
     return run

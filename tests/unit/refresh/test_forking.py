@@ -20,7 +20,7 @@ from bundler.errors import BundlerError, Several
 from bundler.listener import Listener
 from bundler.project.options import KeyOptions, RefreshOptions
 from bundler.project.projects import open_project
-from bundler.refresh import discovery, forking
+from bundler.refresh import discovery
 from bundler.refresh.forking import ForkedWorker, ForkServers, Start
 from bundler.refresh.run import refresh
 from bundler.worker.fork_server import ForkServer
@@ -355,7 +355,8 @@ def test_a_server_that_has_imported_a_thread_does_not_fork(
         "import threading\nend = threading.Event()\nthreading.Thread(target=end.wait).start()\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.chdir(forking._NO_PROJECT)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
     monkeypatch.setattr("gc.freeze", lambda: None)
     server = ForkServer(socket.socket().detach(), [], lambda _: None)
     server.import_shared("threads")

@@ -16,14 +16,14 @@ from bundler.refresh.command_output import refuse_no_data
 from bundler.state import json_entries
 from bundler.system import documents
 from bundler.system.documents import read_document
+from tests.support.recording import RecordingListener
 from tests.support.scripts import KEY, Refresh, items, writes
-from tests.support.told import Told
 
 
 def test_a_state_that_has_shrunk_is_refused_unless_that_is_right(run: Refresh) -> None:
-    told = Told()
-    run(writes(items(100)), told=told)
-    assert any("No baseline" in word for word in told.words)
+    listener = RecordingListener()
+    run(writes(items(100)), listener=listener)
+    assert any("No baseline" in word for word in listener.texts)
     run(writes(items(51)))
     run(writes(items(100)))
     with pytest.raises(BadData, match="shrunk from 100 to 20 entries"):
@@ -39,10 +39,10 @@ def test_a_state_that_has_shrunk_is_refused_unless_that_is_right(run: Refresh) -
 def test_a_volatile_member_may_shrink(log: object, run: Refresh) -> None:
     volatile = 'volatile = ["log"]'
     run(writes({"log": items(1000), "items": items(10)}), table=volatile)
-    told = Told()
-    done = run(writes({"log": log, "items": items(10)}), table=volatile, told=told)
+    listener = RecordingListener()
+    done = run(writes({"log": log, "items": items(10)}), table=volatile, listener=listener)
     assert done.changed == ()
-    assert not any("shrunk" in word for word in told.words)
+    assert not any("shrunk" in word for word in listener.texts)
     with pytest.raises(BadData, match="shrunk from 10 to 4 entries"):
         run(writes({"log": items(2000), "items": items(4)}), table=volatile)
     assert run(writes({"log": log, "items": items(9)}), table=volatile).changed == (KEY,)
@@ -51,13 +51,13 @@ def test_a_volatile_member_may_shrink(log: object, run: Refresh) -> None:
 @pytest.mark.slow
 def test_a_state_that_has_shrunk_a_little_less_is_published_loudly(run: Refresh) -> None:
     for now, warned in ((30, False), (15, True), (13, False), (14, False)):
-        told = Told()
-        assert run(writes(items(now)), told=told).changed == (KEY,)
-        assert any("has shrunk from 30 to 15 entries" in word for word in told.words) is warned
+        listener = RecordingListener()
+        assert run(writes(items(now)), listener=listener).changed == (KEY,)
+        assert any("has shrunk from 30 to 15 entries" in word for word in listener.texts) is warned
     run(writes(items(30)))
-    told = Told()
-    run(writes(items(15)), told=told, allow_shrink=(KEY,))
-    assert not any("has shrunk" in word for word in told.words)
+    listener = RecordingListener()
+    run(writes(items(15)), listener=listener, allow_shrink=(KEY,))
+    assert not any("has shrunk" in word for word in listener.texts)
 
 
 def test_a_state_that_is_no_json_any_more_is_refused_unless_that_is_right(run: Refresh) -> None:
@@ -171,11 +171,11 @@ def test_the_entries_of_a_state_that_is_not_decoded_are_counted(run: Refresh, ro
     indented = f"json.dump({_LARGE % 60_001}, open(path, 'w'), indent=20)"
     assert run(indented, table=table).changed == (KEY,)
     assert read_document(root / "state/Vendor__catalogue__/state") is None
-    told = Told()
+    listener = RecordingListener()
     small = f"json.dump({_LARGE % 60_001}, open(path, 'w'), separators=(',', ':'))"
-    assert run(small, table=table, told=told).changed == (KEY,)
+    assert run(small, table=table, listener=listener).changed == (KEY,)
     assert read_document(root / "state/Vendor__catalogue__/state") is not None
-    assert not any("shrunk" in word for word in told.words)
+    assert not any("shrunk" in word for word in listener.texts)
     with pytest.raises(BadData, match="shrunk from 60001 to 20 entries"):
         run(f"json.dump({_LARGE % 20}, open(path, 'w'))")
 

@@ -20,8 +20,8 @@ from bundler.listener import Listener
 from bundler.project.options import KeyOptions, RefreshOptions
 from bundler.project.projects import open_project
 from bundler.refresh.run import refresh
+from tests.support.recording import RecordingListener
 from tests.support.scripts import KEY, Refresh, writes
-from tests.support.told import Told
 
 
 @pytest.mark.parametrize(
@@ -69,13 +69,13 @@ def test_a_command_is_judged_by_its_exit_code_its_output_and_what_it_wrote(
 def test_a_shell_that_ignores_failures_is_warned_of(
     words: list[str], *, is_warned: bool, run: Refresh, root: Path
 ) -> None:
-    told = Told()
+    listener = RecordingListener()
     run(writes([1]))
     file = root / "pyproject.toml"
     argv = json.dumps([*words, "{state_path}"])
     file.write_text(f"{file.read_text().partition('command =')[0]}command = {argv}\n")
-    refresh([open_project(root, python=Path(sys.executable))], RefreshOptions(), told)
-    assert any("ignores a failure" in word for word in told.words) is is_warned
+    refresh([open_project(root, python=Path(sys.executable))], RefreshOptions(), listener)
+    assert any("ignores a failure" in word for word in listener.texts) is is_warned
 
 
 @pytest.mark.parametrize(

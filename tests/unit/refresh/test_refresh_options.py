@@ -22,8 +22,8 @@ from bundler.project.options import KeyOptions, RefreshOptions
 from bundler.project.projects import open_project
 from bundler.refresh import checks, dotenv
 from bundler.refresh.run import refresh
+from tests.support.recording import RecordingListener
 from tests.support.scripts import KEY, Refresh, writes
-from tests.support.told import Told
 
 
 @pytest.mark.slow
@@ -34,11 +34,11 @@ def test_an_older_state_stands_in_only_if_allowed_young_and_for_what_is_unavaila
     run(writes([1, 2]))
     with pytest.raises(Unavailable):
         run("sys.exit(69)")
-    told = Told()
-    done = run("sys.exit(69)", told=told, allow_stale=3600.0)
+    listener = RecordingListener()
+    done = run("sys.exit(69)", listener=listener, allow_stale=3600.0)
     assert done.record[0].keys[0].stale
     assert json.loads(state.read_text()) == [1, 2]
-    assert any("because of --allow-stale" in word for word in told.words)
+    assert any("because of --allow-stale" in word for word in listener.texts)
     time.sleep(1.1)
     with pytest.raises(Unavailable):
         run("sys.exit(69)", allow_stale=1.0)
@@ -57,13 +57,13 @@ def test_a_state_of_the_future_does_not_stand_in(
     monkeypatch.setenv("SOURCE_DATE_EPOCH", str(int(time.time()) + ahead))
     run(writes([1, 2]))
     monkeypatch.delenv("SOURCE_DATE_EPOCH")
-    told = Told()
+    listener = RecordingListener()
     if taken:
-        assert run("sys.exit(69)", told=told, allow_stale=1e9).record[0].keys[0].stale
+        assert run("sys.exit(69)", listener=listener, allow_stale=1e9).record[0].keys[0].stale
         return
     with pytest.raises(Unavailable):
-        run("sys.exit(69)", told=told, allow_stale=1e9)
-    assert any("confirmed in the future" in word for word in told.words)
+        run("sys.exit(69)", listener=listener, allow_stale=1e9)
+    assert any("confirmed in the future" in word for word in listener.texts)
 
 
 def test_never_refreshes_nothing_and_refuses_what_does_not_verify(run: Refresh, root: Path) -> None:
@@ -160,13 +160,13 @@ def test_too_many_files_are_refused(run: Refresh, monkeypatch: pytest.MonkeyPatc
 def test_a_byte_order_mark_in_an_env_file_is_warned_of(
     run: Refresh, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bundler.listener.of_process", told := Told())
+    monkeypatch.setattr("bundler.listener.of_process", listener := RecordingListener())
     read_by_older = {"values": {"\ufeffA": "1"}, "ignored": []}  # newer ones skip the mark
     monkeypatch.setattr(dotenv, "_ask", lambda *_: read_by_older)
     root.mkdir()
     (root / ".env").write_text("A=1\n", encoding="utf-8-sig")
     run(writes([1]))
-    assert [word for word in told.words if "begins with a byte order mark" in word]
+    assert [word for word in listener.texts if "begins with a byte order mark" in word]
 
 
 @pytest.mark.slow

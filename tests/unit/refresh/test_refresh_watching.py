@@ -15,11 +15,11 @@ from bundler.refresh.watching import size_below, watched
 class Following(Listener):
     def __init__(self, *, follows: bool) -> None:
         self.follows = follows
-        self.told: list[KeyProgress] = []
+        self.progress: list[KeyProgress] = []
         self.notes: list[str] = []
 
     def key(self, progress: KeyProgress) -> None:
-        self.told.append(progress)
+        self.progress.append(progress)
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -42,7 +42,7 @@ def test_a_listener_hears_how_far_a_key_is(
     monkeypatch.setattr(watching, "_PATIENCE_SECONDS", 0.02)
     listener = Following(follows=follows)
     _watch(tmp_path, listener)
-    sizes = {(told.phase, told.attempt, told.size) for told in listener.told}
+    sizes = {(item.phase, item.attempt, item.size) for item in listener.progress}
     assert sizes == ({("fetching", 2, 5000)} if follows else set())
     assert listener.notes[:1] == ([] if follows else ["Foo: still fetching after 0.02 s."])
 

@@ -15,7 +15,7 @@ from bundler.project.options import RefreshOptions
 from bundler.project.projects import open_project
 from bundler.refresh.run import refresh
 from bundler.workflows.state_from import replay
-from tests.support.told import Told
+from tests.support.recording import RecordingListener
 from tests.support.untouched import everything
 
 _COMPONENTS = """\
@@ -41,7 +41,7 @@ _PROJECT = """\
 component = "parts:every"
 path = "state"
 """
-Refresh = Callable[..., Told]
+Refresh = Callable[..., RecordingListener]
 
 
 @pytest.fixture
@@ -52,29 +52,29 @@ def project(tmp_path: Path) -> Path:
     return root
 
 
-def _refresh(root: Path, *keys: str) -> Told:
+def _refresh(root: Path, *keys: str) -> RecordingListener:
     """A refresh with components for these keys."""
     (root / "parts.py").write_text(f"KEYS = {list(keys)!r}\n{_COMPONENTS}")
-    told = Told()
-    refresh([open_project(root, python=Path(sys.executable))], RefreshOptions(), told)
-    return told
+    listener = RecordingListener()
+    refresh([open_project(root, python=Path(sys.executable))], RefreshOptions(), listener)
+    return listener
 
 
 @pytest.mark.slow
 def test_a_key_without_a_component_is_removed(project: Path) -> None:
     _refresh(project, "a", "b")
-    told = _refresh(project, "a")
+    listener = _refresh(project, "a")
     assert not (project / "state/b").exists()
-    assert any("Removed b: no component has that key any more" in word for word in told.words)
+    assert any("Removed b: no component has that key any more" in word for word in listener.texts)
 
 
 def test_a_project_without_components_keeps_its_states(project: Path) -> None:
     _refresh(project, "a", "b")
     before = everything(project / "state")
-    told = _refresh(project)
+    listener = _refresh(project)
     assert everything(project / "state") == before
-    assert any("No component was found for state" in word for word in told.words)
-    assert any("2 states" in word for word in told.words)
+    assert any("No component was found for state" in word for word in listener.texts)
+    assert any("2 states" in word for word in listener.texts)
 
 
 def test_a_failed_discovery_keeps_all_states(project: Path) -> None:
@@ -82,7 +82,11 @@ def test_a_failed_discovery_keeps_all_states(project: Path) -> None:
     before = everything(project / "state")
     (project / "parts.py").write_text("1/0")
     with pytest.raises(ConfigurationError, match="cannot be loaded"):
-        refresh([open_project(project, python=Path(sys.executable))], RefreshOptions(), Told())
+        refresh(
+            [open_project(project, python=Path(sys.executable))],
+            RefreshOptions(),
+            RecordingListener(),
+        )
     assert everything(project / "state") == before
 
 
@@ -99,7 +103,7 @@ def test_the_states_of_an_artifact_are_embedded_and_the_published_ones_stay(
     opened = [open_project(project, python=Path(sys.executable))]
     before = everything(project / "state")
     with ExitStack() as held:
-        (bundle,) = replay(opened, str(tmp_path / "older"), Told(), held).bundles
+        (bundle,) = replay(opened, str(tmp_path / "older"), RecordingListener(), held).bundles
         names = {member.path for member in bundle.members()}
     assert names == {"@manifest.json", "@verify.py", ".gitignore", "a/state"}
     assert everything(project / "state") == before

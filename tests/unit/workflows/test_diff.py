@@ -13,7 +13,6 @@ import pytest
 from bundler.artifacts.diff import Difference, brief, diff
 from bundler.artifacts.open import open_artifact
 from bundler.errors import VerificationFailed
-from bundler.listener import KeyProgress, Listener
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import open_project
 from bundler.refresh.run import refresh
@@ -25,6 +24,7 @@ from bundler.state.volatile import DBT_MEMBERS, FIVETRAN_MEMBERS, Volatile, mean
 from tests.support import forked
 from tests.support.bundles import PLACE, make_bundle
 from tests.support.embedding import embed_layout
+from tests.support.recording import RecordingListener
 
 _States = Mapping[str, Mapping[str, bytes]]
 
@@ -192,24 +192,16 @@ def test_what_a_refresh_publishes_is_a_difference(
     assert not key.files[0].form_only
 
 
-class _Details(Listener):
-    def __init__(self) -> None:
-        self.details: list[str] = []
-
-    def key(self, progress: KeyProgress) -> None:
-        if progress.phase == "done":
-            self.details.append(progress.detail)
-
-
 def test_a_refresh_tells_the_counts_and_binds_its_record(tmp_path: Path) -> None:
     source = '[[tool.state-bundler.source]]\nkey = "A"\ncommand = ["cp", "in", "{state_path}"]\n'
     (tmp_path / "pyproject.toml").write_text(f'{source}path = "src/state"\nplace = "shop/state"\n')
     project = open_project(tmp_path, python=Path(sys.executable))
-    told = _Details()
+    listener = RecordingListener()
     for tables in ([1, 2, 3], [2, 3, 4, 5], [2, 3, 4, 5]):
         (tmp_path / "in").write_text(json.dumps({"tables": tables}))
-        done = refresh([project], RefreshOptions(), told)
-    assert told.details == ["", "+2 tables, -1 table", "unchanged"]
+        done = refresh([project], RefreshOptions(), listener)
+    details = [item.detail for item in listener.progress if item.phase == "done"]
+    assert details == ["", "+2 tables, -1 table", "unchanged"]
     digest = done.bundles[0].manifest.content_digest
     assert [entry.content_digest for entry in done.record] == [digest]
     with DirectoryArtifact(tmp_path / "src/state") as artifact:

@@ -8,22 +8,12 @@ from pathlib import Path
 import pytest
 
 from bundler.errors import Findings
-from bundler.listener import Listener
 from bundler.project.projects import Project, open_project
 from bundler.workflows.pipeline import check_guard
+from tests.support.recording import RecordingListener
 from tests.support.workdir import STATE, WorkDir
 
 DG = '[project]\nname = "{name}"\nversion = "1"\n[tool.dg.project]\nroot_module = "shop"\n'
-
-
-class Warnings(Listener):
-    """Keeps what it is warned of."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def warning(self, text: str) -> None:
-        self.texts.append(text)
 
 
 def make(wd: WorkDir, name: str) -> Project:
@@ -42,9 +32,9 @@ def workspace(wd: WorkDir, monkeypatch: pytest.MonkeyPatch) -> WorkDir:
 def test_one_warning_for_seven_projects(workspace: WorkDir) -> None:
     projects = [make(workspace, f"p{number}") for number in range(7)]
     workspace.commit("code")
-    warnings = Warnings()
-    check_guard(projects, warnings)
-    (text,) = warnings.texts
+    listener = RecordingListener()
+    check_guard(projects, listener)
+    (text,) = listener.warnings
     assert "p0/src/shop/defs" in text
     assert "and 3 more" in text
 
@@ -60,7 +50,7 @@ def test_what_a_project_allows_is_allowed(workspace: WorkDir) -> None:
     workspace.commit("code", add=False)
     projects[1] = open_project(workspace.path / "b", python=Path(sys.executable))
     with pytest.raises(Findings, match="a/fixtures") as caught:
-        check_guard(projects, Warnings())
+        check_guard(projects, RecordingListener())
     assert "b/fixtures" not in caught.value.what
 
 
@@ -72,4 +62,4 @@ def test_each_repository_is_asked(workspace: WorkDir, tmp_path: Path) -> None:
     other("git add -f -A")
     other.commit("leak", add=False)
     with pytest.raises(Findings, match="b/src/shop/defs"):
-        check_guard(projects, Warnings())
+        check_guard(projects, RecordingListener())
