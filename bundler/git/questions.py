@@ -306,10 +306,9 @@ def changes(answer: bytes, commit: bytes = b"") -> list[StagedChange]:
 
 def hooks_path(repository: Repository) -> str | None:
     """The value of ``core.hooksPath``; None if hooks are in the default place."""
+    (answer,) = repository.ask(Question(["config", "-z", "--get-all", "core.hooksPath"]))
     # The last value is our own override, which is set for every question: take the one before.
-    question = Question(["config", "-z", "--get-all", "core.hooksPath"], expected=(0, 1))
-    (answer,) = repository.ask(question)
-    said = [value for value in os.fsdecode(answer).split("\0")[:-1] if value != os.devnull]
+    said = os.fsdecode(answer).split("\0")[:-2]
     return said[-1] if said else None
 
 

@@ -136,6 +136,55 @@ def test_a_shared_hooks_directory_is_left_alone(repository: WorkDir, tmp_path: P
     assert not (tmp_path / "shared").exists()
 
 
+def test_hooks_that_are_switched_off(repository: WorkDir) -> None:
+    actions(repository)
+    repository("git config --global core.hooksPath /dev/null")
+    assert not git_hooks.is_installed(repository.path)
+    with pytest.raises(UsageError, match=r"core\.hooksPath points to /dev/null") as caught:
+        git_hooks.install(repository.path)
+    assert "--unset core.hooksPath" in caught.value.hint
+
+
+def test_the_default_directory_named_as_hooks_path(repository: WorkDir) -> None:
+    repository("git config core.hooksPath .git/hooks")
+    actions(repository)
+    assert git_hooks.is_installed(repository.path)
+    leak(repository)
+    assert repository.run("git commit -m x").returncode == 1
+
+
+def test_a_hook_that_cannot_be_executed(repository: WorkDir) -> None:
+    actions(repository)
+    (repository.path / ".git/hooks/pre-commit").chmod(0o644)
+    assert not git_hooks.is_installed(repository.path)
+    assert actions(repository)[0] == "updated"
+    assert git_hooks.is_installed(repository.path)
+
+
+HOOK = "#!/bin/sh\ncall {}\n"
+MANAGERS = {
+    "husky": (".husky/_", {".husky/_/pre-commit": HOOK, ".husky/pre-commit": "state-guard\n"}),
+    "lefthook": ("", {".git/hooks/pre-commit": HOOK, "lefthook.yml": "run: state-guard --staged"}),
+    "overcommit": ("", {".git/hooks/pre-commit": HOOK, ".overcommit.yml": "- state-guard"}),
+}
+
+
+@pytest.mark.parametrize("name", MANAGERS)
+def test_hooks_of_a_manager(repository: WorkDir, name: str) -> None:
+    path, files = MANAGERS[name]
+    if path:
+        repository(["git", "config", "core.hooksPath", path])
+    for file, text in files.items():
+        repository.write(file, text)
+    assert not git_hooks.is_installed(repository.path)  # git runs no hook of the manager's yet
+    (repository.path / next(iter(files))).chmod(0o755)
+    assert git_hooks.is_installed(repository.path)
+    if path:
+        with pytest.raises(UsageError) as caught:
+            git_hooks.install(repository.path)
+        assert f"the hooks in {repository.path}/.husky: pre-commit: " in caught.value.hint
+
+
 def test_without_the_installation_git_refuses(repository: WorkDir) -> None:
     actions(repository)
     hook = repository.path / ".git/hooks/pre-commit"
