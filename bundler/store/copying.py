@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,8 +11,11 @@ from bundler.store import content, pointer, records
 from bundler.store.content import Incoming
 from bundler.store.pointer import NOBODY, Author
 from bundler.store.pushing import relocated
-from bundler.store.records import Batch, Move
+from bundler.store.records import Batch, Current, Move
 from bundler.store.store import Store
+
+# The version that each key of a set gets; None for a key that is removed.
+_Step = Mapping[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def copy(source: Store, target: Store, *, history: bool = False, author: Author 
             )
     start = target.current() or pointer.NOTHING
     number, moves = start.number, list[Move]()
-    for step in steps:
+    for step in steps[_done(steps, start, there) :]:
         members = [there[version] for version in step.values() if version in there]
         gone = [key for key, version in step.items() if version is None]
         current = target.adopt(members, "copy", author, gone)
@@ -57,7 +60,19 @@ def copy(source: Store, target: Store, *, history: bool = False, author: Author 
     return Copied(versions, size, number, tuple(moves))
 
 
-def _steps(source: Store, *, history: bool) -> Iterator[Mapping[str, str | None]]:
+def _done(steps: Sequence[_Step], start: Current, there: Collection[str]) -> int:
+    """How many steps an earlier copy has made: the target's keys are not taken back to older
+    versions."""
+    have = {key: entry.version for key, entry in start.keys.items()}
+    done, made = 0, dict[str, str | None]()
+    for number, step in enumerate(steps, 1):
+        made.update((key, item) for key, item in step.items() if item is None or item in there)
+        if all(have.get(key) == version for key, version in made.items()):
+            done = number
+    return done
+
+
+def _steps(source: Store, *, history: bool) -> Iterator[_Step]:
     """What to make current, step by step, None for a key that was removed; the last is what is
     current in the source."""
     current = source.require_current()

@@ -116,7 +116,7 @@ def _swap(
         if now is None:
             make(objects)
         elif wanted.number != now.number:
-            objects.create(records.set_name(now.number), records.encode(now.change))
+            _keep(objects, now.change)
         return wanted if _write(objects, wanted, tag) else None
 
     outrun = Locked(
@@ -148,6 +148,15 @@ def compete(write: Callable[[], _T | None], outrun: Locked, **limits: float | No
         wait_jitter=_JITTER_SECONDS,
         **limits,
     )
+
+
+def _keep(objects: Objects, change: Change) -> None:
+    """Puts a set in place. A store whose pointer was restored may have another with its number."""
+    name, raw = records.set_name(change.number), records.encode(change)
+    if not objects.create(name, raw):
+        stored = objects.get(name)
+        if stored is not None and stored.data != raw:
+            objects.replace(name, raw, stored.tag)
 
 
 def _write(objects: Objects, wanted: Current, tag: str) -> bool:
@@ -212,7 +221,11 @@ def make(objects: Objects) -> None:
     try:
         first = objects.get(probe)
         kept = first is not None and not objects.create(probe, b"2")
-        kept = kept and first is not None and objects.replace(probe, b"3", first.tag)
+        if kept and first is not None and not objects.replace(probe, b"3", first.tag):
+            # Either it is refused although the condition holds, or it was sent again after its
+            # answer was lost.
+            second = objects.get(probe)
+            kept = second is not None and second.data == b"3"
         if not kept or first is None or objects.replace(probe, b"4", first.tag):
             raise ConfigurationError(
                 f"{objects.url} does not support conditional writes, so one of two concurrent "

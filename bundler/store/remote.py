@@ -10,23 +10,21 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cached_property, partial
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import obstore
 import obstore.store
-from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PreconditionError
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
 from bundler.errors import (
     BundlerError,
     ConfigurationError,
-    CredentialsRefused,
     ToolFailed,
-    Unavailable,
 )
+from bundler.store.bucket_errors import classified, meant_by
 from bundler.store.objects import Buffer, Listed, StoredObject, shown
 
 if TYPE_CHECKING:
@@ -38,19 +36,11 @@ _RETRIES = 10
 _RETRY_SECONDS = 60.0
 # Doubled with each attempt, up to the longest.
 _FIRST_WAIT, _LONGEST_WAIT = timedelta(milliseconds=100), timedelta(seconds=15)
-# The vendors' names for a missing bucket, in the body of the answer.
-_NO_BUCKET = re.compile(
-    r"NoSuchBucket|ContainerNotFound|bucket does not exist|container does not exist"
-)
-_STATUS = re.compile(r"status: (\d{3})|status code: (\d{3})")
-# The vendors' errors for a request whose signature or token does not match their time.
-_SKEWED = re.compile(r"RequestTimeTooSkewed|RequestExpired|reasonable timeframe")
-# A bucket in another account answers 403; invalid keys answer 400 or 403 with one of these.
-_REFUSED = re.compile(
-    r"InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|AuthenticationFailed"
-    r"|AuthorizationFailure|AccessDenied|invalid_grant|credential",
-    re.IGNORECASE,
-)
+# A read that begins at or after the end of an object.
+_AFTER_THE_END = re.compile(r"status code: 416|Wanted range starting at")
+# What a URL's parser would leave out of a prefix.
+_NO_PREFIX = re.compile(r"[?#]|/\.\.?(/|$)")
+_CREATE_ATTEMPTS = 5
 
 
 class Bucket:
@@ -70,7 +60,7 @@ class Bucket:
         require it.
         """
         unsaid = "AWS_UNSIGNED_PAYLOAD" not in os.environ
-        if self.url.startswith("s3:") and unsaid and not _plain_http():
+        if self.url.startswith("s3:") and unsaid and not _plain_http(self.url):
             return self._open({"aws_unsigned_payload": True})
         return self._store
 
@@ -86,7 +76,12 @@ class Bucket:
 
     def read(self, name: str, start: int, length: int) -> Buffer:
         with self._errors(f"read {name}"):
-            return obstore.get_range(self._store, name, start=start, length=length)
+            try:
+                return obstore.get_range(self._store, name, start=start, length=length)
+            except BaseError as error:
+                if _AFTER_THE_END.search(str(error)):
+                    return b""
+                raise
 
     def exists(self, name: str) -> bool:
         try:
@@ -97,7 +92,16 @@ class Bucket:
         return True
 
     def create(self, name: str, data: bytes) -> bool:
-        return self._conditional(name, data, "create")
+        # S3 answers 409 to one of two concurrent writes, although the other may fail, too.
+        for _ in range(_CREATE_ATTEMPTS):
+            if self._conditional(name, data, "create"):
+                return True
+            if self.exists(name):
+                return False
+        raise ToolFailed(
+            f"{self.url} refuses to create {name}, which does not exist.",
+            hint="Check the URL and the variables that configure the store.",
+        )
 
     def replace(self, name: str, data: bytes, tag: str) -> bool:
         etag, _, version = tag.partition("\n")
@@ -105,14 +109,13 @@ class Bucket:
         return self._conditional(name, data, mode)
 
     def _conditional(self, name: str, data: bytes, mode: Any) -> bool:
-        try:
-            with self._errors(f"write {name}"):
+        with self._errors(f"write {name}"), suppress(FileNotFoundError):
+            try:
                 obstore.put(self._store, name, data, mode=mode)
-        except (AlreadyExistsError, PreconditionError):
-            return False
-        except (FileNotFoundError, NotFoundError):
-            return False  # what was to be replaced has been removed
-        return True
+            except (AlreadyExistsError, PreconditionError):
+                return False
+            return True
+        return False  # what was to be replaced has been removed
 
     def write(self, name: str, chunks: Iterable[Buffer], size: int) -> None:
         failed: list[Exception] = []
@@ -136,11 +139,21 @@ class Bucket:
                         chunk_size=_CHUNK_BYTES,
                         max_concurrency=_PARTS_AT_ONCE,
                     )
-        except BundlerError:
+        except (BundlerError, FileNotFoundError) as error:
             # The library wraps the stream's exception in its own error type.
             if failed:
                 raise failed[0] from None
-            raise
+            if not isinstance(error, BundlerError):
+                error = classified(error, self.url, f"write {name}")
+            if not (isinstance(error, ToolFailed) and self._has_all(name, size)):
+                raise error from None
+
+    def _has_all(self, name: str, size: int) -> bool:
+        """Whether an upload is complete. The request that completes it is refused when it is sent
+        again after its answer was lost."""
+        with suppress(BundlerError, FileNotFoundError), self._errors(f"find {name}"):
+            return bool(obstore.head(self._store, name)["size"] == size)
+        return False
 
     def delete(self, names: Sequence[str]) -> None:
         for name in names:
@@ -161,14 +174,12 @@ class Bucket:
         """Converts the library's errors into ours; their texts may contain credentials."""
         try:
             yield
-        except (AlreadyExistsError, PreconditionError):
-            raise
         except FileNotFoundError as error:
-            if _NO_BUCKET.search(str(error)):
-                raise _no_bucket(self.url) from None
+            if meant := meant_by(error, self.url, action):
+                raise meant from None
             raise
         except (BaseError, OSError) as error:
-            raise _classified(error, self.url, action) from None
+            raise classified(error, self.url, action) from None
 
 
 def _tag(meta: Any) -> str:
@@ -177,54 +188,25 @@ def _tag(meta: Any) -> str:
     return f"{meta.get('e_tag') or ''}\n{version}" if version else str(meta.get("e_tag") or "")
 
 
-def _classified(error: Exception, url: str, action: str) -> BundlerError:
-    """Classifies an error of the library; its text is read, never shown."""
-    text = str(error)
-    found = _STATUS.search(text)
-    status = int(found.group(1) or found.group(2)) if found else 0
-    kind = type(error).__name__
-    if _NO_BUCKET.search(text):
-        return _no_bucket(url)
-    refused = kind in ("PermissionDeniedError", "UnauthenticatedError") or isinstance(
-        error, PermissionError
-    )
-    if refused or status in (401, 403) or (status in (0, 400) and _REFUSED.search(text)):
-        if _SKEWED.search(text):
-            return CredentialsRefused(
-                f"{url} refused to {action}: this machine's clock is wrong.",
-                hint="Set the clock: the time of the request is too far from the store's.",
-            )
-        return CredentialsRefused(
-            f"{url} refused to {action}.",
-            hint="Check the credentials and their permissions on the bucket.",
-        )
-    if status == HTTPStatus.NOT_IMPLEMENTED or kind == "NotSupportedError":
-        return ConfigurationError(
-            f"{url} does not support what is needed to {action}.",
-            hint="Use a store that supports conditional writes.",
-        )
-    again = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
-    if status and status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in again:
-        return ToolFailed(
-            f"{url} answered {status} when asked to {action}.",
-            hint="Check the URL and the variables that configure the store.",
-        )
-    answer = f"answered {status}" if status else "did not answer"
-    return Unavailable(f"{url} {answer} when asked to {action}.", hint="Try again later.")
-
-
-def _no_bucket(url: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"{url}: the bucket does not exist.", hint="Create it, or correct the store's URL."
-    )
-
-
 def _open(url: str, where: str, patience: float, config: Any = None) -> ObjectStore:
+    for name, endpoint in _endpoints(url):
+        if not re.match(r"https?://[^/]", endpoint):
+            raise ConfigurationError(
+                f"The environment variable {name} is not a URL.",
+                hint="Unset it, or set it to a URL such as https://s3.example.com.",
+            )
+    unusable = ConfigurationError(
+        f"{where} cannot be opened.",
+        hint="Check the URL, whose prefix must not contain '?', '#', '//' or '..', and the "
+        "variables that configure the store (AWS_…, GOOGLE_…, AZURE_…).",
+    )
+    if _NO_PREFIX.search(url):
+        raise unusable
     try:
         store: ObjectStore = obstore.store.from_url(
             url,
             config=config,
-            client_options={"timeout": timedelta(seconds=120), "allow_http": _plain_http()},
+            client_options={"timeout": timedelta(seconds=120), "allow_http": _plain_http(url)},
             retry_config={
                 "max_retries": _RETRIES,
                 "backoff": {
@@ -236,20 +218,23 @@ def _open(url: str, where: str, patience: float, config: Any = None) -> ObjectSt
             },
         )
     except (BaseError, ValueError, TypeError):
-        raise ConfigurationError(
-            f"{where} cannot be opened.",
-            hint="Check the URL and the variables that configure the store (AWS_…, GOOGLE_…, "
-            "AZURE_…).",
-        ) from None
+        raise unusable from None
     return store
 
 
-def _plain_http() -> bool:
-    """Whether the user's own endpoint uses no TLS, as a test server on loopback."""
-    own = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
-    if any(os.environ.get(name, "").startswith("http://") for name in own):
-        return True
+def _endpoints(url: str) -> list[tuple[str, str]]:
+    """The user's own endpoints for a URL, such as a test server on loopback: by their variables."""
+    names = {
+        "s3": ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"),
+        "az": ("AZURE_STORAGE_ENDPOINT",),
+        "gs": ("GOOGLE_BASE_URL",),
+    }[url.partition("://")[0]]
+    return [(name, os.environ[name]) for name in names if name in os.environ]
+
+
+def _plain_http(url: str) -> bool:
+    """Whether an endpoint uses no TLS."""
     account = os.environ.get("GOOGLE_SERVICE_ACCOUNT_KEY", "")
-    return os.environ.get("GOOGLE_BASE_URL", "").startswith("http://") or bool(
+    return any(endpoint.startswith("http://") for _, endpoint in _endpoints(url)) or bool(
         re.search(r'"gcs_base_url"\s*:\s*"http://', account)
     )

@@ -28,7 +28,6 @@ from bundler.state.manifest import KeyRefresh
 from bundler.store import (
     Store,
     checking,
-    copying,
     importing,
     lease,
     open_store,
@@ -40,7 +39,7 @@ from bundler.store.pointer import Author
 from bundler.store.pushing import NewState
 from bundler.store.records import Current, Joined
 from bundler.store.store import open_objects
-from tests.support.storefixtures import Make, contents
+from tests.support.storefixtures import Make, confirmed, contents
 
 ME = Author("ada@build", "a" * 40)
 MEBIBYTE = 1024 * 1024
@@ -127,12 +126,6 @@ def test_confirmation_is_noted_without_a_new_set(
     )  # this machine's clock is the wrong one
     store.push(refreshed("2023-11-14T22:13:20Z", b"2"))
     assert confirmed(store) == "2026-01-05T00:00:00Z"
-
-
-def confirmed(store: Store) -> str | None:
-    record = open_stored(f"store:{store.url}").run_record()
-    assert record is not None
-    return record.refresh[0].keys[0].confirmed
 
 
 def test_a_file_that_changes_meanwhile_is_not_pushed(store: Store, states: Make) -> None:
@@ -230,24 +223,18 @@ def test_an_altered_pointer_is_refused(store: Store, states: Make) -> None:
         store.current()
 
 
-def test_copy(new_url: Callable[[], str], states: Make, tmp_path: Path) -> None:
-    source, target = open_store(new_url()), open_store(new_url())
-    old = source.push(states(A=b"1", B=os.urandom(9 * MEBIBYTE)))
-    refresh = KeyRefresh("A", confirmed="2026-01-02T00:00:00Z")
-    (new,) = states(A=b"2")
-    for made in (None, refresh):
-        source.push([NewState(new.state, new.directory, refresh=made)])
-    copied = copying.copy(source, target)
-    assert len(copied.versions) == 2
-    assert confirmed(target) == refresh.confirmed
-    assert contents(target, tmp_path) == contents(source, tmp_path)
-    assert copying.copy(source, target).versions == ()
-    source.remove(["B"])
-    again = copying.copy(source, target, history=True)
-    assert again.versions == (old.versions["A"],)
-    assert set(contents(target, tmp_path)) == {"A"}, "what was removed is removed there, too"
-    assert contents(target, tmp_path) == contents(source, tmp_path)
-    assert not checking.check(target).problems
+def test_a_pointer_that_was_restored_makes_its_own_history(store: Store, states: Make) -> None:
+    for value in (b"1", b"2", b"3"):
+        store.push(states(A=value))
+        if value == b"1":
+            restored = store.objects.get("current.json")
+    now = store.objects.get("current.json")
+    assert now is not None
+    assert restored is not None
+    store.objects.replace("current.json", restored.data, now.tag)
+    for value in (b"4", b"5"):
+        store.push(states(B=value))
+    assert [move.key for change in store.history() for move in change.moves] == ["B", "B", "A"]
 
 
 def test_a_lease_keeps_others_away(store: Store) -> None:

@@ -17,7 +17,14 @@ from pathlib import Path
 import pytest
 import trustme
 
-from bundler.errors import ConfigurationError, CredentialsRefused, Locked, Unavailable
+from bundler.errors import (
+    ConfigurationError,
+    CredentialsRefused,
+    Locked,
+    ToolFailed,
+    Unavailable,
+    VerificationFailed,
+)
 from bundler.store import Store, checking, lease, open_store, prune
 from tests.support import stores
 from tests.support.faultyfront import Fault, Front
@@ -112,6 +119,66 @@ def test_a_cut_part_of_a_large_upload_is_sent_again(
     store.push(states(A=large))
     assert not before.faults
     assert contents(store, tmp_path)["A"] == {"state": large}
+
+
+COMPLETE = {
+    "s3": ("uploadId=", "POST"),
+    "gcs": ("uploadId=", "POST"),
+    "azure": ("comp=blocklist", "PUT"),
+}
+
+
+def test_an_upload_that_was_completed_is_complete_although_the_answer_was_lost(
+    faulty: tuple[Front, stores.Server],
+    states: Make,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    """The second request to complete it is refused, and so is one for an upload that is gone."""
+    before, server = faulty
+    contains, method = COMPLETE[request.node.callspec.params["faulty"]]
+    refused = Fault(contains, status=404, code="NoSuchUpload", method=method)
+    store, large = open_store(server.url()), os.urandom(9 * MEBIBYTE)
+    before.faults = [Fault(contains, "lost", method=method), replace(refused)]
+    store.push(states(A=large))
+    assert not before.faults
+    assert contents(store, tmp_path)["A"] == {"state": large}
+    for status, kind in ((404, ToolFailed), (409, Unavailable)):
+        before.faults = [replace(refused, status=status, times=99)]
+        with pytest.raises(kind, match=f"answered {status} when asked to write content/"):
+            store.push(states(A=os.urandom(9 * MEBIBYTE)))
+    before.faults = []
+    assert contents(store, tmp_path)["A"] == {"state": large}
+
+
+@pytest.mark.parametrize("status", [404, 409, 412])
+def test_an_object_that_is_refused_and_does_not_exist_is_written_again(
+    faulty: tuple[Front, stores.Server], states: Make, status: int
+) -> None:
+    """S3 answers 409 to one of two writers, without a promise that the other succeeds."""
+    before, server = faulty
+    store = open_store(server.url())
+    for number, name in enumerate(("probe/", "versions/", "sets/"), 1):
+        before.faults = [Fault(name, status=status, code="ConditionalRequestConflict")]
+        store.push(states(A=b"%d" % number))
+        assert not before.faults
+    assert not checking.check(open_store(store.url)).problems
+    before.faults = [Fault("sets/", status=status, code="NoSuchKey", times=99)]
+    with pytest.raises(ToolFailed, match=r"refuses to create sets/0+3\.json"):
+        store.push(states(A=b"4"))
+    before.faults = [Fault("probe/", "lost", skip=skip) for skip in range(3)]
+    open_store(server.url()).push(states(A=b"1"))
+
+
+def test_an_object_that_was_cut_short_is_damage(store: Store, states: Make, tmp_path: Path) -> None:
+    """A read after its end is refused by buckets."""
+    store.push(states(A=os.urandom(9 * MEBIBYTE), B=b"small"))
+    for version in store.currents().values():
+        (name,) = version.objects
+        store.objects.write(name, [b"x" * (version.state.size // 2)], version.state.size // 2)
+    with pytest.raises(VerificationFailed, match="altered"):
+        contents(store, tmp_path)
+    assert len(checking.check(store).problems) == 2
 
 
 def test_a_cut_download_is_asked_for_again(
@@ -384,11 +451,23 @@ def test_a_clock_that_is_off_does_not_disturb_the_order(
 
 
 @pytest.mark.parametrize("faulty", ["s3"], indirect=True)
-def test_a_request_that_is_refused_for_its_time_names_the_clock(
-    faulty: tuple[Front, stores.Server],
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "says"),
+    [
+        (403, "RequestTimeTooSkewed", CredentialsRefused, "clock"),
+        (400, "ExpiredToken", CredentialsRefused, "expired"),
+        (403, "kms:Decrypt", CredentialsRefused, "encryption key"),
+        (400, "KMS.DisabledException", CredentialsRefused, "encryption key"),
+        (403, "InvalidObjectState", ToolFailed, "archived"),
+        (400, "AuthorizationHeaderMalformed", ConfigurationError, "region"),
+        (301, "PermanentRedirect", ConfigurationError, "region"),
+        (409, "OperationAborted", Unavailable, "answered 409"),
+    ],
+)
+def test_an_error_says_what_its_code_means(
+    faulty: tuple[Front, stores.Server], status: int, code: str, kind: type[Exception], says: str
 ) -> None:
     before, server = faulty
-    before.faults = [Fault("/", status=403, code="RequestTimeTooSkewed", times=9, method="*")]
-    with pytest.raises(CredentialsRefused) as refused:
-        open_store(server.url()).current()
-    assert "clock" in refused.value.hint
+    before.faults = [Fault("/", status=status, code=code, times=99, method="*")]
+    with pytest.raises(kind, match=says):
+        open_store(server.url(), patience=0.1).current()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bundler.artifacts.stored import open_stored
 from bundler.store import Store, open_store, remote
 from bundler.store.pushing import NewState
 from tests.support import stores
@@ -81,6 +82,12 @@ def contents(
         }
         for key in found
     }
+
+
+def confirmed(store: Store) -> str | None:
+    record = open_stored(f"store:{store.url}").run_record()
+    assert record is not None
+    return record.refresh[0].keys[0].confirmed
 
 
 @pytest.fixture(params=["s3", "gcs", "azure"])

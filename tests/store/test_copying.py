@@ -1,0 +1,47 @@
+"""Copies from one store to another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from bundler.state.manifest import KeyRefresh
+from bundler.store import checking, copying, open_store
+from bundler.store.pushing import NewState
+from tests.support.storefixtures import Make, confirmed, contents
+
+MEBIBYTE = 1024 * 1024
+
+
+def test_copy(new_url: Callable[[], str], states: Make, tmp_path: Path) -> None:
+    source, target = open_store(new_url()), open_store(new_url())
+    old = source.push(states(A=b"1", B=os.urandom(9 * MEBIBYTE)))
+    refresh = KeyRefresh("A", confirmed="2026-01-02T00:00:00Z")
+    (new,) = states(A=b"2")
+    for made in (None, refresh):
+        source.push([NewState(new.state, new.directory, refresh=made)])
+    copied = copying.copy(source, target)
+    assert len(copied.versions) == 2
+    assert confirmed(target) == refresh.confirmed
+    assert contents(target, tmp_path) == contents(source, tmp_path)
+    assert copying.copy(source, target).versions == ()
+    source.remove(["B"])
+    again = copying.copy(source, target, history=True)
+    assert again.versions == (old.versions["A"],)
+    assert set(contents(target, tmp_path)) == {"A"}, "what was removed is removed there, too"
+    assert contents(target, tmp_path) == contents(source, tmp_path)
+    assert not checking.check(target).problems
+
+
+def test_a_repeated_copy_of_the_history_takes_no_key_back(tmp_path: Path, states: Make) -> None:
+    source, target = (open_store(f"file://{tmp_path}/{name}") for name in ("source", "target"))
+    for value in (b"1", b"2"):
+        source.push(states(A=value, B=b"x"))
+    target.push(states(C=b"of the target itself"))
+    assert copying.copy(source, target, history=True).number == 3
+    assert copying.copy(source, target, history=True).number == 3
+    source.remove(["B"])
+    source.push(states(A=b"3"))
+    copied = copying.copy(source, target, history=True)
+    assert (copied.number, [move.key for move in copied.moves]) == (5, ["B", "A"])
