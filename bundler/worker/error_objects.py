@@ -58,6 +58,8 @@ _REFUSED = re.compile(
 def error_in(value: Any) -> tuple[str, int | None] | None:
     """The word for the error, and the status that it names; None for data."""
     if isinstance(value, list):
+        if has_graphql_errors(value):
+            return "graphql-errors", None
         rows = [_normal(item) for item in value if isinstance(item, dict)]
         rows = rows if len(rows) == len(value) else []
         # Salesforce answers with a list of errors.
@@ -74,7 +76,11 @@ def error_in(value: Any) -> tuple[str, int | None] | None:
 
 
 def has_graphql_errors(value: Any) -> bool:
-    """Whether this is an answer with errors, not only warnings (which Tableau sends)."""
+    """Whether this is an answer with errors, not only warnings (which Tableau sends), or a batch of
+    answers with one."""
+    if isinstance(value, list):
+        answers = [item for item in value if isinstance(item, dict) and "data" in item]
+        return len(answers) == len(value) and any(map(has_graphql_errors, answers))
     errors = value.get("errors") if isinstance(value, dict) and "data" in value else None
     return isinstance(errors, list) and any(
         isinstance(error, dict) and "message" in error and not _is_warning(error)

@@ -60,7 +60,9 @@ _SKIPPED = re.compile(
     r"Failed to fetch LookML explore|Failed to process Tableau workbook"
     r"|No data retrieved for Tableau workbook|Ignoring connector `"
 )
-_REDIRECTS = (301, 302, 303, 307, 308)
+# Of other methods: nothing has been done yet. After another redirect, a form may have been saved.
+_TO_REPEAT = (307, 308)
+_REDIRECTS_OF = {"GET": (301, 302, 303, *_TO_REPEAT), "HEAD": ()}
 # More are no number of bytes, and Python refuses thousands.
 _MOST_DIGITS = 18
 _ACCEPTED, _PARTIAL, _NOT_MODIFIED = 202, 206, 304
@@ -202,7 +204,7 @@ class Recorder:
             self.reject(request.number, "accepted")
         elif status in _WITHOUT_BODY and request.method == "GET":
             self.reject(request.number, "empty")
-        elif status in _REDIRECTS and request.method == "GET" and self._report is not None:
+        elif status in _REDIRECTS_OF.get(request.method, _TO_REPEAT) and self._report is not None:
             with suppress(ValueError):  # no URL: it is not followed
                 self._redirects[_target(urljoin(request.url, location or ""))] = request.number
             self._report("redirect", id=request.number)
@@ -264,10 +266,10 @@ class Recorder:
         size = request.body.size if request.body is not None else 0
         if _is_misread(text, size):
             self.reject(request.number, "not-utf-8")
-        if not isinstance(value, dict):
-            return
         if self._has_graphql_errors(value):
             self._report("graphql-errors", id=request.number)
+        if not isinstance(value, dict):
+            return
         if request.method == "GET" and _is_whole(text, size):
             self._compare(request, value)
         cursor = _cursor(value)

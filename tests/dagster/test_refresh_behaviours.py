@@ -289,6 +289,8 @@ EXPECTED = {
     "hides_a_refusal_in_a_fork": (69, "refused the connection"),
     "hides_a_refusal_in_a_spawn": (69, "refused the connection"),
     "hides_a_refusal_in_a_forkserver": (69, "refused the connection"),
+    "gives_up_on_a_thread": (69, "had not answered when the component ended"),
+    "gives_up_on_a_process": (69, "had not answered when the component ended"),
     "fails_while_a_program_writes": (71, "RuntimeError: not now"),
     "becomes_a_link": (65, "a symbolic link"),
     "fails_in_async": (69, "refused the connection"),

@@ -70,6 +70,13 @@ _BODIES = {
     "skipped": Cause(
         BadData, "the component left out what it could not use of the response from {host}", "once"
     ),
+    "unanswered": Cause(
+        Unavailable,
+        "{host} had not answered when the component ended",
+        "yes",
+        hint="Check that {host} is up and reachable from here, then try again. Make the component "
+        "wait for what it has requested.",
+    ),
     "not-modified": Cause(
         Unavailable, "{host} answered 304 instead of sending the data", "once", hint=_AGAIN
     ),

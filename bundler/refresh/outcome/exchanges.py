@@ -70,10 +70,10 @@ class Exchange(msgspec.Struct, frozen=True):
     seconds. tries: how often the client library made it by itself. size: of the body, in bytes, if
     known. body: the problem of an answer with a successful status: a fault of
     `bundler.worker.bodies`, or ``accepted``, ``partial``, ``not-modified``, ``skipped`` (by the
-    component), ``redirect`` (not followed), or one of `_OF_PAGES`. code: the status that an error
-    document names. newest: the last exchange that had begun when this one failed. is_abandoned:
-    whether the component itself ended it, by a cancelled task or a closed client, usually because
-    another one had failed.
+    component), ``redirect`` (not followed), ``unanswered`` (when the component had ended), or one
+    of `_OF_PAGES`. code: the status that an error document names. newest: the last exchange that
+    had begun when this one failed. is_abandoned: whether the component itself ended it, by a
+    cancelled task or a closed client, usually because another one had failed.
     """
 
     id: int
@@ -138,8 +138,8 @@ class Report(msgspec.Struct, frozen=True):
 class _Reading(msgspec.Struct):
     """report: what is known of the attempt so far, besides the exchanges.
 
-    open: those without an answer, by their number; recent: those with one. newest: the number of
-    the last that began.
+    open: those without an answer, by their number; recent: those with one. repeated: the numbers of
+    those that have succeeded meanwhile. newest: the number of the last that began.
     """
 
     allowed: Sequence[str]
@@ -151,6 +151,7 @@ class _Reading(msgspec.Struct):
     unfollowed: dict[tuple[int, str], Exchange] = msgspec.field(default_factory=dict)
     redirects: dict[int, Exchange] = msgspec.field(default_factory=dict)
     environment: set[str] = msgspec.field(default_factory=set)
+    repeated: set[int] = msgspec.field(default_factory=set)
     newest: int = 0
 
     def take(self, line: dict[str, Any]) -> None:
@@ -215,6 +216,7 @@ class _Reading(msgspec.Struct):
         else:
             self.failed.pop(exchange.same, None)
             self.expected.pop(exchange.same, None)
+            self.repeated |= {one.id for one in self.open.values() if one.same == exchange.same}
             self._note(answered=self.report.answered + 1)
 
     def _fail(self, line: dict[str, Any]) -> None:
@@ -279,6 +281,14 @@ class _Reading(msgspec.Struct):
         tries = exchange.tries + (before.tries if before else 0)
         self.failed[exchange.same] = msgspec.structs.replace(exchange, tries=tries)
 
+    def end(self) -> None:
+        """Notes what a component that has returned did not wait for: a thread or a process of it
+        was still waiting."""
+        for exchange in list(self.open.values()) if self.report.returned else ():
+            if exchange.id not in self.repeated:
+                unanswered = msgspec.structs.replace(exchange, body="unanswered", is_abandoned=True)
+                self._note_failure(unanswered)
+
 
 def read(path: Path, allowed: Sequence[str] = ()) -> Report:
     """The report in this file; empty if nothing was written."""
@@ -294,6 +304,7 @@ def report_of(lines: Iterable[dict[str, Any]], allowed: Sequence[str] = ()) -> R
     reading = _Reading(allowed)
     for line in lines:
         reading.take(line)
+    reading.end()
     return msgspec.structs.replace(
         reading.report,
         failed=(*reading.failed.values(), *reading.redirects.values()),

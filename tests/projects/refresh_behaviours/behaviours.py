@@ -205,6 +205,33 @@ hides_a_refusal_in_a_spawn = hides_a_refusal_in_processes("spawn")
 hides_a_refusal_in_a_forkserver = hides_a_refusal_in_processes("forkserver")
 
 
+def asks_in_vain(url):
+    with suppress(OSError):
+        urllib.request.urlopen(url)
+
+
+def gives_up_on(kind):
+    """Waits a moment for a server that does not answer."""
+
+    def behaviour(path):
+        good(path)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+            asking = kind(target=asks_in_vain, args=(url,), daemon=True)
+            asking.start()
+            left.append(server.accept()[0])
+            left[-1].recv(1)
+            asking.join(0.01)
+
+    return behaviour
+
+
+gives_up_on_a_thread = gives_up_on(threading.Thread)
+gives_up_on_a_thread.__name__ = "gives_up_on_a_thread"
+gives_up_on_a_process = gives_up_on(multiprocessing.get_context("fork").Process)
+gives_up_on_a_process.__name__ = "gives_up_on_a_process"
+
+
 def looks_at_what_fails(path):
     """What it does not use, it has looked at."""
 

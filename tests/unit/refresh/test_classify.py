@@ -277,7 +277,7 @@ def test_every_fault_of_a_body_has_its_words() -> None:
     page = (Path(__file__).parents[3] / "docs/explanation/refresh.md").read_text()
     table = page.partition("| name | what is rejected |\n")[2].partition("\n\n")[0]
     documented = re.findall(r"`([\w-]+)`", " ".join(it.split("|")[1] for it in table.splitlines()))
-    faults = {*documented, "redirect"}
+    faults = {*documented, "redirect", "unanswered"}
     assert faults == {*_BODIES, "error-object", "not-json"}
     for fault in faults:
         finding = of_exchange(Exchange(1, "GET", "https://host:443/v1", "", 200, body=fault))

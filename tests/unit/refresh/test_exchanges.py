@@ -208,3 +208,13 @@ def test_a_redirect_fails_unless_something_asks_for_its_target() -> None:
     assert (exchange.status, exchange.body) == (302, "redirect")
     assert failed(*events, {"event": "followed", "id": 1}, request(2, B), response(2, 200)) == []
     assert failed(*events, allowed=("GET /a 302",)) == []
+
+
+def test_a_request_without_an_answer_when_the_component_has_returned_is_a_failure() -> None:
+    returned = {"event": "returned"}
+    assert failed(request(1, A), returned) == [A]
+    assert failed(request(1, A), {"event": "raised", "chain": []}) == []
+    assert failed(request(1, A), request(2, A), response(2, 200), returned) == []  # a second try
+    assert failed(request(1, A), returned, allowed=("GET /a error",)) == []
+    (exchange,) = report_of([request(1, A), returned]).failed
+    assert (exchange.body, exchange.is_abandoned) == ("unanswered", True)

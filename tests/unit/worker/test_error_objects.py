@@ -60,6 +60,9 @@ def test_graphql_answers_with_errors_beside_its_data() -> None:
     warning = {"message": "x", "extensions": {"severity": "WARNING"}}
     assert error_in({"data": {"a": 1}, "errors": [warning]}) is None
     assert error_in({"data": {"a": 1}, "errors": [{"message": "x", "extensions": []}]}) is not None
+    batch = [{"data": {"a": 1}}, {"data": None, "errors": [{"message": "x"}]}]
+    assert error_in(batch) == ("graphql-errors", None)
+    assert error_in([*batch, {"id": 1}]) is None
 
 
 @pytest.mark.parametrize(

@@ -245,3 +245,22 @@ def test_forks_that_ask_at_the_same_time_do_not_hide_each_other(
     for status, (recorder, request) in zip((200, 500), reversed(requests), strict=True):
         recorder.answer(request, status, {})
     assert [exchange.status for exchange in report_of(told).failed] == [500]
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "counts"),
+    [
+        *(("GET", status, True) for status in (301, 302, 303, 307, 308)),
+        *(("POST", status, True) for status in (307, 308)),
+        *(("POST", status, False) for status in (301, 302, 303)),
+        ("HEAD", 307, False),
+    ],
+)
+def test_a_redirect_that_is_not_followed(method: str, status: int, counts: bool) -> None:
+    told: list[dict[str, Any]] = []
+    recorder = Recorder(bodies, error_objects)
+    recorder.record(lambda event, **rest: told.append({"event": event, **rest}), lambda _: [])
+    recorder.answer(recorder.begin(method, LIST), status, {"location": "/v2/items"})
+    assert [exchange.body for exchange in report_of(told).failed] == ["redirect"] * counts
+    recorder.begin(method, "https://host:443/v2/items")
+    assert report_of(told).failed == ()
