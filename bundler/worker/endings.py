@@ -42,75 +42,86 @@ def forget_inherited() -> None:
         atexit.register(util._exit_function)  # noqa: SLF001
 
 
-def unnoticed() -> dict[int, BaseException]:
+class Unnoticed:
     """What ends a thread, a task or a future from now on, and what nothing looks at: Python prints
-    it, at most, and continues. By identity."""
-    errors: dict[int, BaseException] = {}
-    _note_threads(errors)
-    if "asyncio" in sys.modules:  # otherwise no component runs here
-        _note_tasks(errors)
-        _note_futures(errors)
-    return errors
+    it, at most, and continues."""
+
+    def __init__(self) -> None:
+        self._in_threads: list[BaseException] = []
+        self._failed: list[Any] = []  # tasks and futures
+        self._watch_threads()
+        if "asyncio" in sys.modules:  # otherwise no component runs here
+            self._watch_tasks()
+            self._watch_futures()
+
+    def errors(self) -> list[BaseException]:
+        # A component that has seen one of them fail knows that others may have: it repeats all, or
+        # does without.
+        is_seen = not all(it._log_traceback for it in self._failed)  # noqa: SLF001  # as asyncio
+        return [*self._in_threads, *(it._exception for it in self._failed if not is_seen)]  # noqa: SLF001
+
+    def _watch_threads(self) -> None:
+        """Without those that only run in the background."""
+        import threading
+
+        usual = threading.excepthook
+
+        def note(ended: threading.ExceptHookArgs) -> None:
+            background = ended.thread is not None and ended.thread.daemon
+            if background or not isinstance(ended.exc_value, Exception):
+                usual(ended)
+            else:
+                self._in_threads.append(ended.exc_value)
+
+        threading.excepthook = note
+
+    def _watch_tasks(self) -> None:
+        from asyncio import BaseEventLoop, Task
+
+        kind: Any = BaseEventLoop
+        usual = kind.create_task
+
+        def note(task: Any) -> None:
+            is_handled = task.get_loop().get_exception_handler() is not None
+            if isinstance(task._exception, Exception) and not is_handled:  # noqa: SLF001  # unseen
+                self._failed.append(task)
+
+        def create_task(*args: Any, **kwargs: Any) -> Any:
+            task = usual(*args, **kwargs)
+            if isinstance(task, Task):
+                task.add_done_callback(note)
+            return task
+
+        kind.create_task = create_task
+
+    def _watch_futures(self) -> None:
+        from concurrent.futures import Future
+
+        def noting(usual: Any) -> Any:
+            def note(future: Any, error: Any) -> None:
+                if isinstance(error, Exception):
+                    vars(future).setdefault("_log_traceback", True)
+                    self._failed.append(future)
+                usual(future, error)
+
+            return note
+
+        def looking(usual: Any) -> Any:
+            def look(future: Any, *args: Any, **kwargs: Any) -> Any:
+                try:
+                    return usual(future, *args, **kwargs)
+                finally:
+                    future._log_traceback = False  # noqa: SLF001  # ours, like that of a task
+
+            return look
+
+        kind: Any = Future
+        kind.set_exception = noting(kind.set_exception)
+        kind.result, kind.exception = looking(kind.result), looking(kind.exception)
+        kind.cancel = looking(kind.cancel)  # nothing waits for it any more
 
 
-def _note_threads(errors: dict[int, BaseException]) -> None:
-    """Without those that only run in the background."""
-    import threading
-
-    usual = threading.excepthook
-
-    def note(ended: threading.ExceptHookArgs) -> None:
-        background = ended.thread is not None and ended.thread.daemon
-        if background or not isinstance(ended.exc_value, Exception):
-            usual(ended)
-        else:
-            errors[id(ended.exc_value)] = ended.exc_value
-
-    threading.excepthook = note
-
-
-def _note_tasks(errors: dict[int, BaseException]) -> None:
-    from asyncio import BaseEventLoop, Task
-
-    kind: Any = BaseEventLoop
-    usual = kind.default_exception_handler
-
-    def note(loop: Any, context: Any) -> None:
-        usual(loop, context)
-        error = context.get("exception")
-        # Other futures are usually a library's own, such as those of a connection that is closed.
-        if isinstance(context.get("future"), Task) and isinstance(error, Exception):
-            errors[id(error)] = error
-
-    kind.default_exception_handler = note
-
-
-def _note_futures(errors: dict[int, BaseException]) -> None:
-    from concurrent.futures import Future
-
-    def noting(usual: Any) -> Any:
-        def note(future: Any, error: Any) -> None:
-            if isinstance(error, Exception):
-                errors[id(error)] = error
-            usual(future, error)
-
-        return note
-
-    def looking(usual: Any) -> Any:
-        def look(future: Any, timeout: Any = None) -> Any:
-            try:
-                return usual(future, timeout)
-            finally:
-                errors.pop(id(future._exception), None)  # noqa: SLF001  # `exception` is this
-
-        return look
-
-    kind: Any = Future
-    kind.set_exception = noting(kind.set_exception)
-    kind.result, kind.exception = looking(kind.result), looking(kind.exception)
-
-
-def end_as_python_does(errors: dict[int, BaseException]) -> None:
+def end_as_python_does(unnoticed: Unnoticed) -> None:
     """Waits for threads and executors, calls what is registered, and closes files. Raises the first
     of what nothing has noticed."""
     import atexit
@@ -120,7 +131,7 @@ def end_as_python_does(errors: dict[int, BaseException]) -> None:
     threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001  # see above
     atexit._run_exitfuncs()  # noqa: SLF001  # as `multiprocessing` does in a fork
     _close_files()
-    for error in errors.values():
+    for error in unnoticed.errors():
         sys.stderr.write("Raised in a thread, task or future whose result nothing used:\n")
         raise error
 

@@ -17,14 +17,27 @@ if TYPE_CHECKING:
 _START = os.path.join(os.path.dirname(os.path.abspath(__file__)), "start.py")
 
 
-def _run(recorder: Recorder, call: Call) -> Any:
-    # It prints an exception, and the process that waits for it continues.
-    try:
-        return call()
-    except Exception as error:
-        if not call.of.daemon:
-            recorder.died(error)
-        raise
+def _bootstrap(recorder: Recorder, call: Call) -> Any:
+    process, run = call.of, call.of.run  # a subclass may have its own
+
+    # Python prints an exception, and the process that waits for it continues.
+    def reporting() -> None:
+        try:
+            run()
+        except Exception as error:
+            if not process.daemon:
+                recorder.died(error)
+            raise
+
+    process.run = reporting
+    return call()
+
+
+def _look(recorder: Recorder, call: Call) -> Any:
+    code = call()
+    if code and code > 0:  # else it runs, has succeeded, or was ended by a signal
+        recorder.looked_at_exit()
+    return code
 
 
 def _spawn(recorder: Recorder, call: Call) -> Any:
@@ -37,6 +50,7 @@ def _spawn(recorder: Recorder, call: Call) -> Any:
 
 
 PATCHES: tuple[Patch, ...] = (
-    ("multiprocessing.process", "BaseProcess", "run", _run),
+    ("multiprocessing.process", "BaseProcess", "_bootstrap", _bootstrap),
+    ("multiprocessing.process", "BaseProcess", "exitcode", _look),
     ("multiprocessing.util", "", "spawnv_passfds", _spawn),
 )

@@ -242,6 +242,11 @@ class Recorder:
         if self._report is not None:
             self._report("raised", chain=self._describe(error))
 
+    def looked_at_exit(self) -> None:
+        """Records that the component knows of a process that has failed."""
+        if self._report is not None:
+            self._report("handled")
+
     @contextmanager
     def quiet(self) -> Iterator[None]:
         """Inside the block, text that cannot be parsed is not recorded."""

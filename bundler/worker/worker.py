@@ -253,9 +253,9 @@ class Worker:
                     report,
                 )
             gc.set_threshold(*self._usual_threshold)
-            errors = self._endings.unnoticed()
+            unnoticed = self._endings.Unnoticed()
             self._write(command)
-            self._endings.end_as_python_does(errors)
+            self._endings.end_as_python_does(unnoticed)
         except BaseException as error:  # noqa: BLE001  # SystemExit too: a component must not end us
             report("raised", chain=self._watching.describe(error))
             self._watching.print_traceback(error)

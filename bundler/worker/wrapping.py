@@ -81,12 +81,15 @@ def _wrap(name: str, module: ModuleType, patches: Iterable[Patch], recorder: Rec
 
 
 def _wrapped(method: Any, replacement: Replacement, recorder: Recorder) -> Any:
-    original = getattr(method, "__func__", method)  # of a class method
+    is_property = isinstance(method, property)
+    original = method.fget if is_property else getattr(method, "__func__", method)  # class method
 
     @functools.wraps(original)
     def wrapped(of: Any, *args: Any, **kwargs: Any) -> Any:
         return replacement(recorder, Call(original, of, args, kwargs))
 
+    if is_property:
+        return property(wrapped)
     return wrapped if original is method else classmethod(wrapped)
 
 

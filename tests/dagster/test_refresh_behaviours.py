@@ -265,6 +265,7 @@ def test_why_the_only_key_failed_is_told_once(prepare: Prepare) -> None:
     assert last.detail == "credentials refused (77)"
 
 
+RIGHT = ("good", "chatters", "looks_at_what_fails", "repeats_what_fails")
 EXPECTED = {
     "exits": (71, "exited without reporting a result"),
     "says_exit": (71, "the vendor is tired"),
@@ -286,6 +287,7 @@ EXPECTED = {
     "fails_in_a_task": (71, "RuntimeError: not now"),
     "fails_in_a_future": (71, "RuntimeError: not now"),
     "fails_in_a_process": (71, "RuntimeError: not now"),
+    "fails_in_its_own_process": (71, "RuntimeError: not now"),
     "hides_a_refusal_in_a_fork": (69, "refused the connection"),
     "hides_a_refusal_in_a_spawn": (69, "refused the connection"),
     "hides_a_refusal_in_a_forkserver": (69, "refused the connection"),
@@ -306,7 +308,7 @@ def test_everything_a_component_does_wrong_is_one_sentence(
     if thread:
         monkeypatch.setenv("THREAD", "1")
     listener = RecordingListener()
-    failures = failures_of(prepare("good", "chatters", "looks_at_what_fails", *EXPECTED), listener)
+    failures = failures_of(prepare(*RIGHT, *EXPECTED), listener)
     assert set(failures) == set(EXPECTED)
     for behaviour, (code, sentence) in EXPECTED.items():
         failure = failures[behaviour]

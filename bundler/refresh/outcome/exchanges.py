@@ -171,6 +171,8 @@ class _Reading(msgspec.Struct):
             self._note(blind=f"{line['library']} {line['version']}: it has no {line['hook']}")
         elif event == "raised":
             self._note(raised=links(line["chain"]))
+        elif event == "handled":  # what a process has raised
+            self._note(raised=())
         elif event == "unfinished":
             self._note(unfinished=line["told"])
         elif event == "returned":

@@ -15,8 +15,9 @@ import threading
 import time
 import urllib.request
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from bundler.component import DefsStateConfig, StateBackedComponent
@@ -185,6 +186,17 @@ def fails_in_a_process(path):
     process.join()
 
 
+class Fetching(multiprocessing.get_context("spawn").Process):
+    run = fails
+
+
+def fails_in_its_own_process(path):
+    good(path)
+    process = Fetching()
+    process.start()
+    process.join()
+
+
 def asks_nobody(_):
     with suppress(OSError):
         urllib.request.urlopen("http://127.0.0.1:9/", timeout=5)
@@ -251,6 +263,48 @@ def looks_at_what_fails(path):
         processes.map(fails, [1])
     good(path)
     return main()
+
+
+def repeats_what_fails(path):
+    """Several fail together; it sees one of them, and repeats all."""
+
+    async def fetch():
+        fails()
+
+    async def results(tasks_of):
+        return [await it for it in tasks_of([asyncio.ensure_future(fetch()) for _ in range(3)])]
+
+    async def waits_too_briefly():
+        await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(None, late.result), 0.01)
+
+    def pooled(kind, **options):
+        with kind(2, **options) as pool:
+            return list(pool.map(fails, range(4)))
+
+    def submitted(order):
+        with ThreadPoolExecutor(2) as pool:
+            return [it.result() for it in order([pool.submit(fails) for _ in range(4)])]
+
+    context = multiprocessing.get_context("fork")
+    late = Future()
+    threading.Timer(0.1, late.set_exception, [RuntimeError("late")]).start()
+    for attempt in (
+        *(partial(submitted, order) for order in (iter, as_completed)),
+        partial(pooled, ThreadPoolExecutor),
+        partial(pooled, ProcessPoolExecutor, mp_context=context),
+        *(
+            lambda order=order: asyncio.run(results(order))
+            for order in (iter, asyncio.as_completed)
+        ),
+        lambda: asyncio.run(waits_too_briefly()),
+    ):
+        with suppress(RuntimeError, TimeoutError, asyncio.TimeoutError):
+            attempt()
+    process = context.Process(target=fails)
+    process.start()
+    process.join()
+    assert process.exitcode == 1
+    good(path)
 
 
 def writes_slowly(path):
