@@ -15,6 +15,7 @@ _RULES = {
     "state-unprotected": "git add -A would add state.",
     "protection-missing": "No ignore rule covers a state directory yet.",
     "protection-local": "A state directory is ignored on this machine only.",
+    "project-unread": "A partial clone lacks a project file, and with it the sources.",
     "history-unknown": "A shallow clone hides the content of older commits.",
     "wheel-drops-state": "An ignore rule would drop the state from the wheel.",
 }

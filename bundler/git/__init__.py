@@ -43,6 +43,7 @@ from bundler.git.questions import (
     empty_tree,
     everywhere,
     exactly,
+    existing,
     forget,
     hooks_path,
     ignored_below,
@@ -51,7 +52,6 @@ from bundler.git.questions import (
     index_bytes,
     index_entries,
     index_question,
-    lacks_objects,
     object_id,
     require_whole_index,
     rules,
@@ -60,5 +60,5 @@ from bundler.git.questions import (
     staged_question,
     tree_entries,
 )
-from bundler.git.repository import Question, Repository, open_repository
+from bundler.git.repository import FETCH_ALL, Question, Repository, open_repository
 from bundler.git.words import literal, printable, quoted

@@ -6,7 +6,13 @@ import itertools
 import os
 
 from bundler.errors import ToolFailed
-from bundler.git.repository import Question, Repository, environment, open_repository
+from bundler.git.repository import (
+    FETCH_ALL,
+    Question,
+    Repository,
+    environment,
+    open_repository,
+)
 from bundler.git.words import printable, quoted
 from bundler.system import digests, git_directory, index_file
 from bundler.system.fast_tuple import NamedTuple
@@ -178,13 +184,12 @@ def staged_question(base: str, pathspecs: Iterable[bytes] = ()) -> Question:
     return Question(["diff-index", *options, "--ignore-submodules=none", base, "--", *pathspecs])
 
 
-def lacks_objects(repository: Repository) -> bool:
-    """Whether this is a partial clone: what it lacks may still be in a commit or in the index."""
-    try:
-        names = os.listdir(repository.common_dir + b"/objects/pack")
-    except FileNotFoundError:
-        return False
-    return any(name.endswith(b".promisor") for name in names)
+def existing(repository: Repository, oids: Iterable[bytes]) -> set[bytes]:
+    """Those objects that exist here; git before 2.44 would fetch a missing one to say so."""
+    options = ["--objects", "--no-object-names", "--ignore-missing", "--missing=allow-any"]
+    stdin = b"".join(oid + b"\n" for oid in oids)
+    (answer,) = repository.ask(Question(["rev-list", "--no-walk", *options, "--stdin"], stdin))
+    return set(answer.split())
 
 
 def sizes(repository: Repository, oids: Sequence[bytes]) -> dict[bytes, int]:
@@ -255,7 +260,7 @@ def blobs(repository: Repository, oids: Sequence[bytes]) -> list[bytes]:
         if words[-1] == b"missing":
             raise ToolFailed(
                 f"The object {oid.decode()} is not in this clone.",
-                hint="This is a partial clone: fetch the missing objects, then try again.",
+                hint=f"Fetch what a partial clone lacks: {FETCH_ALL}",
             )
         at = end + 1 + int(words[2])
         contents.append(answer[end + 1 : at])

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT_SECONDS = 120.0
 # The first one with rev-parse --show-object-format and add --pathspec-from-file.
 OLDEST_GIT = "2.25"
+# Turns a partial clone into a whole one.
+FETCH_ALL = "git fetch --refetch --no-filter"
 
 # The user's configuration, and how far git looks for a repository.
 _KEPT = frozenset(
@@ -98,8 +100,17 @@ class Repository(NamedTuple):
         answers = _ask(place, questions, self.environment, self.fast, timeout)
         for question, answer in zip(questions, answers, strict=True):
             if answer.exit_code not in question.expected:
-                raise _cannot_answer(question.arguments, answer)
+                raise _cannot_answer(question.arguments, answer, is_partial=self.is_partial)
         return [answer.stdout for answer in answers]
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether this is a partial clone, whose commits and index name objects that it lacks."""
+        try:
+            names = os.listdir(self.common_dir + b"/objects/pack")
+        except FileNotFoundError:
+            return False
+        return any(name.endswith(b".promisor") for name in names)
 
 
 # --- finding the repository -----------------------------------------------------------------
@@ -292,7 +303,9 @@ def _complaint(answer: Answer) -> str:
     return lines[-1].removeprefix("fatal: ").removeprefix("error: ") if lines else ""
 
 
-def _cannot_answer(arguments: Sequence[str | bytes], answer: Answer) -> ToolFailed:
+def _cannot_answer(
+    arguments: Sequence[str | bytes], answer: Answer, *, is_partial: bool = False
+) -> ToolFailed:
     if b"dubious ownership" in answer.stderr:
         owned = os.fsdecode(answer.stderr.split(b"'")[1])
         return ToolFailed(
@@ -314,7 +327,9 @@ def _cannot_answer(arguments: Sequence[str | bytes], answer: Answer) -> ToolFail
     reason = _complaint(answer) or f"it failed with exit code {answer.exit_code}"
     return ToolFailed(
         f"git failed ({' '.join(words[:2])}): {reason.rstrip('.')}.",
-        hint="Repair the repository, then try again.",
+        hint=f"This is a partial clone. Fetch what it lacks: {FETCH_ALL}"
+        if is_partial
+        else "Repair the repository, then try again.",
     )
 
 

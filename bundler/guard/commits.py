@@ -20,12 +20,13 @@ from bundler.guard.index import (
     project_texts,
 )
 from bundler.guard.state_paths import GuardedProject, Places, project_of, walk
+from bundler.guard.unread import changed_below, unread
 from bundler.guard.verdict import GuardFinding, GuardVerdict, Moment, Updates
 from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from bundler.guard.content import CopiedState
 
@@ -90,12 +91,15 @@ def check_commits(
     found = [_or_refuse(name, objects[name]) for name in new]
     commits = tuple(dict.fromkeys(each.oid for each in found if each.kind == "commit"))
     known = tuple(each.oid for each in map(objects.__getitem__, old) if each is not None)
-    places = _with_sources(_places(repository, directories), tip_projects(repository, commits))
+    places = _places(repository, directories).with_projects(tip_projects(repository, commits))
     findings = []
     if commits:
         moved = Range(commits, known, ("--not", *known_refs) if known_refs else ())
-        places = _with_sources(places, _projects_brought(repository, moved))
+        places = places.with_projects(_projects_brought(repository, moved))
         findings = _brought(repository, moved, places)
+        if places.unread:
+            changes = _changes(repository, moved, [*map(git.below, filter(None, places.unread))])
+            findings += unread(changed_below(places.unread, changes), git.FETCH_ALL)
     findings += _tagged(repository, found, places)
     return GuardVerdict(moment, tuple(findings), places.names, _top(repository))
 
@@ -120,7 +124,7 @@ def check_history(
     """
     places = _places(repository, directories)
     if repository.top is None and repository.head:
-        places = _with_sources(places, tip_projects(repository, ["HEAD"]))
+        places = places.with_projects(tip_projects(repository, ["HEAD"]))
     if repository.top is not None:  # there is time to look for states that nothing names
         on_disk = walk(repository.top).states
         places = places._replace(directories=(*places.directories, *on_disk))
@@ -128,6 +132,7 @@ def check_history(
     tags = [f"{name}^{{}}" for name in git.refs_to_no_commit(repository)]
     found = [_or_refuse(name, each) for name, each in git.objects(repository, tags).items()]
     findings = _brought(repository, everything, places) + _tagged(repository, found, places)
+    findings += unread(places.unread, git.FETCH_ALL)
     if git.is_shallow(repository):
         if not findings:
             raise ToolFailed(
@@ -163,11 +168,6 @@ def _places(
     return Places(tuple(os.path.normpath(os.fsencode(each)) for each in directories))
 
 
-def _with_sources(places: Places, projects: Iterable[GuardedProject]) -> Places:
-    sources = (path for project in projects for path in project.sources)
-    return places._replace(directories=tuple(dict.fromkeys([*places.directories, *sources])))
-
-
 def tip_projects(repository: git.Repository, tips: Sequence[str]) -> list[GuardedProject]:
     """The projects in commits. Raises `ConfigurationError` for one that cannot be read."""
     trees = git.objects(repository, [f"{tip}^{{tree}}" for tip in tips]).values()
@@ -190,9 +190,6 @@ def _changes(
 
 def _projects_brought(repository: git.Repository, commits: Range) -> Iterator[GuardedProject]:
     """The projects as these commits change them: a later one may no longer name a source."""
-    # git reports what is missing only after an attempt to fetch it.
-    if git.lacks_objects(repository):
-        return
     changes = _changes(repository, commits, [PROJECTS])
     entries = {git.IndexEntry(change.path, change.mode, change.oid): None for change in changes}
     for path, text in project_texts(repository, list(entries)):
@@ -279,7 +276,7 @@ def _stored_copies(repository: git.Repository, places: Places) -> dict[bytes, Co
     from bundler.guard.content import copies
 
     known = copies(repository, on_disk)
-    if not known or git.lacks_objects(repository):
+    if not known or repository.is_partial:
         return known
     return {oid: known[oid] for oid in git.sizes(repository, sorted(known))}
 

@@ -198,7 +198,7 @@ def copied_in_index(
     size = sum(os.path.getsize(join(top, path)) for path in paths)
     is_large = size > _SIZES_COST * git.index_bytes(repository)
     known = _copies_of(repository, paths, _sizes_in_index(repository) if is_large else None)
-    if not known or not (git.lacks_objects(repository) or git.sizes(repository, sorted(known))):
+    if not known or not (repository.is_partial or git.sizes(repository, sorted(known))):
         return []  # no such object was ever added: nothing to look for
     entries = git.in_index(repository)
     return [(entry.path, known[entry.oid]) for entry in entries if entry.oid in known]
@@ -210,7 +210,7 @@ def _sizes_in_index(repository: git.Repository) -> set[int] | None:
 
 def _sizes(repository: git.Repository, oids: Sequence[bytes]) -> set[int] | None:
     """The sizes of blobs; None if this clone may lack some of them."""
-    lacking = git.lacks_objects(repository)
+    lacking = repository.is_partial
     return None if lacking else set(git.sizes(repository, oids).values())
 
 

@@ -48,7 +48,16 @@ def check_staged(
     ]
     on_disk = found.places.on_disk(top)
     copies = staged_copies(repository, found.places) if on_disk else []
-    return GuardVerdict("staged", (*findings, *copies), found.places.names, os.fsdecode(top))
+    findings += copies
+    if found.places.unread:
+        from bundler.guard.unread import unread_and_staged
+
+        findings += unread_and_staged(repository, found.places.unread, _base(repository))
+    return GuardVerdict("staged", tuple(findings), found.places.names, os.fsdecode(top))
+
+
+def _base(repository: git.Repository) -> str:
+    return repository.head or git.empty_tree(repository)
 
 
 def work_tree_of(repository: git.Repository) -> bytes:
@@ -91,7 +100,7 @@ def find_in_index(
             repository, at_first._replace(directories=tuple(sources)).pathspecs()
         )
     every = dict.fromkeys([*named, *sources, *expected])
-    places = at_first._replace(directories=tuple(every))
+    places = at_first.with_projects(projects)._replace(directories=tuple(every))
     state = sorted({entry.path for entry in entries if places.hold(entry.path, entry.mode)})
     return InIndex(state, places, sparse_keys(entries, places))
 
@@ -141,11 +150,14 @@ def _as_staged(
 
 def project_texts(
     repository: git.Repository, entries: Sequence[git.IndexEntry]
-) -> list[tuple[bytes, bytes]]:
-    """The paths and contents of project files that are no links."""
+) -> list[tuple[bytes, bytes | None]]:
+    """The paths and contents of project files that are no links; None if this clone lacks it."""
     files = [entry for entry in entries if entry.mode.startswith(b"100")]
-    texts = git.blobs(repository, [entry.oid for entry in files])
-    return [(entry.path, text) for entry, text in zip(files, texts, strict=True)]
+    oids = list(dict.fromkeys(entry.oid for entry in files))
+    if repository.is_partial:
+        oids = sorted(git.existing(repository, oids))
+    texts = dict(zip(oids, git.blobs(repository, oids), strict=True))
+    return [(entry.path, texts.get(entry.oid)) for entry in files]
 
 
 def staged_projects(
@@ -177,8 +189,7 @@ def staged_copies(repository: git.Repository, places: Places) -> list[GuardFindi
     """A finding for each staged change that brings a copy of a state file."""
     from bundler.guard.content import copied_in_changes, finding
 
-    base = repository.head or git.empty_tree(repository)
-    (answer,) = repository.ask(git.staged_question(base))
+    (answer,) = repository.ask(git.staged_question(_base(repository)))
     changes = [change for change in git.changes(answer) if not places.hold(change.path)]
     return [
         finding(change.path, copy, "is staged", _take_out(repository, change.path))

@@ -38,13 +38,14 @@ class GuardedProject(NamedTuple):
     """What one pyproject.toml (or dg.toml) says. Paths are relative to the top of the repository.
 
     sources: the state directories it configures. expected: where Dagster will make one. allow:
-    fixtures that are committed on purpose.
+    fixtures that are committed on purpose. is_unread: a partial clone lacks the file.
     """
 
     directory: bytes
     sources: tuple[bytes, ...] = ()
     expected: tuple[bytes, ...] = ()
     allow: tuple[bytes, ...] = ()
+    is_unread: bool = False
 
 
 class FoundStatePaths(NamedTuple):
@@ -69,10 +70,22 @@ class Places(NamedTuple):
     """Which paths are state: those below the name anywhere, or below these directories.
 
     directories: relative to the top. ignore_case: as the file system of the work tree does.
+    unread: the directories of projects whose own ones are unknown.
     """
 
     directories: tuple[bytes, ...] = ()
     ignore_case: bool = False
+    unread: tuple[bytes, ...] = ()
+
+    def with_projects(self, projects: Iterable[GuardedProject]) -> Places:
+        """Also the sources of these projects."""
+        known = list(projects)
+        sources = (path for project in known for path in project.sources)
+        unread = (project.directory for project in known if project.is_unread)
+        return self._replace(
+            directories=tuple(dict.fromkeys([*self.directories, *sources])),
+            unread=tuple(dict.fromkeys([*self.unread, *unread])),
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -282,11 +295,13 @@ def mentions_us(text: bytes) -> bool:
     return b"state-bundler" in text
 
 
-def project_of(top: bytes, directory: bytes, name: bytes, text: bytes) -> GuardedProject:
+def project_of(top: bytes, directory: bytes, name: bytes, text: bytes | None) -> GuardedProject:
     """What a project file says about state.
 
     Raises `ConfigurationError` for one with our table or Dagster's that is not TOML.
     """
+    if text is None:
+        return GuardedProject(directory, is_unread=True)
     if not (mentions_us(text) or any(word in text for word in _OF_INTEREST)):
         return GuardedProject(directory)
     table = None if mentions_us(text) else _dagster_alone(name, text)

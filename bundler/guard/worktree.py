@@ -32,6 +32,7 @@ from bundler.guard.state_paths import (
     read_project,
     walk,
 )
+from bundler.guard.unread import unread_here
 from bundler.guard.verdict import GuardFinding, GuardVerdict, Moment, joined
 from bundler.system.fast_tuple import NamedTuple
 from bundler.system.git_directory import is_below
@@ -86,6 +87,7 @@ def check_work_tree(
         *committed(top, found, scope.places),
         *copied(repository, scope.places, scope.present),
         *unprotected(repository, scope, rules, found),
+        *unread_here(repository, [each.directory for each in scope.projects if each.is_unread]),
     ]
     verdict = GuardVerdict(
         moment,

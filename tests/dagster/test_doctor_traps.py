@@ -389,7 +389,7 @@ def test_pre_commit_that_something_starts_is_no_trap(
     wd.write(
         ".pre-commit-config.yaml", "repos: [{repo: local, hooks: [{id: no-committed-state}]}]\n"
     )
-    wd.write("shared/hooks/pre-commit", script)
+    wd.write("shared/hooks/pre-commit", script).chmod(0o755)
     wd("git config core.hooksPath shared/hooks")
     (finding,) = commits.commits(DoctorContext(survey(wd.path)))
     assert finding.grade == "ok"

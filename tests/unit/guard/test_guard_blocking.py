@@ -200,9 +200,11 @@ def test_a_word_before_ten_seconds_are_over(repository: WorkDir, tmp_path: Path)
 
 @pytest.mark.slow
 def test_a_notice_while_nothing_comes_from_git(repository: WorkDir) -> None:
-    argv = [Path(sys.executable).with_name("state-guard"), "--push"]
-    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(argv, cwd=repository.path, env=repository.env, **pipes) as process:
+    argv = [str(Path(sys.executable).with_name("state-guard")), "--push"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        argv, cwd=repository.path, env=repository.env, stdin=pipe, stderr=pipe
+    ) as process:
         assert process.stderr is not None
         assert b"waiting for git's input on stdin" in process.stderr.readline()
         process.communicate()

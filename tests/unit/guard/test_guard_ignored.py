@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -229,3 +230,39 @@ def test_a_sparse_checkout_and_a_submodule_without_git(wd: WorkDir, tmp_path: Pa
     wd(["sh", "-c", said.err.partition("Connect it again: ")[2]])
     assert wd.guard().code == 1
     assert "In src/a lib: git add -A would add 1 file" in wd.guard().err
+
+
+def test_a_partial_clone_of_a_part(wd: WorkDir, tmp_path: Path) -> None:
+    """It lacks the files of other projects: no reason to refuse a commit in this one."""
+    for project in ("here", "other"):
+        wd.write(f"{project}/pyproject.toml", f'[project]\nname = "{project}"\n')
+    wd.write("other/.gitignore", "*.log\n")
+    wd.commit()
+    wd("git config uploadpack.allowFilter true")
+    wd("git config uploadpack.allowAnySHA1InWant true")
+    clone = WorkDir(tmp_path / "clone", wd.env)
+    wd(["git", "clone", "-q", "--filter=blob:none", "--sparse", f"file://{wd.path}", clone.path])
+    clone("git sparse-checkout set here")
+    clone.write("here/code.py")
+    clone("git add here/code.py")
+    assert findings(clone, "--staged") == []
+    clone.commit(add=False)
+    assert findings(clone, "--push") == []
+    for moment in ([], ["--history"]):
+        assert findings(clone, *moment) == [("project-unread", "other/pyproject.toml")]
+    clone.write("other/code.py")
+    clone("git add --sparse other/code.py")
+    assert findings(clone, "--staged") == [("project-unread", "other/pyproject.toml")]
+    clone.commit(add=False)
+    assert findings(clone, "--push") == [("project-unread", "other/pyproject.toml")]
+    (fix,) = re.findall(r"Fix: (.*)$", clone.guard().err, re.MULTILINE)
+    clone(["sh", "-c", fix])
+    for moment in ([], ["--push"], ["--history"]):
+        assert findings(clone, *moment) == []
+    source = '[[tool.state-bundler.source]]\nkey = "K"\ncommand = ["true"]\npath = "var"\n'
+    clone.write("here/pyproject.toml", source)
+    clone.write("here/var/K/state")
+    clone.commit("leak")
+    clone("git rm -rq here/var here/pyproject.toml")
+    clone.commit("cure")
+    assert ("state-in-commit", "here/var/K/state") in findings(clone, "--push")

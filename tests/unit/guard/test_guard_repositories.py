@@ -227,8 +227,11 @@ def test_treeless(leaky: WorkDir, tmp_path: Path) -> None:
     treeless = WorkDir(tmp_path / "treeless", leaky.env)
     assert treeless.guard().code == 0
     before = treeless("git count-objects -v")
-    cannot_tell(treeless, "--history")
+    said = cannot_tell(treeless, "--history")
     assert treeless("git count-objects -v") == before
+    (fix,) = re.findall(r"lacks: (git fetch .*)$", said, re.MULTILINE)
+    treeless([*fix.split(), "--quiet"])
+    assert treeless.guard("--history").code == 1
 
 
 def test_through_a_symlink(leaky: WorkDir, tmp_path: Path) -> None:
