@@ -14,7 +14,7 @@ from bundler.cli.diff import diff
 from bundler.cli.extract import show_extracted
 from bundler.cli.options import NewDirectory, flag, formats, option, takes
 from bundler.cli.store_options import KEYS, NOWHERE, StoreArguments, moment
-from bundler.errors import UsageError, VerificationFailed
+from bundler.errors import Interrupted, UsageError, VerificationFailed, signal_of
 from bundler.system.wording import counted, listed, nearest
 
 if TYPE_CHECKING:
@@ -25,7 +25,19 @@ _MOST_SETS = 30
 _MOST_KEYS = 3
 
 
-@click.group()
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, SystemExit) as error:
+            if number := signal_of(error):
+                # A copy makes several sets; of a single one, the answer may not have arrived.
+                done = "every set in the store is complete; list them with `store list --sets`"
+                raise Interrupted(number, done) from error
+            raise
+
+
+@click.group(cls=_Group)
 def store() -> None:
     """Store every version of every state in a bucket or folder."""
 

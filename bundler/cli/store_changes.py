@@ -87,6 +87,7 @@ def join(given: JoinArguments, count: int) -> None:
     from bundler.store.records import Joined
 
     name, store = run_of(given.run), given.open()
+    before = store.current()
     done = shards.join(store, name, count, given.author(given.note))
     if isinstance(done, Joined) and given.style == "json":
         from bundler.cli.documents import print_document, stores
@@ -96,7 +97,7 @@ def join(given: JoinArguments, count: int) -> None:
         told = f"Run {safe(name)} was already joined: set {done.number} of {done.made}"
         Console(sys.stdout).line(told)
     else:
-        _tell(store, done, given.style)
+        _tell(store, done, before, given.style)
 
 
 class RollbackArguments(StoreArguments):
@@ -120,19 +121,22 @@ def rollback(given: RollbackArguments) -> None:
       state-bundler store rollback --at 41 --key 'FivetranAccountComponent[acme]'
     """
     store, author = given.open(), given.author(given.note)
-    _tell(store, store.rollback(moment(given.at), given.keys, author), given.style)
+    before = store.require_current()
+    _tell(store, store.rollback(moment(given.at), given.keys, author), before, given.style)
 
 
-def _tell(store: Store, current: Current, style: str) -> None:
-    warn_of_displaced(store, current.change.moves)
+def _tell(store: Store, current: Current, before: Current | None, style: str) -> None:
+    """Shows the set that a command made; without moves if it is the one before."""
+    moves = () if before and before.number == current.number else current.change.moves
+    warn_of_displaced(store, moves)
     if style == "json":
         from bundler.cli.documents import print_document, stores
 
-        print_document(stores.StoreSet, current.change)
+        print_document(stores.StoreSet, current.change, moves=moves)
         return
     console = Console(sys.stdout)
-    console.line(f"set {current.number} of {current.change.made}")
-    for move in current.change.moves:
+    console.line(f"set {current.number} of {current.change.made}{'' if moves else ', unchanged'}")
+    for move in moves:
         console.line(f"  {safe(move.key)}: {move.before or 'none'} -> {move.after or 'none'}")
 
 
@@ -262,8 +266,9 @@ def import_(given: ImportArguments, source: str) -> None:
     pairs = dict(item.rpartition("=")[::2] for item in given.latest)
     if "" in pairs:
         raise UsageError("--latest expects KEY=VERSION.")
+    target, author = given.open(), given.author()
     done = importing.import_dagster(
-        open_objects(source), given.open(), given.keys, latest=pairs, author=given.author()
+        open_objects(source), target, given.keys, latest=pairs, author=author
     )
     if given.style == "json":
         from bundler.cli.documents import print_document, stores
@@ -274,8 +279,9 @@ def import_(given: ImportArguments, source: str) -> None:
         print_document(stores.StoreImport, keys=found, not_imported=done.unknown)
         return
     console = Console(sys.stdout)
-    for key, versions in done.versions.items():
-        console.line(f"{safe(key)}: {counted(len(versions), 'version')}, current {versions[-1]}")
+    for key, current in target.current_ids(done.versions).items():
+        count = counted(len(done.versions[key]), "version")
+        console.line(f"{safe(key)}: {count}, current {current}")
     if done.unknown:
         Console(sys.stderr).line(
             f"warning: not imported because no --key names them: {', '.join(done.unknown)}"
@@ -293,8 +299,9 @@ class RemoveArguments(StoreArguments):
 def remove(given: RemoveArguments, keys: tuple[str, ...]) -> None:
     """Remove keys from the current set. Their versions stay in the store until they are pruned."""
     store = given.open()
+    before = store.require_current()
     store.current_ids(keys)  # an unknown key is an error
-    _tell(store, store.remove(keys, given.author(given.note)), given.style)
+    _tell(store, store.remove(keys, given.author(given.note)), before, given.style)
 
 
 COMMANDS = (push, join, rollback, remove, pin, prune, copy, import_)

@@ -279,7 +279,8 @@ def decode_canonical(raw: bytes, model: type[_Decoded], what: str) -> _Decoded:
         again = _dumped(value)
     except (msgspec.DecodeError, UnicodeError, ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise VerificationFailed(f"{what} cannot be read: {reason}.") from error
+        newer = "If a newer version wrote it, update state-bundler." if "_type`" in reason else ""
+        raise VerificationFailed(f"{what} cannot be read: {reason}.", hint=newer) from error
     if again != raw:
         raise VerificationFailed(f"{what} is not in canonical form, so it was altered.")
     return value

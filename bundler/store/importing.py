@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundler.errors import ConfigurationError
+from bundler.errors import ConfigurationError, UsageError
 from bundler.state.manifest import KeyRefresh, state_of
 from bundler.state.statedir import sanitize_key
 from bundler.state.tree import scan
@@ -45,24 +45,33 @@ def import_dagster(
     """Imports every version of these keys into a store, in the order in which they were written.
 
     latest: the version to make current, by key, from Dagster's instance; else the newest. Raises
-    `ConfigurationError` for a key without any version there.
+    `ConfigurationError`, before anything is imported, for a key or a version that is not there.
     """
-    found = _by_folder(source)
-    done: dict[str, tuple[str, ...]] = {}
-    for key in sorted(set(keys)):
-        files = found.pop(sanitize_key(key), [])
-        if not files:
-            raise ConfigurationError(
-                f"{source.url} contains nothing for {key}.",
-                hint="Check the key and the URL, which is the storage's base path.",
-                key=key,
-            )
-        wanted = (latest or {}).get(key)
-        files.sort(key=lambda item: (_version(item) == wanted, item.modified, item.name))
+    found, named, keys = _by_folder(source), latest or {}, set(keys)
+    for key in sorted(named.keys() - keys):
+        raise UsageError(f"{key} has a latest version, but is not imported.", key=key)
+    wanted = {
+        key: _in_order(source, key, found.pop(sanitize_key(key), []), named.get(key))
+        for key in sorted(keys)
+    }
+    for key, files in wanted.items():
         for item in files:
             _import_one(source, target, key, item, author)
-        done[key] = tuple(map(_version, files))
-    return Imported(done, tuple(sorted(found)))
+        if key in named:
+            target.adopt([target.version(_version(files[-1]))], "import", author)
+    versions = {key: tuple(map(_version, files)) for key, files in wanted.items()}
+    return Imported(versions, tuple(sorted(found)))
+
+
+def _in_order(source: Objects, key: str, files: list[Listed], latest: str | None) -> list[Listed]:
+    """A key's versions, the oldest first, except for the one that is to become current."""
+    if not files or (latest and latest not in map(_version, files)):
+        raise ConfigurationError(
+            f"{source.url} contains {f'no version {latest}' if files else 'nothing'} for {key}.",
+            hint="Check the key and the URL, which is the storage's base path.",
+            key=key,
+        )
+    return sorted(files, key=lambda item: (_version(item) == latest, item.modified, item.name))
 
 
 def _by_folder(source: Objects) -> dict[str, list[Listed]]:

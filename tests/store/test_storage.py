@@ -341,6 +341,14 @@ def test_what_dagster_wrote_is_imported(new_url: Callable[[], str], tmp_path: Pa
     assert contents(target, tmp_path, {"Foo[a]": new}) == {"Foo[a]": {"state": b"new"}}
     with pytest.raises(ConfigurationError, match="contains nothing for Baz"):
         importing.import_dagster(source, target, ["Baz"])
+    with pytest.raises(ConfigurationError, match=f"contains no version {'0' * 8} for Foo"):
+        importing.import_dagster(source, target, ["Foo[a]"], latest={"Foo[a]": "0" * 8})
+    with pytest.raises(UsageError, match="Bar has a latest version"):
+        importing.import_dagster(source, target, ["Foo[a]"], latest={"Bar": old})
+    importing.import_dagster(source, target, ["Foo[a]"])
+    assert target.current_ids() == {"Foo[a]": old}, "what was imported before is not current again"
+    importing.import_dagster(source, target, ["Foo[a]"], latest={"Foo[a]": new})
+    assert target.current_ids() == {"Foo[a]": new}, "unless it is named"
 
 
 def test_a_store_is_an_artifact(store: Store, states: Make, tmp_path: Path) -> None:
