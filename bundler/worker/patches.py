@@ -361,6 +361,7 @@ async def _aiohttp_request(recorder: Recorder, call: Call) -> Any:
     base = getattr(session, "_base_url", None)
     data, query = call.argument(None, "data"), call.argument(None, "params")
     body = data if data is not None else call.argument(None, "json")
+    body = getattr(body, "_fields", body)  # of a form, which is made anew for each request
     own = getattr(session, "headers", None) or {}
     told = recorder.begin(
         call.argument(0, "method"),

@@ -20,7 +20,7 @@ from tests.support.recording import RecordingListener
 
 CLIENTS = (
     *("urllib", "http.client", "requests", "urllib3", "httpx", "httpcore", "httpx-async"),
-    "aiohttp",
+    *("aiohttp", "aiohttp-form"),
 )
 OTHERS = ("body", "operation", "tenant", "stream")
 pytestmark = pytest.mark.slow
@@ -46,6 +46,6 @@ def test_another_request_to_the_same_url_hides_no_failure(
     expected = {f"Repeats[{client}/{way}]" for client in CLIENTS for way in OTHERS}
     failed = {failure.key for failure in several.value.failures}
     assert failed == expected - {
-        f"Repeats[{client}/stream]" for client in ("httpcore", "httpx-async")
+        f"Repeats[{client}/stream]" for client in ("httpcore", "httpx-async", "aiohttp-form")
     }
     assert {failure.exit_code for failure in several.value.failures} == {69}

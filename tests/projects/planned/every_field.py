@@ -172,8 +172,11 @@ def assets(new):
     made.extend(
         [
             dg.asset(
-                name="inputs", ins={"x": dg.AssetIn("pools" if new else "retries"), "y": dg.AssetIn(
-                    "retries" if new else "pools")}
+                name="inputs",
+                ins={
+                    "x": dg.AssetIn("pools" if new else "retries"),
+                    "y": dg.AssetIn("retries" if new else "pools"),
+                },
             )(lambda x, y: None),
             dg.asset(
                 name="inputs_of_columns",
@@ -184,7 +187,9 @@ def assets(new):
             asset(
                 "configuration_choices",
                 config_schema={
-                    "x": dg.Enum("Choice", [dg.EnumValue("a"), dg.EnumValue("new" if new else "old")])
+                    "x": dg.Enum(
+                        "Choice", [dg.EnumValue("a"), dg.EnumValue("new" if new else "old")]
+                    )
                 },
             ),
             dg.asset_check(asset="hooks", description="new" if new else "old")(
@@ -206,7 +211,9 @@ def assets(new):
                     )
                 ]
             )(named("checks_of_a_day")),
-            asset("configuration_of_own", resource_defs={"own": hardcoded("new" if new else "old")}),
+            asset(
+                "configuration_of_own", resource_defs={"own": hardcoded("new" if new else "old")}
+            ),
             dg.graph_asset(
                 name="configuration_of_a_graph",
                 config={"configurable": {"config": {"x": "new" if new else "old"}}},
@@ -305,13 +312,18 @@ def jobs(new):
         dg.GraphDefinition(
             "configuration_of_inputs",
             node_defs=[with_input],
-            input_mappings=[dg.InputMapping(
+            input_mappings=[
+                dg.InputMapping(
                     graph_input_name="x", mapped_node_name="with_input", mapped_node_input_name="x"
-                )],
+                )
+            ],
         ).to_job(input_values={"x": 2 if new else 1}),
         op_definitions,
         *([] if new else [dg.GraphDefinition("__nightly", node_defs=[one]).to_job()]),
-        job("configuration_of_the_executor", executor_def=MULTI.configured({"max_concurrent": 1 + new})),
+        job(
+            "configuration_of_the_executor",
+            executor_def=MULTI.configured({"max_concurrent": 1 + new}),
+        ),
         job("description", description="new" if new else "old"),
         job("metadata", metadata={"rows": 2 if new else 1}),
         job("owners", owners=["team:new" if new else "team:old"]),
@@ -396,7 +408,9 @@ def sensors(new):
         of_runs("all_code_locations", monitor_all_code_locations=new),
         of_runs(
             "watched_jobs",
-            monitored_jobs=[dg.JobSelector(location_name="other", job_name="new" if new else "old")],
+            monitored_jobs=[
+                dg.JobSelector(location_name="other", job_name="new" if new else "old")
+            ],
         ),
         sensor("description", description="new" if new else "old", job_name="assets"),
         sensor("jobs", job_name="assets" if new else "wiring"),
@@ -444,7 +458,9 @@ def resources(new):
     return {
         "configuration": Store(dsn="new-secret-value" if new else "old-secret-value"),
         "variables": Store(dsn=dg.EnvVar("NEW" if new else "OLD")),
-        "configuration_of_a_part": Parts(store=Store(dsn="secret-value-2" if new else "secret-value")),
+        "configuration_of_a_part": Parts(
+            store=Store(dsn="secret-value-2" if new else "secret-value")
+        ),
         "configuration_of_an_object": Plain("new" if new else "old"),
         "configuration_of_a_held_object": Holder(held=Plain("new" if new else "old")),
         "configuration_of_text": "new" if new else "old",

@@ -56,7 +56,11 @@ CLIENTS = {
     ),
     "httpx-async": with_httpx_async,
     "aiohttp": with_aiohttp,
+    "aiohttp-form": lambda url, body, headers: with_aiohttp(
+        url, aiohttp.FormData({"query": body.decode()}), headers
+    ),
 }
+WITHOUT_STREAMS = ("httpcore", "httpx-async", "aiohttp-form")
 WAYS = {
     "nothing": [(b"{}", {}), (b"{}", {})],
     "credentials": [(b"{}", {"Authorization": "old"}), (b"{}", {"Authorization": "new"})],
@@ -93,5 +97,5 @@ def all_components():
         Repeats(client, way)
         for client in CLIENTS
         for way in WAYS
-        if way != "stream" or client not in ("httpcore", "httpx-async")  # which take none
+        if way != "stream" or client not in WITHOUT_STREAMS
     ]

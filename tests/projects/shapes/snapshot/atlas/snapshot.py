@@ -1,6 +1,6 @@
 """Reads the places of an API into a SQLite file; with an earlier one, only those that are new.
 
-    python -m atlas.snapshot NEW [PREVIOUS]
+python -m atlas.snapshot NEW [PREVIOUS]
 """
 
 import json
