@@ -7,9 +7,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-# In `docker_home`: contexts and logins.
-DOCKER_CONFIGURATION = "config.json"
-
 
 def home(environ: Mapping[str, str] = os.environ) -> Path:
     """The home directory; the root directory for a user without one."""
@@ -22,6 +19,11 @@ def home(environ: Mapping[str, str] = os.environ) -> Path:
 def docker_home(environ: Mapping[str, str]) -> Path:
     """Where docker keeps the user's contexts, logins and plugins."""
     return Path(environ.get("DOCKER_CONFIG") or home(environ) / ".docker")
+
+
+def docker_configuration(environ: Mapping[str, str]) -> Path:
+    """The file with docker's settings, the current context and logins."""
+    return docker_home(environ) / "config.json"
 
 
 def cache(*, creates: bool = True) -> Path | None:

@@ -247,8 +247,8 @@ def runners(
         docker, runs = artifact.engine.docker, artifact.runs_as()
         places = [claim.path for claim in artifact.claims() or ()]
         pythons = running.interpreters(runs, places)
-        folder = runs.code_directory() or "/"
-        return lambda name: running.runner(str(name), docker, pythons, folder)
+        folder, settings = runs.code_directory() or "/", running.deciding(runs)
+        return lambda name: running.runner(str(name), docker, pythons, folder, settings)
     if artifact.kind == "wheel":
         return lambda name: with_wheel(Path(str(name)), python, root, listener)
     return None

@@ -95,7 +95,11 @@ def captured(path: str, member: TarMember) -> bytes | None:
     is_list = is_pointer and posixpath.basename(folder) in _PACKAGE_FOLDERS
     is_list = is_list or path in ("/etc/passwd", "/etc/group")
     limit = _MAX_LIST_BYTES if is_list else _MAX_SCRIPT_BYTES if is_script(path) else 0
-    return member.open().read() if limit and member.size <= limit else None
+    if not limit or member.size > limit:
+        return None
+    content = member.open().read()
+    # Most files without an extension are no scripts.
+    return content if is_list or "." in name or content.startswith(b"#!") else None
 
 
 def _top_names(member: TarMember) -> bytes | None:
@@ -126,6 +130,10 @@ def find(
         return _overridden(files, place, override)
     runs = as_started(files, runs)
     package, _, name = place.rpartition("/")
+    if not runs.is_clear and not files.lists:
+        raise Unlisted(f"The program may import any copy of {package}.")
+    if not runs.is_clear and (found := _anywhere(files, package)):
+        return _only(found, package, name, runs)
     first = first_roots(files, runs, place)
     installed = import_roots(files, runs)
     known = _imported(files, installed if first is None else chain(first, installed), package)
@@ -142,9 +150,7 @@ def find(
         copies = [path for path in every if _INSTALLED.search(path)]
         sources = _in_roots(files, roots, package)
         found = list(dict.fromkeys([*sources, *copies])) if sources else every
-    if len(found) == 1:
-        return posixpath.join(found[0], name)
-    raise _undecided(package, found, runs)
+    return _only(found, package, name, runs)
 
 
 def as_started(files: Files, runs: RunsAs) -> RunsAs:
@@ -244,14 +250,20 @@ def _overridden(files: Files, place: str, override: str) -> str:
     return posixpath.join(real, name)
 
 
-def _undecided(package: str, found: Sequence[str], runs: RunsAs) -> ConfigurationError:
+def _only(found: Sequence[str], package: str, name: str, runs: RunsAs) -> str:
+    """Raises `ConfigurationError` unless there is exactly one."""
+    if len(found) == 1:
+        return posixpath.join(found[0], name)
     hint = "Select one with image_path in [tool.state-bundler], or --image-path."
     if found:
         candidates = ", ".join(found)
-        return ConfigurationError(
-            f"{package} exists more than once in the image: {candidates}.", hint=hint
+        unclear = (
+            "" if runs.is_clear else ", and how its program starts does not show which is used"
         )
-    return Nowhere(
+        raise ConfigurationError(
+            f"{package} exists more than once in the image{unclear}: {candidates}.", hint=hint
+        )
+    raise Nowhere(
         f"{package} is not in the image: neither below its working directory "
         f"({runs.working_directory}), nor on PYTHONPATH, nor in a site-packages folder.",
         hint=f"Does the Dockerfile copy or install the project? {hint}",

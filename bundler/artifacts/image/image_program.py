@@ -15,6 +15,8 @@ _SHELLS = ("sh", "bash", "ash", "dash")
 _SCRIPT = re.compile(r"-[a-z]*c")
 _MOST_SHELL_OPTIONS = 5
 _SCRIPT_NAME = re.compile(r"\.sh$|entry-?point")
+_RUNS_SHELL = re.compile(r"\b[a-z]{0,2}sh(\s|$)")
+_NO_SCRIPT = re.compile(r"dagster(-[a-z]+)?$|dg$|uv$|python|(ba|a|da)?sh$")
 _DAGSTER = re.compile(r"^(dagster(-[a-z]+)?|dg)$")
 _DAGSTER_OPTIONS = ("-d", "--working-directory")
 # Programs that start others, or load code, from the directory that one of their options names.
@@ -25,8 +27,20 @@ _MOVES = {
     "celery": ("--workdir",),
     "uvicorn": ("--app-dir",),
 }
-# After these, a shell starts the next command.
-_BETWEEN = ("&", ";", "||", "(")
+# After these, a shell certainly runs the next command.
+_BETWEEN = ("&", ";")
+# Whether and how often it runs what is inside of these, it decides itself.
+_BLOCKS = {"if": "fi", "case": "esac", "{": "}"}
+_BLOCKS |= dict.fromkeys(("for", "while", "until", "select"), "done")
+# What may change the directory or the variables in a way that `_moved` does not follow.
+_UNCLEAR = ("cd", "eval", "popd", "pushd", "su")
+_READS = (".", "source")
+_STARTS = (*_BETWEEN, "|", "(", "{", "then", "do", "else")
+# The variables that decide from where Python and Dagster import.
+DECIDING = re.compile(
+    r"PYTHON(HOME|PATH|SAFEPATH|USERBASE)|DAGSTER_(EMPTY_)?WORKING_DIRECTORY"
+    r"|PATH|HOME|VIRTUAL_ENV|UV_PROJECT_ENVIRONMENT"
+)
 # What only a shell can say, in a path: options, homes, variables and what follows.
 _UNKNOWN = re.compile(r"^[-~]|[$`;&|()]")
 # As click reads a switch from the environment.
@@ -36,13 +50,16 @@ _ON = ("1", "true", "t", "yes", "y", "on")
 class RunsAs(msgspec.Struct, frozen=True):
     """How an image's program starts, from its configuration.
 
-    working_directory: in which the program runs, after what its command line says.
+    working_directory: in which the program runs, after what its command line says. is_clear:
+    False if the command line changes the directory or the import path in a way that only running
+    it would show.
     """
 
     working_directory: str = "/"
     environment: tuple[tuple[str, str], ...] = ()
     program: tuple[str, ...] = ()
     user: str = ""
+    is_clear: bool = True
 
     def variable(self, name: str) -> str:
         return dict(self.environment).get(name, "")
@@ -60,7 +77,7 @@ class RunsAs(msgspec.Struct, frozen=True):
             *(word[2:] for word in rest if re.match(r"-d[^-]", word)),
             self.variable("DAGSTER_WORKING_DIRECTORY"),
         ]
-        directory = _substituted(named[0], self.environment)
+        directory = _substituted(named[0], dict(self.environment))
         return posixpath.normpath(posixpath.join(self.working_directory, directory))
 
 
@@ -76,9 +93,9 @@ def _values(words: Sequence[str], options: Sequence[str]) -> Iterator[str]:
             yield value if equals else following
 
 
-def _substituted(text: str, environment: Sequence[tuple[str, str]]) -> str:
-    """The text with the image's variables; empty if it has others, so that it has no effect."""
-    found = string.Template(text).safe_substitute(dict(environment))
+def _substituted(text: str, values: Mapping[str, str]) -> str:
+    """The text with these variables; empty if it has others, so that it has no effect."""
+    found = string.Template(text).safe_substitute(values)
     return "" if _UNKNOWN.search(found) else found
 
 
@@ -124,45 +141,55 @@ def with_script(runs: RunsAs, read: Callable[[str], bytes | None]) -> RunsAs:
 
     read: returns the content of a script, by its absolute path.
     """
-    for at, word in enumerate(runs.program):
-        if is_script(word):
+    words = command_words(runs.program)
+    for at, word in enumerate(words):
+        if is_script(word) or (at == 0 and "." not in word and not _is(_NO_SCRIPT, word)):
             folders = [""] if "/" in word else runs.variable("PATH").split(":")
             paths = [posixpath.join(runs.working_directory, folder, word) for folder in folders]
             text = next(filter(None, map(read, paths)), b"").decode(errors="replace")
             first = text.partition("\n")[0]
-            if (first.startswith("#!") and "sh" not in first) or not _words_of(text):
-                return runs
-            shell = ("sh", "-c", text, *runs.program[at + 1 :])
+            if (first.startswith("#!") and not _RUNS_SHELL.search(first)) or not _words_of(text):
+                continue
+            shell = ("sh", "-c", text, *words[at + 1 :])
             return _moved(msgspec.structs.replace(runs, program=shell))
     return runs
 
 
 def is_script(path: str) -> bool:
     """Whether an image may start by a shell's script of this name."""
-    return _SCRIPT_NAME.search(posixpath.basename(path)) is not None
+    folder, name = posixpath.split(path)
+    return _SCRIPT_NAME.search(name) is not None or bool(folder and name and "." not in name)
 
 
 def _moved(runs: RunsAs) -> RunsAs:
-    """In the directory to which its command line changes."""
-    here = last = runs.working_directory
-    around: list[str] = []  # the directories outside of each subshell
+    """In the directory to which its command line changes, with the variables that it sets."""
+    here, values, is_clear = runs.working_directory, dict(runs.environment), True
+    closing: list[str] = []  # the ends of the blocks of a shell that are open
     options: Sequence[str] = ()
     before = ";"
     for word, following in itertools.pairwise([*command_words(runs.program), ""]):
         name, equals, value = word.partition("=")
-        if word == "cd" and before.endswith(_BETWEEN):
-            path = last if following == "-" else _substituted(following, runs.environment)
-            here, last = posixpath.join(here, path), here
-        elif name in options:
-            path = _substituted(value if equals else following, runs.environment)
+        if word in _BLOCKS or word.startswith("("):
+            closing.append(_BLOCKS.get(word, ")"))
+        elif closing and word.startswith(closing[-1]):
+            closing.pop()
+        if name in options or (word == "cd" and before.endswith(_BETWEEN)):
+            path = _substituted(value if equals else following, values)
             here = posixpath.join(here, path)
-        elif word.startswith("("):
-            around.append(here)
-        elif word.startswith(")") and around and following:
-            here = around.pop()
+            is_clear &= bool(path) and not closing
+        elif equals and DECIDING.fullmatch(name):
+            values[name] = _substituted(value, {name: "", **values})
+            is_clear &= bool(values[name] or not value) and not closing
+        elif word in _UNCLEAR or (word in _READS and before.endswith(_STARTS)):
+            is_clear &= word in _READS and following.endswith("/activate")
         options = _MOVES.get(posixpath.basename(word), options)
         before = word
-    return msgspec.structs.replace(runs, working_directory=posixpath.normpath(here))
+    return msgspec.structs.replace(
+        runs,
+        working_directory=posixpath.normpath(here),
+        environment=tuple(values.items()),
+        is_clear=is_clear and runs.is_clear,
+    )
 
 
 def _strings(value: object) -> list[str]:

@@ -316,18 +316,17 @@ def test_an_archive_that_was_added_later_hides_the_state() -> None:
         (["sh", "-c", "cd /code && exec dagster api grpc"], [], "/code"),
         (["bash", "-lc", "cd ..; cd ${CODE}; dagster api grpc"], ["CODE=code"], "/code"),
         (["bash", "-o", "pipefail", "-c", 'cd /code; "$@"', "-", "dagster", "api"], [], "/code"),
-        (["sh", "-c", "cd $(pwd) && dagster api grpc"], [], "/app"),
-        (["sh", "-c", "echo cd /code && dagster api grpc"], [], "/app"),
-        (["sh", "-c", "(cd /tmp && make); cd ../code; dagster api grpc"], [], "/code"),
-        (["sh", "-c", "(cd /code && dagster api grpc)"], [], "/code"),
-        (["sh", "-c", "D=$(cd /tmp && pwd); dagster api grpc"], [], "/app"),
-        (["sh", "-c", "cd /tmp; make; cd - && dagster api grpc"], [], "/app"),
-        (["sh", "-c", "make & cd; cd ~; cd -P /; dagster api grpc"], [], "/app"),
+        (["sh", "-c", "set -e; cd /code || exit 1; if make; then make x; fi; dagster api"], [],
+         "/code"),
+        (["sh", "-c", "export A=1 PYTHONPATH=/code; dagster api --empty-working-directory"], [],
+         "/code"),
+        (["env", "PYTHONPATH=/code", "dagster", "api", "--empty-working-directory"], [], "/code"),
+        (["sh", "-c", "dagster api grpc -d ."], [], "/app"),
         (["uv", "run", "--directory", "/code", "dagster", "api", "grpc"], [], "/code"),
         (["env", "-C", "/code", "dagster", "api", "grpc"], [], "/code"),
         (["docker-init", "-C", "/code", "dagster", "api", "grpc"], [], "/app"),
     ],
-)
+)  # fmt: skip
 def test_the_program_may_run_or_import_elsewhere_than_in_its_working_directory(
     command: list[str], variables: list[str], root: str
 ) -> None:
@@ -339,16 +338,53 @@ def test_the_program_may_run_or_import_elsewhere_than_in_its_working_directory(
 
 
 @pytest.mark.parametrize(
+    "script",
+    [
+        "cd $(pwd) && dagster api",
+        'cd "${HERE:-/code}"; dagster api',
+        "cd; dagster api",
+        "cd ~; dagster api",
+        "cd -P /code; dagster api",
+        "cd /tmp; make; cd - && dagster api",
+        "(cd /tmp && make); dagster api",
+        "D=$(cd /tmp && pwd); dagster api",
+        "if true; then cd /code; fi; dagster api",
+        "case $1 in dagster) cd /code ;; esac; dagster api",
+        "f() { cd /code; }; f; dagster api",
+        "cd /missing || cd /code; dagster api",
+        "command cd /code; dagster api",
+        "pushd /code; dagster api",
+        ". ./settings.sh; dagster api",
+        "if true; then export PYTHONPATH=/code; fi; dagster api",
+        "PYTHONPATH=$(pwd) dagster api",
+        "PATH=$SOME/bin:$PATH dagster api",
+        "su app -c dagster api",
+    ],
+)
+def test_several_copies_are_an_error_if_only_running_the_program_shows_which_it_imports(
+    script: str,
+) -> None:
+    runs = runs_as({"WorkingDir": "/app", "Cmd": ["sh", "-c", script]})
+    with pytest.raises(ConfigurationError, match="does not show which is used: /app/"):
+        find(tree({**module("app"), **module("code")}), runs, PLACE)
+    assert find(tree(module("code/src")), runs, PLACE) == f"/code/src/{PLACE}"
+
+
+@pytest.mark.parametrize(
     ("program", "path", "script", "root"),
     [
         ("/docker-entrypoint.sh", "docker-entrypoint.sh",
          "#!/bin/sh\n# don't\nset -e\ncd /code\nexec dagster \\\n api", "code"),
         ("start.sh", "usr/bin/start.sh", "cd $CODE && dagster api grpc -d ../code", "code"),
-        ("bash /entrypoint dagster api -d /code", "entrypoint", 'exec "$@"', "code"),
+        ("bash /entrypoint dagster api -d /code", "entrypoint", '#!/bin/sh\nexec "$@"',
+         "code"),
         ("tini -- ./run.sh", "app/run.sh", "#!/bin/bash\n. /venv/bin/activate\ndagster", "venv"),
+        ("/start dagster api", "start", '#!/bin/sh\ncd /code\nexec "$@"', "code"),
+        ("start dagster api", "usr/bin/start", '#!/usr/bin/env bash\ncd /code\nexec "$@"', "code"),
+        ("sh bin/run", "app/bin/run", "#!/bin/sh\ncd /code && dagster api", "code"),
+        ("tini -- /start", "start", "#!/srv/sh/venv/bin/python\ncd /code", ""),
         ("/entrypoint.py", "entrypoint.py", "#!/usr/bin/env python\ncd /code", ""),
         ("/run.sh", "run.sh", "cd 'unclosed", ""),
-        ("/run.sh", "run.sh", "if true; then cd /code; fi", ""),
         ("/run.sh", "run.sh", " " * 20_000 + "; cd /code", ""),
         ("/missing.sh", "run.sh", "cd /code", ""),
     ],

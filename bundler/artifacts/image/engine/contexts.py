@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from bundler.system.home import DOCKER_CONFIGURATION, docker_home
+from bundler.system.home import docker_configuration
 
 DEFAULT = "unix:///var/run/docker.sock"
 UNIX = "unix://"
@@ -44,7 +44,7 @@ def _context(environ: Mapping[str, str]) -> str | None:
 
 
 def _configuration(environ: Mapping[str, str]) -> _ClientConfiguration:
-    raw = (docker_home(environ) / DOCKER_CONFIGURATION).read_bytes()
+    raw = docker_configuration(environ).read_bytes()
     return msgspec.json.decode(raw, type=_ClientConfiguration)
 
 

@@ -225,7 +225,7 @@ class PlaceFinder:
         first = image_import_path.first_roots(self._container, runs, wanted)
         package = posixpath.dirname(wanted)
         here = posixpath.join(runs.working_directory, package)
-        if not package or (first is None and self._container.resolve(here)):
+        if not (package and runs.is_clear) or (first is None and self._container.resolve(here)):
             return None  # the start of the program would decide
         folder = imported_from(
             self._container.engine.docker, self._image, runs, "".join(first or ()), package

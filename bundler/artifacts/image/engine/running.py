@@ -12,7 +12,7 @@ from contextlib import suppress
 import msgspec
 
 from bundler.artifacts.image.engine.connection import Docker
-from bundler.artifacts.image.image_program import RunsAs, command_words
+from bundler.artifacts.image.image_program import DECIDING, RunsAs, command_words
 from bundler.artifacts.running import NOT_STARTED, TIMEOUT_SECONDS, Runner
 from bundler.errors import ToolFailed
 from bundler.system import process
@@ -21,8 +21,6 @@ from bundler.system.process import Completed
 _SITE_PACKAGES = re.compile(r"(/.+)/lib/python[^/]+/site-packages/")
 # The folders of a system's programs, besides those of Python.
 _SYSTEM = ("/bin", "/usr/bin", "/sbin", "/usr/sbin")
-# Which interpreter runs, and what determines its import paths.
-_DECIDING = ("PATH", "HOME", "PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONUSERBASE")
 _PROGRAM = b"""\
 import importlib.util, json, os, sys
 first, package = sys.argv[1:]
@@ -98,6 +96,11 @@ def interpreters(runs: RunsAs, places: Iterable[str] = ()) -> list[str]:
     return [*dict.fromkeys(named), "python", "python3"]
 
 
+def deciding(runs: RunsAs) -> dict[str, str]:
+    """The variables that decide which interpreter runs, and its import path."""
+    return {name: value for name, value in runs.environment if DECIDING.fullmatch(name)}
+
+
 def kept() -> dict[str, str]:
     """The variables that docker itself uses, whatever a component's variables are called."""
     return {name: value for name, value in os.environ.items() if name.startswith("DOCKER_")}
@@ -110,7 +113,7 @@ def imported_from(docker: Docker, image: str, runs: RunsAs, first: str, package:
     interpreter and its site-packages do at every start. first: the front of ``sys.path``. package:
     as a path, such as ``shop/defs``.
     """
-    settings = {name: value for name, value in runs.environment if name in _DECIDING}
+    settings = deciding(runs)
     for python in interpreters(runs):
         with suppress(ToolFailed, msgspec.DecodeError):
             run = runner(image, docker, [python], runs.working_directory, settings)

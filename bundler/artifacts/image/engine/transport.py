@@ -15,6 +15,7 @@ dial-stdio``, which carries the API over a pipe:
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -26,6 +27,8 @@ from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
 from bundler.artifacts.image.engine.contexts import UNIX
+from bundler.errors import ConfigurationError
+from bundler.system.home import docker_configuration
 
 # The longest silence of an engine: it unpacks gigabytes before it answers.
 _TIMEOUT_SECONDS = 600
@@ -38,9 +41,15 @@ def connect(host: str, version: str, dial: Dial) -> APIClient:
     dial: opens a connection through docker.
     """
     is_local = host.startswith(UNIX)
-    client = APIClient(
-        host if is_local else "unix:///dialled", version=version, timeout=_TIMEOUT_SECONDS
-    )
+    address = host if is_local else "unix:///dialled"
+    try:
+        client = APIClient(address, version=version, timeout=_TIMEOUT_SECONDS)
+    except (AttributeError, TypeError, ValueError) as error:  # docker-py reads every entry
+        raise ConfigurationError(
+            f"docker's configuration, {docker_configuration(os.environ)}, has an entry of an "
+            "invalid type.",
+            hint='It is a JSON object. Remove entries that are null, such as "proxies": null.',
+        ) from error
     if not is_local:
         client.mount("http+docker://", DialAdapter(dial))
     client.trust_env = False  # neither a proxy nor a .netrc is for an engine

@@ -31,7 +31,7 @@ import msgspec
 from bundler.artifacts.reference import HUB, Reference
 from bundler.errors import ConfigurationError, ToolFailed
 from bundler.system import process
-from bundler.system.home import DOCKER_CONFIGURATION, docker_home, home
+from bundler.system.home import docker_configuration, home
 
 _HUB_KEY = "https://index.docker.io/v1/"
 _HELPER_SECONDS = 60.0
@@ -127,7 +127,7 @@ def _configurations(environ: Mapping[str, str]) -> Iterator[tuple[str, Mapping[s
     inline = environ.get("DOCKER_AUTH_CONFIG")
     if inline:
         yield "DOCKER_AUTH_CONFIG", _parsed(inline.encode(), "DOCKER_AUTH_CONFIG")
-    docker = docker_home(environ) / DOCKER_CONFIGURATION
+    docker = docker_configuration(environ)
     yield str(docker), _read(docker)
     runtime = environ.get("XDG_RUNTIME_DIR")
     for below in (*([Path(runtime)] if runtime else []), home(environ) / ".config"):
