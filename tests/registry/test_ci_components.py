@@ -84,6 +84,11 @@ def test_the_action_builds(ci: Ci) -> None:
     assert (ci.wd.path / "image/index.json").exists()
 
 
+def test_the_action_refuses_a_quote_without_an_end(ci: Ci) -> None:
+    run_action(ci, 1, build="oci", arguments="-o image --environment 'a place")
+    assert not (ci.wd.path / "image").exists()
+
+
 def test_the_action_comments_the_plan(ci: Ci, tmp_path: Path) -> None:
     digest = ci.push(f"{ci.image}:code")
     run_action(ci, embed=f"{ci.image}@{digest}", tags=f"{ci.image}:main")
