@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -89,7 +89,8 @@ def lease(
     length: float = DEFAULT_SECONDS,
     wait: float = 0.0,
 ) -> Iterator[Held]:
-    """Holds a lease on these keys, or on all if none is named. Times in seconds.
+    """Holds a lease on these keys, or on all if none is named. Times in seconds. The caller checks
+    it before it changes what the lease protects.
 
     Raises `Locked` naming the holder if another process has one of them for longer than `wait`.
     """
@@ -103,11 +104,11 @@ def lease(
     renewer.start()
     try:
         yield held
-        held.check()
     finally:
         stop.set()
         renewer.join()
-        _change(objects, lambda _, leases: tuple(it for it in leases if it.id != mine.id))
+        with suppress(BundlerError):  # it expires; what was done with it is done
+            _change(objects, lambda _, leases: tuple(it for it in leases if it.id != mine.id))
 
 
 def _acquire(objects: Objects, mine: _Lease, length: float, wait: float) -> float:

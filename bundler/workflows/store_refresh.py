@@ -46,8 +46,9 @@ def refresh_and_push(
     """
     projects = selection.find(listener)
     store, by = _destination(projects, url)
-    with _lease(store, options.keys, by, wait), _scratch() as scratch:
+    with _lease(store, options.keys, by, wait) as held, _scratch() as scratch:
         refreshed = refresh(projects, options, listener, scratch)
+        held.check()
         listener.phase(f"Pushing to {store.url}")
         states = [*_new(refreshed.collected), *_published(refreshed)]
         return refreshed, store.push(states, by), store
@@ -73,17 +74,20 @@ def refresh_shard(
         )
     projects = selection.find(listener)
     store, by = _destination(projects, url)
+    held: list[Held] = []
     with ExitStack() as leased, _scratch() as scratch:
 
         async def choose(known: frozenset[str]) -> Sequence[str]:
             mine = sorted(key for key in known if shards.belongs(key, *shard))
             if mine:
-                await _take_lease(leased, store, mine, by, wait)
+                held.append(await _take_lease(leased, store, mine, by, wait))
             return mine
 
         collected = fetch_into(
             scratch, projects, options, listener, types=(LOCAL, VERSIONED), choose=choose
         )
+        for each in held:
+            each.check()
         return store, shards.stage(store, list(_new(collected)), run, shard, by)
 
 
@@ -100,18 +104,16 @@ def _lease(
 
 async def _take_lease(
     held: ExitStack, store: Store, keys: Sequence[str], by: Author, wait: float
-) -> None:
+) -> Held:
     """Waits for the lease in a way that Ctrl-C can interrupt."""
     end = time.monotonic() + wait
     while True:
         try:
-            held.enter_context(_lease(store, keys, by, 0.0))
+            return held.enter_context(_lease(store, keys, by, 0.0))
         except Locked:
             if time.monotonic() >= end:
                 raise
             await asyncio.sleep(min(POLL_SECONDS, max(0.0, end - time.monotonic())))
-        else:
-            return
 
 
 @contextmanager

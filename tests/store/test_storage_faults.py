@@ -437,6 +437,21 @@ def test_the_stores_clock_says_what_is_a_leftover(
         pass
 
 
+def test_a_lease_that_cannot_be_given_back_does_not_fail_what_succeeded(
+    faulty: tuple[Front, stores.Server],
+) -> None:
+    before, server = faulty
+    store = open_store(server.url())
+    with lease.lease(store.objects, ["A"], "first", length=5.0):
+        before.faults = [Fault("/", status=403, code="ExpiredToken", times=99, method="*")]
+    assert len(before.requests) > 3
+    before.faults = []
+    with pytest.raises(Locked, match="first is refreshing it now"):
+        lease.lease(store.objects, ["A"], "next").__enter__()
+    with pytest.raises(Locked, match="expired"):
+        lease.Held(length=1.0, renewed=time.monotonic() - 2).check()
+
+
 def test_a_clock_that_is_off_does_not_disturb_the_order(
     store: Store, states: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
