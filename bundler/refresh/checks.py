@@ -124,6 +124,8 @@ def check(
     _refuse_secrets(key, tree, directory, options, secrets=secrets, written_at=place)
     writable = (*kind.writable, *options.writable)
     if kind.runs_dbt:
+        missing = dbt_projects.unshipped(directory, tree.files, copies, left_out)
+        dbt_projects.refuse_unshipped(key, missing, options.exclude)
         writable += dbt_projects.target_directories(tree.files)
     state = state_of(
         key,
@@ -195,6 +197,8 @@ def too_many_files(key: str) -> BadData:
 
 def _is_left_out(file: Path, path: str, options: KeyOptions) -> bool:
     if path == _STATE or any_match(path, options.include):
+        return False
+    if any(pattern.startswith(f"{path}/") for pattern in options.include):
         return False
     if any_match(path, (*LEFT_OUT, *options.exclude)):
         return True

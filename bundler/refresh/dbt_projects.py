@@ -17,12 +17,15 @@ from typing import Any
 
 import msgspec
 
+from bundler.errors import ConfigurationError
 from bundler.refresh.outcome.exchanges import CopiedDirectory
 from bundler.refresh.scanning import windows
 from bundler.state.tree import File
 from bundler.system.atomic import io_errors
 from bundler.system.reading import scanned
 from bundler.system.walking import walk
+from bundler.system.wording import listed
+from bundler.worker.copying import any_match
 
 PARSED = "manifest.json"
 # In the resources of a state from dbt Cloud; no type of dbt's.
@@ -38,6 +41,7 @@ _RELATIVE = re.compile(
     r"|sslkey|sslrootcert):[ \t]+[\"']?(?P<value>(?![/~$:{]|\w+:)[^\s\"'#][^\"'#\n]*?)[\"']?[ \t]*"
     r"(?:#.*)?$"
 )
+_MOST_SHOWN = 3
 _MOST_BYTES = 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
 
@@ -53,6 +57,17 @@ class _DbtManifest(msgspec.Struct):
         """Adds its resources by type."""
         for name in (*self.nodes, *self.sources):
             found.setdefault(name.partition(".")[0], []).append(name)
+
+
+class _Node(msgspec.Struct):
+    original_file_path: str | None = None
+
+
+class _Nodes(msgspec.Struct):
+    """Where the models, seeds, macros and so on are, in their projects."""
+
+    nodes: dict[str, _Node] = msgspec.field(default_factory=dict)
+    macros: dict[str, _Node] = msgspec.field(default_factory=dict)
 
 
 class _CloudState(msgspec.Struct):
@@ -122,6 +137,59 @@ def target_directories(files: Iterable[File]) -> tuple[str, ...]:
         for parent in sorted(parents)
         if any(f"{parent}/{name}" in paths for name in _BESIDE_IT)
     )
+
+
+def unshipped(
+    directory: Path,
+    files: Iterable[File],
+    copies: Sequence[CopiedDirectory],
+    left_out: Sequence[str],
+) -> Iterator[str]:
+    """Files that dbt has parsed, but that are not in the state: dbt would not find them any more.
+
+    left_out: what was removed from the state.
+    """
+    paths = {file.path for file in files}
+    origins = {copy.target: Path(copy.source) for copy in copies}
+    for target in target_directories(files):
+        parents = (parent.as_posix() for parent in PurePosixPath(target).parents)
+        project = next((one for one in parents if f"{one}/{DECLARATION}" in paths), None)
+        if project is None:
+            continue
+        raw = (directory / target / PARSED).read_bytes()
+        try:
+            found = msgspec.json.decode(raw, type=_Nodes)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+        nodes = (*found.nodes.values(), *found.macros.values())
+        for name in sorted({node.original_file_path or "" for node in nodes}):
+            path = f"{project}/{name}"
+            was_there = project in origins and (origins[project] / name).is_file()
+            was_there |= any(path == one or path.startswith(f"{one}/") for one in left_out)
+            if path not in paths and was_there:
+                yield path
+
+
+def refuse_unshipped(key: str, paths: Iterable[str], exclude: Sequence[str]) -> None:
+    """Raises `ConfigurationError` unless the project itself excludes them."""
+    wrong = [path for path in paths if not _is_excluded(path, exclude)]
+    if not wrong:
+        return
+    shown = (
+        wrong if len(wrong) <= _MOST_SHOWN else {f"{PurePosixPath(it).parent}/*" for it in wrong}
+    )
+    patterns = ", ".join(f'"{path}"' for path in sorted(shown))
+    raise ConfigurationError.of_key(
+        key,
+        f"dbt has parsed {listed(wrong, _MOST_SHOWN)}, but git ignores it, or its name is left out "
+        "of every state: it would be missing where dbt runs.",
+        hint=f"Ship it: include = [{patterns}]. If it is not needed there: exclude = [{patterns}].",
+    )
+
+
+def _is_excluded(path: str, exclude: Sequence[str]) -> bool:
+    parts = (path, *(parent.as_posix() for parent in PurePosixPath(path).parents))
+    return any(any_match(part, exclude) for part in parts)
 
 
 def warnings(copies: Sequence[CopiedDirectory]) -> Iterator[str]:

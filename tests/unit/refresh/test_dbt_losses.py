@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bundler.errors import BadData
+from bundler.errors import BadData, ConfigurationError
 from bundler.project.options import KeyOptions
 from bundler.refresh.checks import Baseline, CheckedState, check, shrunk
 from bundler.refresh.model import Component
+from bundler.refresh.outcome.exchanges import CopiedDirectory
 from bundler.refresh.secrets import Secrets
 
 ORDERS = Component(
@@ -25,9 +27,6 @@ MACROS = {f"macro.dbt.{number}": {"macro_sql": "x" * 100} for number in range(40
 
 def state(folder: Path, resources: dict[str, int], **options: object) -> Baseline:
     """A parsed project in a key directory."""
-    target = folder / "project/target"
-    target.mkdir(parents=True)
-    (folder / "state").touch()
     names = [f"{kind}.shop.{kind}_{n}" for kind, count in resources.items() for n in range(count)]
     sources = {name: {} for name in names if name.startswith("source.")}
     nodes = {name: {} for name in names if name not in sources}
@@ -37,11 +36,18 @@ def state(folder: Path, resources: dict[str, int], **options: object) -> Baselin
         "macros": MACROS,
         "disabled": {"model.shop.x": []},
     }
-    (target / "manifest.json").write_text(json.dumps(document))
-    (target / "partial_parse.msgpack").write_bytes(b"x" * 100_000)
+    _parse(folder, document)
     given = KeyOptions(**options)  # type: ignore[arg-type]
     checked = check(ORDERS, folder, given, secrets=Secrets({}), baseline=None)
     return Baseline(checked.state, folder)
+
+
+def _parse(folder: Path, document: dict[str, Any]) -> None:
+    target = folder / "project/target"
+    target.mkdir(parents=True, exist_ok=True)
+    (folder / "state").touch()
+    (target / "manifest.json").write_text(json.dumps(document))
+    (target / "partial_parse.msgpack").write_bytes(b"x" * 100_000)
 
 
 @pytest.mark.parametrize(
@@ -119,3 +125,56 @@ def test_what_dbt_cloud_has_lost_is_counted(
     refused = shrunk(CLOUD, after, KeyOptions(), before)
     assert (refused is None) == (told is None)
     assert told is None or (refused is not None and told in refused.what)
+
+
+@pytest.mark.parametrize(
+    ("left", "options", "missing"),
+    [
+        ("models/made.sql", {}, "models/made.sql"),
+        ("seeds/big.csv", {}, "seeds/big.csv"),
+        ("macros/names.sql", {}, "macros/names.sql"),
+        ("seeds/big.csv", {"exclude": ("project/seeds",)}, None),
+        ("models/gone.sql", {}, None),  # a manifest of an earlier run
+    ],
+)
+def test_what_dbt_has_parsed_ships(
+    left: str, options: dict[str, tuple[str, ...]], missing: str | None, tmp_path: Path
+) -> None:
+    """left: a file that is in the manifest and not in the copy."""
+    source, folder = tmp_path / "source", tmp_path / "key"
+    for root in (source, folder / "project"):
+        for name in ("dbt_project.yml", "models/orders.sql"):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text("x")
+    if "gone" not in left:
+        (source / left).parent.mkdir(exist_ok=True)
+        (source / left).write_text("x")
+    kinds = {"nodes": {"model.shop.orders": {"original_file_path": "models/orders.sql"}}}
+    kinds["macros" if "macros" in left else "nodes"] = {"x.shop.x": {"original_file_path": left}}
+    _parse(folder, {"nodes": {"model.shop.y": {}}, **kinds})
+    copies = [CopiedDirectory(str(source), "project")]
+    given = KeyOptions(**options)  # type: ignore[arg-type]
+    if missing is None:
+        check(ORDERS, folder, given, secrets=Secrets({}), baseline=None, copies=copies)
+        return
+    with pytest.raises(ConfigurationError, match=f"dbt has parsed project/{missing}") as refused:
+        check(ORDERS, folder, given, secrets=Secrets({}), baseline=None, copies=copies)
+    assert f'include = ["project/{missing}"]' in refused.value.hint
+
+
+def test_a_folder_of_models_may_be_called_logs(tmp_path: Path) -> None:
+    def key(**options: object) -> CheckedState:
+        folder = tmp_path / "key"
+        model = folder / "project/models/logs/events.sql"
+        model.parent.mkdir(parents=True, exist_ok=True)
+        model.write_text("x")
+        (folder / "project/dbt_project.yml").write_text("x")
+        _parse(folder, {"nodes": {"m.s.e": {"original_file_path": "models/logs/events.sql"}}})
+        given = KeyOptions(**options)  # type: ignore[arg-type]
+        return check(ORDERS, folder, given, secrets=Secrets({}), baseline=None)
+
+    with pytest.raises(ConfigurationError, match="models/logs/events") as refused:
+        key()
+    include = refused.value.hint.partition('include = ["')[2].partition('"')[0]
+    files = [file.path for file in key(include=(include,)).state.files]
+    assert "project/models/logs/events.sql" in files
