@@ -80,7 +80,7 @@ def with_item(text: str, block: Sequence[str]) -> str:
         with suppress(ConfigurationError):
             if load(changed) == expected:
                 return mark + changed
-    raise _refused("cannot be changed safely")
+    raise _refused("cannot be changed safely: only a list with each item on its own line can")
 
 
 def _candidates(text: str, block: Sequence[str]) -> Iterator[str]:

@@ -131,7 +131,7 @@ def test_never_anything_else(names: list[str], style: str, end: str) -> None:
 
 
 REFUSED = {
-    "a list in brackets": (f"repos: [{ITEM}]\n", "cannot be changed safely"),
+    "a list in brackets": (f"repos: [{ITEM}]\n", "only a list with each item on its own line"),
     "an empty list over lines": ("repos: [\n  # none\n]\n", "cannot be changed safely"),
     "JSON": (f'{{"repos": [{ITEM}]}}\n', "cannot be changed safely"),
     "JSON, no repos": ('{"fail_fast": true}', "cannot be changed safely"),
