@@ -1,15 +1,15 @@
-"""New state into an image of an engine: ours beside what a user would do otherwise.
+"""New state into an image of an engine: ours next to what a user would do otherwise.
 
     python benchmarks/docker.py [--rounds N] [--sizes 1,100,1000] [--image-megabytes 150]
                                 [--newer classic|containerd]
 
-Each way is a whole process (or several), timed by the clock, with a state of its own each round so
+Each way is a whole process (or several), timed by the clock, with its own state each round so
 that no cache answers; the ways alternate. Prints the median seconds, the ratio to ours, what the
 clients used of the processor, our peak memory, and whether the aims are met. With --newer the
 engine is that of Debian's next release, which has buildx, with either of its image stores.
 
 - ours: `state-bundler update`'s step as a process: place, layer, load, read back, tag
-- engine alone: curl sends the engine an archive with that layer, which lay ready: nobody who uses
+- engine alone: curl sends the engine an archive with that layer, made beforehand: nobody who uses
   the engine's API can be faster
 - docker bundle build: the whole command, guard and all, but for the refresh
 - docker build: the same without state, all cached: what the command before it costs on top
@@ -182,7 +182,7 @@ def documentation(bench: Bench) -> None:
 
 
 def from_copy(bench: Bench) -> None:
-    """A context of its own: in the project's, the next build would have to send the code again."""
+    """Its own context: in the project's, the next build would have to send the code again."""
     bench.docker("build", "-q", "-f", "FromCopy", "-t", f"{_IMAGE}:from-copy", bench.state)
 
 

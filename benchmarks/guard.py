@@ -1,4 +1,4 @@
-"""How long the guard takes, beside what it cannot do without and what others take.
+"""How long the guard takes, next to what it cannot do without and what others take.
 
     python benchmarks/guard.py [--sizes 1000,100000,1000000] [--commits 10000,100000] [--keep DIR]
                                [--before PROGRAM]
@@ -10,7 +10,7 @@ Whole processes, as a hook runs them; wall time and CPU time of the process and 
 candidates take turns, every other round in the opposite order, so that a busy machine is busy for
 all of them. Ratios and aims go by CPU time, which a busy machine changes least; it gives the guard
 no credit for asking git side by side. A ratio is the median over the rounds of what the candidate
-took to what the floor took in the same round; the middle half of the rounds stands beside it.
+took to what the floor took in the same round; the middle half of the rounds is next to it.
 
 The floor of a moment is an empty interpreter and the git commands that answer it, one by one.
 Before a build these are: which repository, its entries, where HEAD differs, which rule ignores the

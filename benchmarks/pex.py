@@ -1,4 +1,4 @@
-"""How long it takes to get new state into a PEX, beside every way that pex itself offers.
+"""How long it takes to get new state into a PEX, next to every way that pex itself offers.
 
     python benchmarks/pex.py [--sizes 10K,10M,1G] [--projects small,large] [--runs 3]
                              [--minutes 60] [--keep DIR]
@@ -16,7 +16,7 @@ the reading of its state. The ratios say by how much each is slower than ours; t
 share of that allowance `verify` and `status` take. With ``--keep`` a second run takes the projects
 that the first has made.
 
-All of it takes about half an hour on two quiet cores, for a PEX of 40 MB and one of 130 MB, and
+Everything takes about half an hour on two quiet cores, for a PEX of 40 MB and one of 130 MB, and
 10 GB of disk. What takes long is measured once: a state of 1 GB, and each way of more than 20
 seconds. After ``--minutes`` nothing more is begun, and what is missing is said.
 """
@@ -57,7 +57,7 @@ REQUIREMENTS = {
 PIP = ("--pip-version", "25.3")
 CLICK = "python -c 'import click'"
 CLICK_AND_STATE = "the same, and the packed state read"
-# As it lies in a PEX: what reads it inflates it, with a checksum, and hashes the result.
+# As it is in a PEX: what reads it inflates it, with a checksum, and hashes the result.
 READ = """
 import click, hashlib, sys, zlib
 digest, checksum, unpack = hashlib.sha256(), 0, zlib.decompressobj()
@@ -95,7 +95,7 @@ class Timing:
 
 @dataclass
 class Bench:
-    """One project in a folder of its own. end: when to begin nothing more."""
+    """One project in its own folder. end: when to begin nothing more."""
 
     folder: Path
     requirements: Sequence[str]

@@ -5,7 +5,7 @@
 Three kinds of components with as many assets each: the hand-written one of the tests, and the
 unmodified ones of Fivetran and dbt, whose states their own refresh has written from a stand-in of
 the API and from a dbt project of as many models. A plain load is what a code server does: import
-the module, make the definitions and the repository. Each load is a process of its own; of several
+the module, make the definitions and the repository. Each load is its own process; of several
 runs the shortest counts, in processor time. Memory is that of the largest process of each way.
 Aim: at most 1.3 times the two plain loads.
 """
@@ -120,7 +120,7 @@ class Spent(msgspec.Struct, frozen=True):
 
 
 def _measure(way: str, subject: Subject) -> Spent:
-    """In a process of its own, since the largest child is only known of all children together."""
+    """In its own process, since the largest child is only known of all children together."""
     argv = [sys.executable, __file__, "--way", way]
     raw = msgspec.json.encode(subject, enc_hook=str)
     done = subprocess.run(argv, input=raw, capture_output=True, check=False)

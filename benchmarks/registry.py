@@ -1,11 +1,11 @@
-"""How fast new state gets into an image in a registry and in a layout, beside other ways.
+"""How fast new state gets into an image in a registry and in a layout, next to other ways.
 
     python benchmarks/registry.py [--sizes 1M,100M,1G] [--runs 3] [--content half|json]
                                   [--crane PATH] [--docker] [--buildx]
 
 - ours: embed into the registry (no packing, gzip, zstd), read back as `embed` does it; the same
-  with every byte read back; the same by a process of its own, started for it, with the most memory
-  that it ever held; into an OCI layout; and ``verify`` of what lies in the registry;
+  with every byte read back; the same by a separate process, started for it, with the most memory
+  that it ever held; into an OCI layout; and ``verify`` of what is in the registry;
 - ``crane append`` of a ready archive, where there is a crane (``--crane``, on PATH, or the one that
   ``make clients`` left): it packs with gzip, whatever the image has;
 - ``skopeo copy`` of the finished layout to the registry, and from there to a folder;
@@ -13,7 +13,7 @@
   engine of the tests; the same steps by ``buildah``, in its own store;
 - with ``--buildx``: ``docker buildx build --push`` of the same, with Debian's next Docker.
 
-The registry is Debian's, on loopback. Each way has a repository of its own, which knows nothing of
+The registry is Debian's, on loopback. Each way has its own repository, which knows nothing of
 the layers of the others, and other bytes in each run; the ways take turns, and in every second run
 in the reverse order. Shown are the least wall and processor time, and the ratio of the wall time
 to crane's (or to the first), and which aims are met: ahead of crane at each size, 10 times ahead of
@@ -226,7 +226,7 @@ class Case:
             f"FROM {self.repository('docker', 'gzip')}:base\n"
             f"COPY state /app/src/{self.bundle.place}\n"
         )
-        self._into_layout()  # what is read by verify and skopeo, whoever comes first
+        self._into_layout()  # what is read by verify and skopeo, whichever comes first
         _embedded(self.repository("there", "none"), self.bundle)
 
     def _blocks(self) -> Iterator[bytes]:
@@ -255,7 +255,7 @@ class Case:
             ways[f"ours, {packing}"] = self._ours("ours", packing)
         ways["ours, none, every byte read back"] = self._ours("bytes", "none", every_byte=True)
         for packing in PACKINGS[:2]:
-            ways[f"ours, {packing}, process of its own"] = self._process(packing)
+            ways[f"ours, {packing}, separate process"] = self._process(packing)
         ways["ours: verify"] = self._verify
         ways["ours, into a layout, none"] = self._into_layout
         if crane:

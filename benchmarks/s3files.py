@@ -72,7 +72,7 @@ class Store:
             match, none_match = conditions.get("match"), conditions.get("none_match")
             if (none_match == "*" and now) or (match and (now is None or now.tag != match)):
                 return ""
-            # A hyphen in it says that it is no MD5: clients do not hold it against theirs.
+            # A hyphen in it says that it is no MD5: clients do not compare it with theirs.
             made = Object(parts, f'"{next(self.tags):032x}-1"', time.time())
             self.objects[name] = made
         self._unlink(now)

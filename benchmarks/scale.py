@@ -6,8 +6,8 @@
 With ``--dagster`` they are Dagster projects, and PYTHON has Dagster. With ``--separate`` they are
 built once more, by processes that share nothing, as on macOS.
 
-Each key waits so long for its system, as one that is asked over a network does, and writes a state
-of its own. Every project becomes an OCI image of its own with its states inside. Then one project
+Each key waits so long for its system, as one that is asked over a network does, and writes
+its own state. Every project becomes an OCI image with its states inside. Then one project
 with all the keys refreshes alone. Prints wall-clock and CPU seconds, the largest memory that a
 process of the run had, and what is left over per project and per key; every image is verified.
 """
@@ -104,7 +104,7 @@ class Measured:
     wall: float
     cpu: float
 
-    def told(self, what: str, count: int, unit: str) -> str:
+    def line(self, what: str, count: int, unit: str) -> str:
         each = f"{1000 * self.wall / count:.0f} ms a {unit}, {1000 * self.cpu / count:.0f} ms CPU"
         return f"{what}: {self.wall:.1f} s, CPU {self.cpu:.1f} s; {each}"
 
@@ -198,28 +198,28 @@ def main() -> None:
         make_workspace(root, given.projects, given.keys, seconds, dagster=bool(given.dagster))
         build = ["build", "--each", "--workers", str(given.workers), "--report", "report.json"]
         image = ["oci", "-o", "{here}/build/{name}:1"]
-        print(f"{given.projects} projects of {given.keys} keys, {given.workers} at once")
+        print(f"{given.projects} projects of {given.keys} keys, {given.workers} concurrently")
         first = measured([*build, *image], root, root / "log", python=python)
-        print(first.told("refreshed and built", given.projects, "project"))
+        print(first.line("refreshed and built", given.projects, "project"))
         if given.separate:
             alone = measured(
                 [*build, *image], root, root / "log", python=python, program=("-c", _SEPARATE)
             )
-            print(alone.told("the same by separate processes", given.projects, "project"))
+            print(alone.line("the same by separate processes", given.projects, "project"))
             first = measured([*build, *image], root, root / "log", python=python)
-            print(first.told("once more, forked", given.projects, "project"))
+            print(first.line("once more, forked", given.projects, "project"))
             print(f"shared takes {first.cpu / alone.cpu:.2f} of the CPU of separate processes")
         again = measured(
             [*build, *image, "--refresh", "missing"], root, root / "log", python=python
         )
-        print(again.told("built again, state unchanged", given.projects, "project"))
+        print(again.line("built again, state unchanged", given.projects, "project"))
         builds = json.loads((root / "report.json").read_text())["builds"]
         assert [found["exitCode"] for found in builds] == [0] * given.projects
         images = [f"oci:{root}/build/shop_{number:03}:1" for number in range(given.projects)]
         proof = measured(["verify", *images], root, root / "log")
-        print(proof.told("verified", given.projects, "proof"))
+        print(proof.line("verified", given.projects, "proof"))
         single = measured(["refresh"], root / "single", root / "log", python=python)
-        print(single.told(f"one project of {total} keys refreshed", total, "key"))
+        print(single.line(f"one project of {total} keys refreshed", total, "key"))
         # Of children: the processes started here inherit no larger figure, this one stays small.
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
         print(f"largest process: {peak:.0f} MiB")

@@ -1,25 +1,25 @@
-"""The store beside Dagster's UPathDefsStateStorage, the aws command and s3fs, on one S3 server.
+"""The store next to Dagster's UPathDefsStateStorage, the aws command and s3fs, on one S3 server.
 
     python benchmarks/storage.py                        small cases: seconds
     python benchmarks/storage.py --full                 1,000 x 10 KB, 10 x 100 MB, 1 x 5 GB
     python benchmarks/storage.py --full --scale 0.01    the same with a hundredth of bytes and keys
     python benchmarks/storage.py --full --folder /dev/shm   the clients rather than the disk
 
-Each measurement is a process of its own, so that its peak memory is its own; it may take 6 GiB.
+Each measurement is a separate process, so that its peak memory is its own; it may take 6 GiB.
 The server is that of `s3files`, on loopback, a new one for each tool's turn: with ``--folder
 /dev/shm`` the whole takes at most 18 GB of memory, 10 of them for the server's copy of the largest
 case and what is pulled of it. Times are wall-clock seconds: of what a program does once it is
-loaded, and for the aws command, which is loaded every time, of all of it. CPU seconds are the
+loaded, and for the aws command, which is loaded every time, of everything. CPU seconds are the
 client's alone, and less disturbed by what else a machine does. The tools take turns, three each,
 and the least of them counts; a tool whose turn takes longer than a minute has had it, which the
 table says.
 
 The store pushes published states, whose digests a refresh has worked out: how long that took
-stands beside. The others look at no digest. Every byte that the store sends and takes is hashed,
+is next to it. The others look at no digest. Every byte that the store sends and takes is hashed,
 and all of them sign what they send, since there is no TLS. An unchanged state is pushed again by
 the store alone: the others send everything once more.
 
-The aims are told as met or missed at the end: faster than each of the others, an unchanged state 50
+At the end it says which aims are met: faster than each of the others, an unchanged state 50
 times faster, less than 200 MB of memory throughout.
 """
 

@@ -1,4 +1,4 @@
-"""How fast artifacts are verified, beside what one would do by hand.
+"""How fast artifacts are verified, next to what one would do by hand.
 
     python benchmarks/verify.py [--size 1G] [--image 1G] [--runs 5] [--only PART,…]
 
@@ -12,7 +12,7 @@
 - memory: the greatest resident size of ``verify`` for a small and a large state.
 
 The ways take turns, every other run in the opposite order; the least wall and CPU seconds count,
-the CPU's of our own processes and those we start (a registry and an engine work beside them).
+the CPU's of our own processes and those we start (a registry and an engine work meanwhile).
 Aims: one file within 10 % of sha256sum; many files 1.8 times as fast with two processors; a tenth
 of a second for @verify.py; images 20 times as fast as saving or copying them; memory flat.
 """
@@ -51,7 +51,7 @@ from tests.support.statedirs import NOTHING_FETCHED
 
 UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3}
 BUNDLER = [sys.executable, "-m", "bundler"]
-# What a person would write who has saved an image and wants to know whether its state is whole.
+# What a user would write who has saved an image and wants to know whether its state is whole.
 SEARCH = """
 import hashlib, json, sys, tarfile
 found, manifest = {}, None
@@ -136,7 +136,7 @@ def measure(candidates: Mapping[str, Callable[[], object]], runs: int) -> Times:
 
 
 def judge(what: str, ratio: float, aim: float) -> list[str]:
-    """What is missed, as a sentence, where a ratio is below its aim."""
+    """What is missed, as a message, where a ratio is below its aim."""
     return [f"{what}: {ratio:.2f} times as fast, not {aim:g}"] if ratio < aim else []
 
 

@@ -38,7 +38,7 @@ settings.load_profile(examples.PROFILE)
 @pytest.fixture(autouse=True, scope="session")
 def _nothing_must_last() -> Iterator[None]:
     """Flushes take a third of the time of tests that publish. Only a power cut needs them: `make
-    faults` has these, in processes of their own. What is no descriptor fails here, too."""
+    faults` has these, in their own processes. What is not a descriptor fails here, too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", os.fstat)
         yield

@@ -9,9 +9,9 @@ one fault at one of these calls, as in `tests.campaigns.fault_campaign`. Afterwa
 
 - what has a name is what it was, or is whole and verifies;
 - an error that the process sees is exit code 74 and names the file, and no traceback;
-- the same command then succeeds, and what a killed process has left is gone.
+- the same command then succeeds, and what a killed process has left is removed.
 
-A power cut also comes right after the command has ended well: then the new files are there.
+A power cut also comes right after the command has succeeded: then the new files are there.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ def judge(
 def _judge_new(campaign: Campaign, root: Path, operation: Operation) -> Iterator[str]:
     for output in operation.outputs:
         if tree_of(root / output) == tree_of(campaign.template / output):
-            yield f"{output} is the old one after the command has ended well"
+            yield f"{output} is the old one after the command has succeeded"
 
 
 def _judge_end(campaign: Campaign, root: Path, fault: Fault, done: Done) -> Iterator[str]:
@@ -263,7 +263,7 @@ def _judge_outputs(campaign: Campaign, root: Path, operation: Operation) -> Iter
         if now == before:
             yield "=old"
         elif now is None:
-            yield f"{output} is gone"
+            yield f"{output} does not exist"
         else:
             yield "=new"
             for command in operation.verifies(root, output):
@@ -289,7 +289,7 @@ def on_a_folder(
 
 
 def on_an_image(campaign: Campaign, operation: Operation, system: str, limit: int | None) -> Tally:
-    """Power cuts on a file system of its own: in the middle, and after the end."""
+    """Power cuts on its own file system: in the middle, and after the end."""
     mount, old, now, cut = (
         campaign.work / name for name in ("mount", "old.img", "now.img", "cut.img")
     )
@@ -339,7 +339,7 @@ def find_points(template: Path, operation: Operation) -> list[Point]:
 def run_part(
     template: Path, operation: Operation, kind: str, points: Sequence[Point], limit: int | None
 ) -> Tally:
-    """A line of the table, in a working folder of its own."""
+    """A line of the table, in its own working folder."""
     with work_folder() as work:
         campaign = Campaign(work, template)
         if kind.startswith("power cut on "):
@@ -362,7 +362,7 @@ def _note(tally: Tally, fault: Fault, done: Done, words: Iterator[str]) -> None:
 def run_all(
     operations: Sequence[Operation], kinds: Sequence[str], limit: int | None, jobs: int
 ) -> dict[tuple[str, str], Tally]:
-    """Every line in a process of its own, so many at once."""
+    """Every line in its own process, so many concurrently."""
     import multiprocessing
 
     tallies: dict[tuple[str, str], Tally] = defaultdict(Tally)
@@ -388,7 +388,7 @@ def run_all(
 def main() -> None:
     parser = argparse.ArgumentParser(description="Break what writes artifacts at every call.")
     parser.add_argument("--points", type=int, help="so many a line, evenly spread; default: all")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="lines at once")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="concurrent lines")
     parser.add_argument("--no-power-cuts", action="store_true")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into this file")
     parser.add_argument("--only", default="", help="operations with this in their name")

@@ -1,6 +1,6 @@
 """Every answer, good or bad, fetched by every HTTP client in every way: minutes.
 
-``python -m tests.campaigns.body_matrix`` (``make bodies``) runs all of it and writes the table of
+``python -m tests.campaigns.body_matrix`` (``make bodies``) runs everything and writes the table of
 ``docs/evidence/answers.md``; the tests run a thinned part.
 """
 
@@ -32,7 +32,7 @@ def table(outcome: Outcome) -> str:
         code = "0" if name in GOOD else str(ANSWERS[name].code)
         lines.append(
             _row(f"`{name}` | {code}", outcome, lambda cell, name=name: cell.answer == name)
-        )  # type: ignore[misc]  # bound at once
+        )  # type: ignore[misc]  # bound immediately
     lines += [
         "",
         "| client | | tried | right | wrong | taken for a state |",

@@ -1,7 +1,7 @@
 """`bundler.dagster_job` on Dagster's executors of several machines: `make executors`.
 
 In process and multiprocess are in `test_dagster_storage`. Celery has Debian's Redis as its broker
-and a worker of its own; Docker's steps are containers of the tests' engine, and so are those of
+and its own worker; Docker's steps are containers of the tests' engine, and so are those of
 Kubernetes, whose API is a stand-in (`kubernetesapi`): there is no cluster here.
 """
 

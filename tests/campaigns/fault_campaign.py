@@ -4,16 +4,16 @@
         [--write FILE]
 
 A small project has published one set of states and refreshes to another: a changed file, a changed
-tree, a new key, a removed key, a key that stays. One run under strace tells the system calls of
+tree, a new key, a removed key, a key that stays. One run under strace lists the system calls of
 the command's own process that touch the state directory. Then the refresh is repeated from the
 same start, each time with one fault at one of these calls:
 
 - SIGKILL at every one of them;
 - ENOSPC, EIO, EROFS, EACCES at every one that writes, EIO at every one that reads;
-- a power cut at every one that writes, on ext4, xfs and btrfs in an image of their own: the
+- a power cut at every one that writes, on ext4, xfs and btrfs in their own image: the
   process is killed, and the image copied as it is at that moment, mounted. The copy is what the
-  disk holds: the journal is replayed, and what was never flushed is gone. (A disk that lies about
-  a flush, or reorders writes across one, is not part of it.)
+  disk holds: the journal is replayed, and what was never flushed is lost. (A disk that reports a
+  flush that did not happen, or reorders writes across one, is not part of it.)
 
 After each: no key is lost or mixed; the next command finds a whole set, old or new, or names the
 interrupted publish, which a refresh completes; no traceback; nothing is left behind. The command
@@ -54,7 +54,7 @@ _NEW = {
     "c": {"state": "new c"},
     "d": {"state/part": "[2]"},
 }
-_SAME = {"same": {"state": "for ever"}}
+_SAME = {"same": {"state": "forever"}}
 _ERRNOS = ("ENOSPC", "EIO", "EROFS", "EACCES")
 _WRITING = {
     *("mkdir", "mkdirat", "rename", "renameat", "renameat2", "fsync", "write", "unlink"),
@@ -325,7 +325,7 @@ def _judge_end(campaign: Campaign, fault: Fault, done: Done) -> Iterator[str]:
 
 
 def _mixed(states: Path, campaign: Campaign) -> Iterator[str]:
-    """Before anything is mended, each key is already old or new, or absent in one of the sets."""
+    """Before anything is repaired, each key is already old or new, or absent in one of the sets."""
     now = _by_key(snapshot(states))
     allowed = [_by_key(files) for files in campaign.whole.values()]
     for key in {*now, *allowed[0], *allowed[1]}:
@@ -367,7 +367,7 @@ def on_a_folder(campaign: Campaign, kind: str, limit: int | None, share: int) ->
 
 
 def on_an_image(campaign: Campaign, system: str, limit: int | None) -> Tally:
-    """Power cuts on a file system of its own."""
+    """Power cuts on its own file system."""
     mount, old, now, cut = (
         campaign.work / name for name in ("mount", "old.img", "now.img", "cut.img")
     )
@@ -391,7 +391,7 @@ def on_an_image(campaign: Campaign, system: str, limit: int | None) -> Tally:
 
 
 def run_part(where: str, kind: str, limit: int | None, share: int) -> Tally:
-    """A line of the table, or a share of one, in a working folder of its own."""
+    """A line of the table, or a share of one, in its own working folder."""
     memory = Path("/dev/shm")  # what is flushed to it is as durable to us, and sooner
     work = Path(tempfile.mkdtemp(prefix="faults-", dir=memory if memory.is_dir() else None))
     try:
@@ -406,7 +406,7 @@ def run_part(where: str, kind: str, limit: int | None, share: int) -> Tally:
 def run_all(
     parts: Sequence[tuple[str, str]], limit: int | None, jobs: int
 ) -> dict[tuple[str, str], Tally]:
-    """Every line in processes of its own, so many at once."""
+    """Every line in its own processes, so many concurrently."""
     import multiprocessing
 
     context = multiprocessing.get_context("fork")
@@ -456,7 +456,7 @@ def some(faults: list[Fault], limit: int | None) -> list[Fault]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Break refreshes at every system call.")
     parser.add_argument("--points", type=int, help="so many a line, evenly spread; default: all")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="lines at once")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="concurrent lines")
     parser.add_argument("--no-power-cuts", action="store_true")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into this file")
     given = parser.parse_args()

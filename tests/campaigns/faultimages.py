@@ -32,7 +32,7 @@ def copy_image(source: Path, target: Path) -> None:
 
 @contextmanager
 def mounted(image: Path, at: Path) -> Iterator[None]:
-    # Several that look for a free loop device at once get in each other's way.
+    # Several that look for a free loop device concurrently get in each other's way.
     _insist("mount", "-o", "loop", image, at)
     try:
         yield

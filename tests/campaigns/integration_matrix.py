@@ -1,6 +1,6 @@
 """Every vendor, every endpoint, every fault: with the unmodified libraries against their stand-ins.
 
-``python -m tests.campaigns.integration_matrix [VENDOR…]`` (``make integrations``) runs all of it,
+``python -m tests.campaigns.integration_matrix [VENDOR…]`` (``make integrations``) runs everything,
 most of an hour, and writes the table of ``docs/evidence/integrations.md``; the tests run a part.
 With ``--engine`` a Docker engine is started where none answers, and an image is built and loaded.
 """
@@ -35,7 +35,8 @@ VENDORS: tuple[type[StandIn], ...] = (
     *(Tableau, Looker, Sigma, PowerBI),
     *(Fivetran, AirbyteCloud, Airbyte, GitServer, DbtCloud),
 )
-# How many of everything the good account has. Sigma's library makes 17 requests a workbook at once.
+# How many of everything the good account has. Sigma's library makes 17 requests a workbook,
+# concurrently.
 SIZES = {"sigma": 60}
 _SIZE = 300
 _FAULTY_SIZE = 12
@@ -47,7 +48,7 @@ _BEGIN, _END = "<!-- made by make integrations -->", "<!-- end -->"
 
 @dataclass
 class Result:
-    """What a vendor's run came to. ways: how its state was shipped and loaded. wrong: sentences."""
+    """What a vendor's run came to. ways: how its state was shipped and loaded. wrong: messages."""
 
     vendor: str
     integration: str

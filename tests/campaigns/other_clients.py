@@ -122,7 +122,7 @@ def layers() -> list[bytes]:
 
 @pytest.fixture
 def base(tmp_path: Path, layers: list[bytes]) -> Callable[[str], LayoutMaker]:
-    """Makes a layout with the code's image, tagged ``latest``, packed as told."""
+    """Makes a layout with the code's image, tagged ``latest``, packed as requested."""
 
     def make(packing: str) -> LayoutMaker:
         maker = LayoutMaker(tmp_path / f"base-{packing}")
@@ -305,7 +305,7 @@ def test_before_and_after_crane(
     run(tools.crane, *append, "-b", f"{name}:1", "-t", f"{name}:2")
     embed(f"{name}:3", bundle, f"{name}:2")
     run(tools.crane, "validate", "--insecure", "--remote", f"{name}:3")
-    # On top of the state another layer, a label, and all of it made one layer.
+    # On top of the state another layer, a label, and everything made one layer.
     run(tools.crane, *append, "-b", f"{name}:3", "-t", f"{name}:4")
     run(tools.crane, "mutate", "--insecure", "--label", "by=crane", f"{name}:4", "-t", f"{name}:5")
     run(tools.crane, "flatten", "--insecure", f"{name}:5", "-t", f"{name}:6")

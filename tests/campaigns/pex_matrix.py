@@ -1,6 +1,6 @@
 """Every way to make a PEX of a project: built, run, updated, run again where the older one ran.
 
-`python -m tests.campaigns.pex_matrix` (``make pex-matrix``) runs all of it, which takes most of an
+`python -m tests.campaigns.pex_matrix` (``make pex-matrix``) runs everything, which takes most of an
 hour, and writes the table of ``docs/evidence/pex-matrix.md``; the tests run a few of the cases.
 """
 
@@ -101,7 +101,7 @@ _OPTIONS = (
 
 @dataclass(frozen=True)
 class Case:
-    """source: how pex is told of the project. ignored: the root ignore file names the state."""
+    """source: how pex gets the project. ignored: the root ignore file names the state."""
 
     backend: str
     flat: bool
@@ -123,7 +123,7 @@ def whole() -> list[Case]:
         for backend, flat, ignored in itertools.product(BACKENDS, (False, True), (False, True))
     ]
     kinds = [*itertools.product(("-D", "."), _LAYOUTS, _OPTIONS)]
-    # Whatever named the code, it lies in the PEX as with -D or with `.`: one kind of each layout.
+    # Whatever named the code, it is in the PEX as with -D or with `.`: one kind of each layout.
     kinds += itertools.product(("-P", "-r", "-D, lock"), _LAYOUTS, [("--venv",)])
     kinds.append(("lock of the project", "zipapp", ("--venv",)))
     cases += [

@@ -20,7 +20,7 @@ from tests.support.environments import ROOT
 def test_what_is_broken_anywhere_is_old_or_new(
     campaign: str, arguments: list[str], points: int
 ) -> None:
-    # A process of its own: it forks, which is safe only with one thread.
+    # In its own process: it forks, which is safe only with one thread.
     module = f"tests.campaigns.{campaign}"
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments, "--no-power-cuts"],

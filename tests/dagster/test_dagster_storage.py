@@ -56,11 +56,11 @@ with DagsterInstance.get() as instance:
     target = Path(tempfile.mkdtemp()) / "state"
     storage.download_state_to_path("A", two, target)
     assert target.read_text() == "1"
-    # A path from elsewhere is taken without what lies beside it.
+    # A path from elsewhere is taken without its neighbours.
     home = Path(os.environ["DAGSTER_HOME"]) / "elsewhere"
     (home / "state").mkdir(parents=True)
     (home / "state" / "file").write_text("inside")
-    (home / "secret").write_text("beside")
+    (home / "secret").write_text("next to it")
     three = str(uuid.uuid4())
     storage.upload_state_from_path("C", three, home / "state")
     target = Path(tempfile.mkdtemp()) / "state"
@@ -97,7 +97,7 @@ def test_dagster_refreshes_to_it_and_a_fresh_instance_loads(
     assert set(deployment.store.currents()) == {"FileComponent[file]", "FolderComponent[folder]"}
 
 
-def test_the_job_refreshes_all_keys_at_once_and_reloads_the_code_location(
+def test_the_job_refreshes_all_keys_concurrently_and_reloads_the_code_location(
     deployment: Deployment,
 ) -> None:
     """With a process for each step, as is Dagster's default."""

@@ -41,7 +41,7 @@ def git(root: Path, *arguments: str) -> None:
 def prepare(root: Path, *, repository: bool = True, statistics: bool = False) -> Path:
     """The project of the tests, with dbt on the local disk, committed.
 
-    statistics: dbt then keeps a number of this machine's user beside profiles.yml, and tells it.
+    statistics: dbt then keeps a number of this machine's user next to profiles.yml, and sends it.
     """
     shutil.copytree(ROOT / "tests/projects/integration_dbt", root)
     (root / "warehouse/defs/account/defs.yaml").write_text(DEFINITION)
@@ -187,9 +187,11 @@ def test_a_manifest_that_dbt_does_not_write_is_an_error(
         declaration.write_text(declaration.read_text() + "  write_json: false\n")
     else:
         monkeypatch.setenv("DBT_WRITE_JSON", "false")
-    with pytest.raises(ConfigurationError, match=r"did not write .*/target/manifest\.json") as told:
+    with pytest.raises(
+        ConfigurationError, match=r"did not write .*/target/manifest\.json"
+    ) as reported:
         run(root)
-    assert "DBT_WRITE_JSON" in told.value.hint
+    assert "DBT_WRITE_JSON" in reported.value.hint
 
 
 def test_outside_of_a_repository_only_what_never_ships_is_left_out(tmp_path: Path) -> None:

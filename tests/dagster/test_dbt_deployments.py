@@ -135,7 +135,7 @@ def _declare(root: Path, *more: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "name", "code", "told"),
+    ("lines", "name", "code", "reported"),
     [
         ((), "production", 78, "No embedded dbt project has a state_path"),
         (("state_path: /somewhere/else",), "production", 78, "is outside of its state"),
@@ -149,7 +149,7 @@ def test_what_cannot_be_deferred_to(
     lines: Sequence[str],
     name: str,
     code: int,
-    told: str,
+    reported: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -168,7 +168,7 @@ def test_what_cannot_be_deferred_to(
         _run(root, *build, "--defer-from", f"oci:{root.parent / name}:latest", code=code)
     finally:
         _declare(root, f"state_path: {_PRODUCTION}")
-    assert told in capsys.readouterr().err
+    assert reported in capsys.readouterr().err
     assert not (tmp_path / "branch").exists()
 
 
@@ -255,9 +255,9 @@ def _load(root: Path, home: Path, *made: str) -> list[str]:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    told = dict(
+    reported = dict(
         line.split(" ", 1) for line in done.stdout.splitlines() if line[:4] in ("ASSE", "MADE")
     )
     if made:
-        assert told["MADE"].split() == [*made]
-    return told["ASSETS"].split()
+        assert reported["MADE"].split() == [*made]
+    return reported["ASSETS"].split()

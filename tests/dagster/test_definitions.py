@@ -99,7 +99,7 @@ def test_what_appears_vanishes_and_changes(loaded: tuple[Definitions, Definition
     assert found.unchanged == 2  # customers, and the check of orders
 
 
-def test_the_same_state_is_no_change(loaded: tuple[Definitions, Definitions]) -> None:
+def test_the_same_state_is_not_a_change(loaded: tuple[Definitions, Definitions]) -> None:
     before, after = loaded
     assert compare(before, before).changes == ()
     assert compare(after, after).unchanged == sum(counts(after).values())

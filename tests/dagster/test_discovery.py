@@ -100,7 +100,7 @@ def keys_of(project: Project) -> list[str]:
     return sorted(component.key for component in found.components)
 
 
-def test_what_only_lies_there_is_not_imported(project: Project) -> None:
+def test_unused_components_are_not_imported(project: Project) -> None:
     write(
         project,
         {
@@ -122,7 +122,7 @@ def test_what_only_lies_there_is_not_imported(project: Project) -> None:
     assert bundle.root == project.root / "src/tiny/defs/.local_defs_state"
 
 
-def test_a_location_without_components_has_none_though_they_lie_there(project: Project) -> None:
+def test_a_location_ignores_components_that_it_does_not_use(project: Project) -> None:
     write(project, {"src/tiny/definitions.py": "import dagster as dg\ndefs = dg.Definitions()\n"})
     assert keys_of(project) == []
 
@@ -215,7 +215,7 @@ def test_a_shared_key_is_made_of_the_same_thing(
         ("", None, True),  # Tableau's default site has no name
     ],
 )
-def test_a_variable_that_is_not_set_is_no_part_of_a_key(
+def test_a_variable_that_is_not_set_is_not_part_of_a_key(
     text: str, value: str | None, whole: bool, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if value is None:

@@ -1,4 +1,4 @@
-"""`doctor`: each trap is named with its reason and the line that mends it."""
+"""`doctor`: each trap is named with its reason and the line that fixes it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _doctor(sample: Sample, *arguments: str) -> subprocess.CompletedProcess[str]
     return sample.run(*command, check=False)
 
 
-# --- the whole of it --------------------------------------------------------------------------
+# --- everything -------------------------------------------------------------------------------
 
 
 _PLAIN = """\
@@ -120,7 +120,7 @@ def test_reach_asks_each_system_with_the_same_load(sample: Sample, vendor: Recor
     }
 
 
-def test_fix_mends_what_is_safe_and_the_report_says_so(sample: Sample) -> None:
+def test_fix_repairs_what_is_safe_and_the_report_says_so(sample: Sample) -> None:
     ignore = sample.root / ".gitignore"
     ignore.write_text(ignore.read_text().replace(".local_defs_state\n", ""))
     pyproject = sample.root / "pyproject.toml"
@@ -153,7 +153,7 @@ def test_outside_of_a_repository_that_is_a_failure_and_the_rest_is_still_examine
     assert _grades(report["interpreter"]) == ["ok"]
 
 
-def test_a_folder_that_is_no_project_is_told_what_to_do(tmp_path: Path) -> None:
+def test_in_a_folder_that_is_not_a_project_the_message_says_what_to_do(tmp_path: Path) -> None:
     report = _by_title(list(examine(tmp_path, python=Path(sys.executable))))
     assert _grades(report["configuration"]) == ["ok", "fail"]
     assert "[[tool.state-bundler.source]]" in report["configuration"][1].fix
@@ -366,7 +366,7 @@ def test_instructions_that_defeat_the_state(tmp_path: Path, line: str, grade: st
     assert finding.fix
 
 
-def test_copying_the_state_directory_from_another_stage_is_no_finding(tmp_path: Path) -> None:
+def test_copying_the_state_directory_from_another_stage_is_not_a_finding(tmp_path: Path) -> None:
     line = "COPY --from=state /src/shop/defs/.local_defs_state /x"
     assert _docker_findings(tmp_path, f"FROM x\n{line}\n") == []
 
@@ -400,7 +400,7 @@ def test_a_missing_engine_is_a_warning_and_only_where_there_is_a_dockerfile(
 # --- several sources --------------------------------------------------------------------------
 
 
-def test_what_several_sources_share_is_told_once(tmp_path: Path) -> None:
+def test_what_several_sources_share_is_reported_once(tmp_path: Path) -> None:
     code = "import sys; open(sys.argv[1], 'w').write('[1]')"
     command = json.dumps([sys.executable, "-c", code, "{state_path}"])
     source = '[[tool.state-bundler.source]]\nkey = "{}"\ncommand = {}\npath = "src/shop/state"\n'

@@ -83,7 +83,7 @@ _DATA = '[tool.setuptools.package-data]\nshop = ["defs/.local_defs_state/**"]\n'
 _FLAT = "[tool.setuptools]\npackages = ['shop', 'shop.defs']\n"
 
 CASES = (
-    # uv includes what it is not told to exclude
+    # uv includes what no rule excludes
     Case("uv", "ok"),
     Case("uv wheel-exclude", "fail", f'{_UV}wheel-exclude = ["{_STATE}"]\n', "excludes"),
     Case("uv source-exclude", "fail", f'{_UV}source-exclude = [".local_defs_state"]\n', "excludes"),
@@ -261,7 +261,7 @@ def test_the_names_of_published_states_are_tried(tmp_path: Path) -> None:
     assert _examined(root).grade == "fail"
 
 
-def test_a_build_leaves_no_process_behind_and_writes_nothing_into_the_project(
+def test_a_build_ends_its_processes_and_writes_nothing_into_the_project(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = Case("hatch", "fail", _HOOK).make(tmp_path)
@@ -283,7 +283,7 @@ raise SystemExit(str([os.environ.get(name) for name in names]))
         assert "[None, None, '1']" in _examined(root).what
         assert os.read(reader, 7) == b"started"
         os.set_blocking(reader, True)
-        assert select.select([reader], [], [], 30)[0]  # its last writer is gone
+        assert select.select([reader], [], [], 30)[0]  # its last writer has ended
     finally:
         os.close(reader)
 

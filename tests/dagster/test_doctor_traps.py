@@ -67,7 +67,7 @@ class Trap:
 def _of(
     *found: Component, warnings: tuple[str, ...] = (), version: str = "dagster 1.13"
 ) -> Callable[[DoctorContext], Iterator[Finding]]:
-    """The judgement of components that a discovery told."""
+    """The judgement of components that a discovery found."""
 
     def look(patient: DoctorContext) -> Iterator[Finding]:
         directory = patient.survey.root / _STATE
@@ -249,7 +249,7 @@ def _asked(trap: Trap, root: Path) -> Iterator[Finding]:
 
 # --- the fixes that are printed ---------------------------------------------------------------
 
-# For these no line can be pasted: a sentence says what to do, or the finding says it all.
+# For these no line can be pasted: a message says what to do, or the finding says it all.
 _TAKES_A_PERSON = {
     "a setting that does not exist",
     "Dagster is not installed in the interpreter",
@@ -300,7 +300,7 @@ _MORE = (
          more=f"{_HATCH}artifacts = ['a\\b\"c', \"*.so\"] # kept\n"),
     Trap("a source of any name", packaging.backend, "hatchling", "warn",
          more=_source("src/shop/it's a \"name\" ü")),
-    Trap("secrets that are none", credentials.credentials, "TRAP_TOKEN", "warn",
+    Trap("secrets that are not secret", credentials.credentials, "TRAP_TOKEN", "warn",
          {".env": "TRAP_TOKEN=x1!\n"},
          more='[tool.state-bundler]\ntimeout = "5m"\nnot-secrets = ["OTHER_TOKEN"]\n'),
     _ignore("no end of the last line", ".env", _STATE, "warn"),
@@ -379,7 +379,7 @@ def _lines(root: Path) -> set[tuple[str, str]]:
         ("pre-commit is what this file is called", {"CI": "true"}),
     ],
 )
-def test_pre_commit_that_something_starts_is_no_trap(
+def test_pre_commit_that_something_starts_is_not_a_trap(
     script: str, variables: Mapping[str, str], wd: WorkDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CI", raising=False)
@@ -430,7 +430,7 @@ def test_the_fix_of_a_published_state_that_was_edited(
         {".env": "TRAP_TOKEN=of-some-length\n", "src/a/defs.yaml": "a: '{{ env.TRAP_TOKEN }}'\n"},
     ],
 )
-def test_a_variable_with_a_default_or_in_the_env_file_is_no_trap(
+def test_a_variable_with_a_default_or_in_the_env_file_is_not_a_trap(
     files: Mapping[str, str], wd: WorkDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TRAP_TOKEN", raising=False)

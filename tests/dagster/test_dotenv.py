@@ -121,7 +121,7 @@ def test_the_version_in_the_projects_environment_decides(tmp_path: Path) -> None
     assert read[0] != read[1]
 
 
-def test_an_interpreter_without_python_dotenv_is_no_obstacle(tmp_path: Path) -> None:
+def test_an_interpreter_without_python_dotenv_works(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text("A=1")
     empty = tmp_path / "empty"
@@ -130,13 +130,13 @@ def test_an_interpreter_without_python_dotenv_is_no_obstacle(tmp_path: Path) -> 
         assert dotenv.read(file, {}, python) == {"A": "1"}
 
 
-def test_references_see_the_environment_and_what_stands_before(tmp_path: Path) -> None:
+def test_references_see_the_environment_and_earlier_lines(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text("A=1\nB=${A}${HOME}\r\nC='x'\r\n")
     assert dotenv.read(file, {"HOME": "/h"}) == {"A": "1", "B": "1/h", "C": "x"}
 
 
-def test_no_file_is_no_variables_and_a_broken_one_an_error(tmp_path: Path) -> None:
+def test_a_missing_file_has_no_variables_and_a_broken_one_is_an_error(tmp_path: Path) -> None:
     assert dotenv.read(tmp_path / ".env", {}) == {}
     (tmp_path / ".env").write_bytes(b"A=\xff\xfe")
     with pytest.raises(ConfigurationError, match="not UTF-8"):

@@ -83,7 +83,7 @@ def test_from_a_repository_all_the_way(account: Account, tmp_path: Path) -> None
     assert TOKEN not in "\n".join(account.listener.texts)
 
 
-def test_seeds_are_found_where_the_project_lies(account: Account) -> None:
+def test_seeds_are_found_where_the_project_is(account: Account) -> None:
     (manifest,) = account.states.rglob("project/orders/target/manifest.json")
     nodes = json.loads(manifest.read_text())["nodes"].values()
     assert {node["root_path"] for node in nodes if node["resource_type"] == "seed"} == {"."}

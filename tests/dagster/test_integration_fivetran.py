@@ -65,7 +65,7 @@ def test_all_the_way(account: Account, tmp_path: Path) -> None:
     assert "canary" not in "\n".join(account.listener.texts)
 
 
-def test_connections_that_were_never_synced_are_normal_and_told(account: Account) -> None:
+def test_connections_that_were_never_synced_are_normal_and_reported(account: Account) -> None:
     (line,) = [
         text for text in account.listener.texts if "/schemas" in text and "never synced" in text
     ]

@@ -50,7 +50,7 @@ def test_every_asset_is_there_without_network(tried: Tried) -> None:
     assert tried.missing_assets() == set()
 
 
-def test_no_secret_is_told_or_shipped(tried: Tried) -> None:
+def test_no_secret_is_shown_or_shipped(tried: Tried) -> None:
     assert tried.leaks() == []
 
 

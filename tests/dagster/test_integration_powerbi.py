@@ -63,11 +63,11 @@ def test_an_image_has_every_asset(tmp_path: Path) -> None:
     assert standin.assets(case) - loaded == set()
 
 
-def test_no_secret_is_told_or_shipped(tried: Tried) -> None:
+def test_no_secret_is_shown_or_shipped(tried: Tried) -> None:
     assert tried.leaks() == []
 
 
-def test_doctor_tells_what_expressions_hold(tried: Tried) -> None:
+def test_doctor_reports_what_expressions_contain(tried: Tried) -> None:
     key = tried.standin.key(GOOD)
     findings = contents.contents(DoctorContext(survey(tried.account.root), tried.account.python))
     (finding,) = [one for one in findings if one.what.startswith(key)]

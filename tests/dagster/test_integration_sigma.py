@@ -53,14 +53,14 @@ def test_every_asset_is_there_without_network(tried: Tried) -> None:
     assert tried.missing_assets() == set()
 
 
-def test_no_secret_is_told_or_shipped(tried: Tried) -> None:
+def test_no_secret_is_shown_or_shipped(tried: Tried) -> None:
     assert tried.leaks() == []
 
 
 def test_lineage_that_does_not_exist_passes_where_the_project_says_so(tried: Tried) -> None:
     keys = [tried.standin.key(case) for case in LENIENT]
     failures = tried.account.refresh(*keys)
-    # Allowed is the request; that all lineage is gone is seen against the state before.
+    # Allowed is the request; the missing lineage is noticed by comparison with the last state.
     assert failures[keys[0]].exit_code == 65
     assert "`dependencies`" in failures[keys[0]].what or "`edges`" in failures[keys[0]].what
     assert failures[keys[1]].exit_code == 69

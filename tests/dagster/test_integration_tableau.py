@@ -11,7 +11,7 @@ from tests.support.integrations.standin import Case, Fault
 from tests.support.integrations.tableau import Tableau
 
 GOOD = Case("acme", size=150)
-# Too many requests, until it has waited as long as it was told to.
+# Too many requests, until it has waited as long as the header says.
 BUSY = Case("busy", "429", "workbooks", size=6, times=1)
 FAULTS = (
     Fault("refused", "*"),
@@ -52,11 +52,11 @@ def test_every_asset_is_there_without_network(tried: Tried) -> None:
     assert tried.missing_assets() == set()
 
 
-def test_no_secret_is_told_or_shipped(tried: Tried) -> None:
+def test_no_secret_is_shown_or_shipped(tried: Tried) -> None:
     assert tried.leaks() == []
 
 
-def test_a_warning_of_graphql_is_none_of_its_errors(tried: Tried) -> None:
+def test_a_warning_of_graphql_is_not_an_error(tried: Tried) -> None:
     codes = {verdict.fault.fault: verdict.code for verdict in tried.verdicts}
     assert (codes["graphql-warnings"], codes["graphql-errors"]) == (0, 65)
 

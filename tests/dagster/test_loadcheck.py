@@ -78,7 +78,7 @@ class Far(Catalog):
 
 @pytest.fixture
 def location(tmp_path: Path) -> Path:
-    """A code location as it lies in an image: its state has two assets."""
+    """A code location as it is in an image: its state has two assets."""
     write(
         tmp_path,
         {
@@ -162,7 +162,7 @@ def test_code_locations_load_concurrently(monkeypatch: pytest.MonkeyPatch) -> No
     assert [each.total for each in loaded] == [1, 1]
 
 
-def test_what_does_not_answer_could_not_be_tried_and_is_no_baseline() -> None:
+def test_what_does_not_answer_could_not_be_tried_and_is_not_a_baseline() -> None:
     def dies(*_: object) -> Completed:
         return Completed(127, b"", b"python: not found")
 
@@ -179,7 +179,7 @@ def test_what_does_not_answer_could_not_be_tried_and_is_no_baseline() -> None:
         (b"Segmentation fault", ToolFailed),
     ],
 )
-def test_what_does_not_run_here_is_told_from_what_dies(stderr: bytes, kind: type) -> None:
+def test_what_does_not_run_here_is_distinguished_from_what_dies(stderr: bytes, kind: type) -> None:
     with pytest.raises(ToolFailed) as failed:
         check(lambda *_: Completed(1, b"", stderr), LoadCheck(_TARGET), "shop", Listener())
     assert type(failed.value) is kind
@@ -203,7 +203,7 @@ def test_a_module_that_only_a_refresh_needs_need_not_ship(missing: str, kind: ty
         check(lambda *_: done, demanded, "shop", Listener())
 
 
-def test_without_a_demand_states_that_are_used_need_make_nothing(location: Path) -> None:
+def test_without_a_demand_used_states_may_define_nothing(location: Path) -> None:
     set_state(location / PLACE, Catalog="[]")
     check(_in(location), LoadCheck(_TARGET, is_required=False), "shop", Listener())
     with pytest.raises(VerificationFailed, match="loads only 0 definitions"):
@@ -212,7 +212,7 @@ def test_without_a_demand_states_that_are_used_need_make_nothing(location: Path)
         check(_says(), LoadCheck(_TARGET, is_required=False), "shop", Listener())
 
 
-def test_a_location_that_dagster_does_not_find_is_told_with_the_fix(location: Path) -> None:
+def test_a_location_that_dagster_does_not_find_is_reported_with_the_fix(location: Path) -> None:
     (location / "dg.toml").unlink()
     with pytest.raises(VerificationFailed) as failed:
         check(_in(location), LoadCheck(_TARGET, is_required=False), "shop", Listener())
@@ -246,7 +246,7 @@ def test_a_missing_state_is_a_failure_and_not_no_assets(location: Path) -> None:
         check(_in(location), LoadCheck(_TARGET, 0), "shop", Listener())
 
 
-def test_variables_are_handed_in_and_their_values_are_not_told(location: Path) -> None:
+def test_variables_are_passed_and_their_values_are_not_shown(location: Path) -> None:
     demanded = LoadCheck(_TARGET, environment={"SHOP_MODE": "broken", "SHOP_TOKEN": "hunter22"})
     with pytest.raises(VerificationFailed, match=r"RuntimeError: cannot work with \*\*\*"):
         check(_in(location), demanded, "shop", Listener())
@@ -304,7 +304,7 @@ def test_a_program_on_our_component_loads(program_pex: Path, root: Path) -> None
     assert loaded.total == 3
 
 
-def test_beside_its_state_in_an_unpacked_pex_it_verifies(program_pex: Path, root: Path) -> None:
+def test_it_verifies_next_to_its_state_in_an_unpacked_pex(program_pex: Path, root: Path) -> None:
     program = (
         "import os, runpy, shop, sys\n"
         "sys.argv = [os.path.join(os.path.dirname(shop.__file__), 'state', '@verify.py')]\n"
@@ -361,7 +361,7 @@ def test_a_program_in_an_image_loads_without_network(
     made = embed_image(docker.connect(), name, [bundle], RunRecord())
     (loaded,) = check(image_runner(made.image_id, docker), demanded, name, Listener())
     assert (loaded.total, loaded.states) == (3, {"Catalog[acme]": True})
-    # As the image's entrypoint, with nothing of ours but what lies beside the manifest.
+    # As the image's entrypoint, with nothing of ours but what is next to the manifest.
     entrypoint = ["--entrypoint", "python", made.image_id, "shop/state/@verify.py"]
     target = ["--load", "shop.catalog:products", "python", "-c", "print('started')"]
     started = engine.docker("run", "--rm", *entrypoint, *target)
@@ -408,7 +408,7 @@ def test_the_interpreter_is_the_one_that_the_image_starts_with(
     assert interpreters(runs, places) == [*paths, "python", "python3"]
 
 
-# --- beside the program ---------------------------------------------------------------------------
+# --- next to the program ------------------------------------------------------------------------
 
 
 def _start(directory: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -506,7 +506,7 @@ def test_only_the_keys_variables_are_handed_in() -> None:
     assert environment_of(refresh, {"B": "1", "OTHER": "2"}) == {"B": "1"}
 
 
-# --- as a person asks for it ----------------------------------------------------------------------
+# --- as a user asks for it ----------------------------------------------------------------------
 
 
 def test_build_and_update_refuse_what_does_not_load(
@@ -535,7 +535,7 @@ def test_build_and_update_refuse_what_does_not_load(
 
     last_line: list[str] = []
 
-    def told(command: list[str], products: str, code: int) -> str:
+    def reported(command: list[str], products: str, code: int) -> str:
         monkeypatch.setenv("PRODUCTS", products)
         found = run(cli, command)
         printed = capsys.readouterr()
@@ -545,30 +545,30 @@ def test_build_and_update_refuse_what_does_not_load(
 
     build = ["build", "pex", "-o", "app.pex", *check_it]
     pex = ["--", "-D", "src", "--venv"]
-    assert "loads only 2 definitions; --min-definitions requires 3" in told(
+    assert "loads only 2 definitions; --min-definitions requires 3" in reported(
         [*build, "--min-definitions", "3", *pex], "[1, 2]", 76
     )
     assert not (tmp_path / "app.pex").exists()
-    assert "Loads 3 definitions" in told([*build, *pex], "[1, 2, 3]", 0)
+    assert "Loads 3 definitions" in reported([*build, *pex], "[1, 2, 3]", 0)
     before = (tmp_path / "app.pex").read_bytes()
     plain = ["build", "pex", "-o", "plain.pex", "--no-guard"]
-    told([*plain, *pex], "[1, 2, 3]", 0)
+    reported([*plain, *pex], "[1, 2, 3]", 0)
     assert last_line == ["  loaded: shop.catalog"]
     program = (tmp_path / "src/shop/catalog.py").read_text()
     (tmp_path / "src/shop/catalog.py").write_text("import nothing_of_this_name")
     (tmp_path / "plain.pex").rename(tmp_path / "good.pex")
     never = [*plain, "--state-from", "good.pex"]
-    assert "No module named 'nothing_of_this_name'" in told([*never, *pex], "", 76)
+    assert "No module named 'nothing_of_this_name'" in reported([*never, *pex], "", 76)
     assert not (tmp_path / "plain.pex").exists()
-    told([*never, "--no-load-check", *pex], "", 0)
+    reported([*never, "--no-load-check", *pex], "", 0)
     assert last_line == ["  not loaded: --no-load-check was given"]
     (tmp_path / "src/shop/catalog.py").write_text(program)
     (tmp_path / "src/bundler").rename(tmp_path / "library")
-    told([*plain, *pex], "[1, 2, 3]", 0)
+    reported([*plain, *pex], "[1, 2, 3]", 0)
     said = "  not loaded: it does not contain bundler; --load-check makes that an error"
     assert last_line == [said]
     (tmp_path / "library").rename(tmp_path / "src/bundler")
     shrinks = ["update", "app.pex", *check_it, "--allow-shrink", "Catalog[acme]"]
-    assert "of that name has 3" in told(shrinks, "[1, 2]", 76)
+    assert "of that name has 3" in reported(shrinks, "[1, 2]", 76)
     assert (tmp_path / "app.pex").read_bytes() == before
-    assert "Loads 4 definitions" in told(["update", "app.pex", *check_it], "[1, 2, 3, 4]", 0)
+    assert "Loads 4 definitions" in reported(["update", "app.pex", *check_it], "[1, 2, 3, 4]", 0)

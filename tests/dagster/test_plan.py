@@ -29,7 +29,7 @@ _STATES = "src/planned/defs/.local_defs_state"
 
 
 class _Project:
-    """A project in a repository of its own, refreshed once."""
+    """A project in its own repository, refreshed once."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -277,7 +277,7 @@ def test_a_finished_artifact_defines_what_the_plan_says(
     assert project.state_in(str(pex)) == AFTER
 
 
-def test_removals_in_a_plan_need_a_yes(
+def test_removals_in_a_plan_need_approval(
     project: _Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with (project.root / "pyproject.toml").open("a") as stream:
@@ -298,7 +298,7 @@ def test_removals_in_a_plan_need_a_yes(
     assert record.refresh[0].keys[0].removed == ("returns",)
 
 
-def test_a_state_that_has_shrunk_needs_a_yes_for_each_baseline(
+def test_a_state_that_has_shrunk_needs_approval_for_each_baseline(
     project: _Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A small state, as staging has it, would replace the large one of prod."""
@@ -326,7 +326,9 @@ def test_a_state_that_has_shrunk_needs_a_yes_for_each_baseline(
     assert project.state_in(names[1]) == other
 
 
-def test_what_is_no_plan_is_refused(project: _Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_a_plan_is_refused(
+    project: _Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     file, layout = project.folder / "plan.bin", project.folder / "layout"
     build = ("build oci", "-o", layout, "--no-guard", "--plan", file)
     file.write_bytes(b"not a plan")
@@ -400,7 +402,7 @@ def test_a_plan_of_another_version_or_other_code(
     project.feed(AFTER)
     project.run("plan", "--out", file, code=1)
     made = file.read_bytes()
-    for change, told in (
+    for change, reported in (
         ({"format": 99, "changes": "another shape"}, "is a plan of format 99"),
         ({"contents": {"elsewhere/.local_defs_state": "0" * 64}}, "is a plan for elsewhere/"),
         ({"changes": None}, "is not a plan"),
@@ -408,7 +410,7 @@ def test_a_plan_of_another_version_or_other_code(
         _rewritten(file, change)
         capsys.readouterr()
         project.run(*build, code=76)
-        assert told in capsys.readouterr().err
+        assert reported in capsys.readouterr().err
         file.write_bytes(made)
     file.write_bytes(made[: len(made) // 2])
     project.run(*build, code=76)

@@ -145,17 +145,17 @@ def test_programs_are_asked_as_they_say_or_connected_to(
     with FaultServer() as server, FaultServer(tls=context) as secure:
         text = _COMMANDS.format(good=server.url, tls=secure.url)
         (tmp_path / "pyproject.toml").write_text(text)
-        told = _told(tmp_path)
+        reported = _told(tmp_path)
         monkeypatch.setenv("LETS_IN", "yes")
         again = _told(tmp_path)
         assert not server.requests
-    assert told["Reachable"].grade == "ok"
-    assert "credentials were not checked" in told["Reachable"].what
-    assert told["Untrusted"].grade == "fail"
-    assert "self-signed" in told["Untrusted"].what or "issuer" in told["Untrusted"].what
-    assert "127.0.0.1:1 is unreachable: Connection refused" in told["Gone"].what
-    assert "failed with exit code 77" in told["Says"].what
+    assert reported["Reachable"].grade == "ok"
+    assert "credentials were not checked" in reported["Reachable"].what
+    assert reported["Untrusted"].grade == "fail"
+    assert "self-signed" in reported["Untrusted"].what or "issuer" in reported["Untrusted"].what
+    assert "127.0.0.1:1 is unreachable: Connection refused" in reported["Gone"].what
+    assert "failed with exit code 77" in reported["Says"].what
     assert again["Says"].grade == "ok"
-    assert told["Silent"].grade == "warn"
-    assert "reach = " in told["Silent"].fix
+    assert reported["Silent"].grade == "warn"
+    assert "reach = " in reported["Silent"].fix
     assert not (tmp_path / "state").exists()

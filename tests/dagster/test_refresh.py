@@ -42,7 +42,7 @@ def run(project: Project, *keys: str, **options: object) -> tuple[Refreshed, Rec
     return done, listener
 
 
-def test_discovery_tells_every_component_without_fetching(
+def test_discovery_reports_every_component_without_fetching(
     project: Project, vendor: RecordedVendor
 ) -> None:
     (found,) = discover([project], RecordingListener())
@@ -56,7 +56,7 @@ def test_discovery_tells_every_component_without_fetching(
     assert not vendor.requests
 
 
-def test_a_stopped_api_is_told_by_key_host_and_event_and_nothing_is_lost(
+def test_a_stopped_api_is_reported_by_key_host_and_event_and_nothing_is_lost(
     project: Project, sample: Sample, vendor: RecordedVendor
 ) -> None:
     run(project, CATALOG)
@@ -72,9 +72,7 @@ def test_a_stopped_api_is_told_by_key_host_and_event_and_nothing_is_lost(
     assert digests(sample.state_directory) == before
 
 
-def test_a_failure_that_passes_is_mended_by_another_attempt(
-    project: Project, vendor: RecordedVendor
-) -> None:
+def test_a_temporary_failure_is_retried(project: Project, vendor: RecordedVendor) -> None:
     vendor.faults["/v1/products"] = 503
 
     class Mends(RecordingListener):

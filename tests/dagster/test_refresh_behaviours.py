@@ -92,7 +92,7 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
 def test_a_child_that_ignores_sigterm_is_killed_with_all_it_has_started(
     prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, thread: bool
 ) -> None:
-    if thread:  # then each key gets a worker of its own, as it does on macOS
+    if thread:  # then each key gets its own worker, as it does on macOS
         monkeypatch.setenv("THREAD", "1")
     failures = failures_of(prepare("stubborn", "good"), timeout=3.0)
     assert list(failures) == ["stubborn"]
@@ -225,7 +225,7 @@ def test_what_a_killed_run_left_in_temporary_files_goes_with_the_next_run(
     assert not list((tmp_path / "temporary").iterdir())
 
 
-def test_of_two_refreshes_at_once_one_waits_or_says_who_holds_the_lock(
+def test_of_two_concurrent_refreshes_one_waits_or_says_who_holds_the_lock(
     prepare: Prepare, tmp_path: Path
 ) -> None:
     process = _start(prepare("stubborn"))
@@ -237,7 +237,7 @@ def test_of_two_refreshes_at_once_one_waits_or_says_who_holds_the_lock(
     assert succeed(prepare("good")).changed == ("Odd[good]",)
 
 
-def test_that_a_key_failed_is_told_while_others_go_on_and_why_once(
+def test_a_failed_key_is_reported_while_others_continue_and_its_reason_once(
     prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     word = tmp_path / "word"
@@ -250,14 +250,14 @@ def test_that_a_key_failed_is_told_while_others_go_on_and_why_once(
                 word.touch()
     assert process.returncode == 77
     why = "state contains the value of VENDOR_TOKEN."
-    told = shown.index("Odd[writes_a_secret]  failed  credentials refused (77)")
+    reported = shown.index("Odd[writes_a_secret]  failed  credentials refused (77)")
     (done,) = [at for at, line in enumerate(shown) if line.startswith("Odd[waits_for_word]  done")]
-    assert told < done < shown.index(f"✗ credentials refused (77): Odd[writes_a_secret]: {why}")
+    assert reported < done < shown.index(f"✗ credentials refused (77): Odd[writes_a_secret]: {why}")
     assert str(shown).count(why) == 1
     assert shown[-1].startswith("1 of 2 keys failed; nothing was published, ")
 
 
-def test_why_the_only_key_failed_is_told_once(prepare: Prepare) -> None:
+def test_why_the_only_key_failed_is_reported_once(prepare: Prepare) -> None:
     listener = RecordingListener()
     assert failures_of(prepare("writes_a_secret"), listener)
     last = listener.progress[-1]
@@ -302,7 +302,7 @@ if os.geteuid() == 0:  # nobody else can make one
 
 
 @pytest.mark.parametrize("thread", [False, True])
-def test_everything_a_component_does_wrong_is_one_sentence(
+def test_everything_a_component_does_wrong_is_one_message(
     prepare: Prepare, monkeypatch: pytest.MonkeyPatch, *, thread: bool
 ) -> None:
     if thread:
@@ -362,7 +362,7 @@ def test_a_key_without_a_component_is_removed_and_said(prepare: Prepare) -> None
     assert not (bundle.root / "Odd__writes_many__").exists()
 
 
-def test_the_state_lies_where_the_configuration_says(prepare: Prepare) -> None:
+def test_the_state_is_where_the_configuration_says(prepare: Prepare) -> None:
     project = prepare("good")
     (bundle,) = succeed(project).bundles
     assert bundle.root == project.root / "src/odd/state"

@@ -1,6 +1,6 @@
 """Answers that are not data, for every HTTP client and way: a part of the whole table.
 
-`make bodies` tries all of it, and writes docs/evidence/answers.md.
+`make bodies` tries everything, and writes docs/evidence/answers.md.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def test_every_answer_client_and_way_is_tried(outcome: Outcome) -> None:
     assert {cell.way for cell in outcome} == set(WAYS)
 
 
-def test_no_answer_that_is_no_data_becomes_a_state(outcome: Outcome) -> None:
+def test_no_response_without_data_becomes_a_state(outcome: Outcome) -> None:
     silent = [cell.key for cell, failure in outcome.items() if cell.expected and failure is None]
     assert not silent
 

@@ -97,7 +97,7 @@ def test_projects_that_share_an_import_of_dagster_find_what_each_finds_alone(
         ("src/tiny/__init__.py", "raise SystemExit(3)\n", "cannot be loaded"),
     ],
 )
-def test_a_project_that_does_not_load_is_a_sentence(
+def test_a_project_that_does_not_load_is_an_error(
     file: str, content: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = prepare(tmp_path, monkeypatch, DAGSTER_ALONE)
@@ -108,7 +108,7 @@ def test_a_project_that_does_not_load_is_a_sentence(
     assert failed.value.hint
 
 
-def test_an_interpreter_without_dagster_is_a_sentence(
+def test_an_interpreter_without_dagster_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare(tmp_path, monkeypatch, DAGSTER_ALONE)

@@ -32,7 +32,7 @@ def _status(*arguments: str | Path, stdin: str = "") -> subprocess.CompletedProc
 
 @pytest.fixture
 def two(tmp_path: Path) -> tuple[Path, Path]:
-    """Two state directories: one key changed, one is new, one is gone, one is the same."""
+    """Two state directories: one key changed, one is new, one was removed, one is the same."""
     items = [{"id": number} for number in range(40)]
     before = {"Vendor": json.dumps(items), "Gone": "[1]", "Same": "[1]"}
     after = {"Vendor": json.dumps(items[3:]), "New": "[1, 2]" * 500, "Same": "[1]"}
@@ -81,14 +81,19 @@ def test_of_several_state_directories_it_is_said_of_each(
     sources = [found(before, "a/state"), found(after, "b/state")]
     holder = of_sources("shop", sources, str(tmp_path / "image"))
     assert holder.since is not None
-    told = {
+    reported = {
         (key.directory, key.key): change and change.kind
         for key in holder.keys
         for change in [holder.since.of(key.key, key.directory)]
     }
-    assert told["b/state", "Vendor"] == "changed"
-    assert told["a/state", "Vendor"] == told["a/state", "Same"] == told["b/state", "Same"] is None
-    assert told["b/state", "New"] == "added"
+    assert reported["b/state", "Vendor"] == "changed"
+    assert (
+        reported["a/state", "Vendor"]
+        == reported["a/state", "Same"]
+        == reported["b/state", "Same"]
+        is None
+    )
+    assert reported["b/state", "New"] == "added"
     gone = [key.key for key in holder.since.keys if key.kind == "removed"]
     assert gone == ["Gone in app/src/b/state"]
 
@@ -138,16 +143,16 @@ def test_a_member_of_a_fleet_that_fails_fails_the_command_at_the_end(
     assert [key["key"] for key in second["keys"]] == ["New", "Same", "Vendor"]
 
 
-def test_the_changes_stand_in_the_table_and_in_json(two: tuple[Path, Path]) -> None:
+def test_the_changes_are_in_the_table_and_in_json(two: tuple[Path, Path]) -> None:
     before, after = two
     shown = _status(after, "--baseline", before).stdout
     assert re.search(r"^Vendor .* -3 entries$", shown, re.MULTILINE)
     assert "Gone was removed." in shown
-    (told,) = json.loads(_status(after, "--baseline", before, "--format", "json").stdout)[
+    (reported,) = json.loads(_status(after, "--baseline", before, "--format", "json").stdout)[
         "artifacts"
     ]
-    assert told["since"]["unchanged"] == 1
-    assert {key["key"]: key["kind"] for key in told["since"]["keys"]} == {
+    assert reported["since"]["unchanged"] == 1
+    assert {key["key"]: key["kind"] for key in reported["since"]["keys"]} == {
         "Gone": "removed",
         "New": "added",
         "Vendor": "changed",
@@ -156,8 +161,8 @@ def test_the_changes_stand_in_the_table_and_in_json(two: tuple[Path, Path]) -> N
 
 def test_a_project_names_the_declarations(sample: Sample) -> None:
     done = sample.run(*_BUNDLER, "status", "--format", "json")
-    (told,) = json.loads(done.stdout)["artifacts"]
-    assert {key["key"]: key["usedBy"] for key in told["keys"]} == {
+    (reported,) = json.loads(done.stdout)["artifacts"]
+    assert {key["key"]: key["usedBy"] for key in reported["keys"]} == {
         "DbtProjectComponent[warehouse]": ["src/shop/defs/warehouse/defs.yaml"],
         "ShopCalendar[2026]": ["src/shop/defs/calendar/defs.yaml"],
         "VendorCatalog[products]": ["src/shop/defs/products/defs.yaml"],

@@ -132,7 +132,7 @@ def _build_pex(shop: Shop, output: Path, env: Mapping[str, str] | None = None) -
 
 
 def _assets(pex: Path, root: Path) -> set[str]:
-    """The assets that the code location in a PEX loads with, as Dagster itself tells."""
+    """The assets that the code location in a PEX loads with, as Dagster itself reports."""
     python = python_of("dagster")
     home = root.with_name("dagster-home")
     home.mkdir(exist_ok=True)
@@ -221,12 +221,12 @@ def artifacts(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 @pytest.mark.parametrize("kind", ["pex", "oci", "directory"])
-def test_each_artifact_verifies_and_tells_its_keys(
+def test_each_artifact_verifies_and_reports_its_keys(
     shop: Shop, artifacts: dict[str, str], kind: str, tmp_path: Path
 ) -> None:
     shop.run("verify", artifacts[kind])
-    told = json.loads(shop.run("status", artifacts[kind], "--format", "json").stdout)
-    (artifact,) = told["artifacts"]
+    reported = json.loads(shop.run("status", artifacts[kind], "--format", "json").stdout)
+    (artifact,) = reported["artifacts"]
     keys = {key["key"]: key for key in artifact["keys"]}
     assert keys[PRODUCTS]["managementType"] == "LOCAL_FILESYSTEM"
     assert keys[PRODUCTS]["refresh"]["fetched"].startswith("20")
@@ -272,7 +272,7 @@ def test_a_pex_with_a_flipped_byte_of_state_is_76_and_names_the_file(
 
 
 @pytest.mark.parametrize("kind", ["pex", "oci"])
-def test_a_damaged_artifact_is_a_sentence(
+def test_a_damaged_artifact_is_an_error(
     shop: Shop, artifacts: dict[str, str], kind: str, tmp_path: Path
 ) -> None:
     import shutil

@@ -51,7 +51,7 @@ def load(name: str) -> Any:
 
 
 def pod(**spec: Any) -> dict[str, Any]:
-    """With a container of its own, where none is given."""
+    """With its own container, where none is given."""
     filled = {"containers": [{"name": "shop", "image": "shop:1"}], **spec}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "shop"}, "spec": filled}
 

@@ -33,7 +33,7 @@ def _line_of(shell: str) -> str:
 
 
 class Terminal:
-    """A pane of a tmux server of its own."""
+    """A pane of its own tmux server."""
 
     def __init__(self, name: str, environment: dict[str, str]) -> None:
         self._tmux = ["tmux", "-L", name, "-f", "/dev/null"]

@@ -39,7 +39,7 @@ PAGES = [
 BIN = Path(sys.executable).parent
 _OURS = ("state-bundler", "state-guard", "pex-bundle", "docker bundle")
 
-# Run one after the other in one project, as a person who reads would.
+# Run one after the other in one project, as a reader would.
 SCENARIO = (
     "state-bundler doctor",
     "state-bundler doctor --reach",
@@ -237,8 +237,8 @@ def test_a_page_is_what_the_program_says(name: str) -> None:
 
 def test_every_setting_has_a_meaning() -> None:
     definitions = json_schema()["$defs"]
-    for model, told in settings_docs._BY_MODEL.items():
-        assert set(told) == set(definitions[model]["properties"])
+    for model, reported in settings_docs._BY_MODEL.items():
+        assert set(reported) == set(definitions[model]["properties"])
 
 
 def test_the_dependencies_are_those_that_are_declared() -> None:
@@ -257,8 +257,8 @@ def test_the_dependencies_are_those_that_are_declared() -> None:
 
 def _licence(name: str) -> str:
     """As its metadata names it; empty where that is only a classifier or a whole text."""
-    told = importlib.metadata.metadata(name)
-    found = told.get("License-Expression") or told.get("License") or ""
+    reported = importlib.metadata.metadata(name)
+    found = reported.get("License-Expression") or reported.get("License") or ""
     return found if re.fullmatch(r"(?!UNKNOWN)[\w.-]+", found) else ""
 
 

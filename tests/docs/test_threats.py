@@ -43,7 +43,7 @@ def _is_write(call: ast.Call, owner: str) -> bool:
 def test_every_module_that_changes_files_says_which() -> None:
     page = (ROOT / "docs/explanation/threats.md").read_text()
     table = page.partition("<!-- touches -->")[2].partition("\n## ")[0]
-    told = set(re.findall(r"`([a-z_/]+\.py)`", table))
+    reported = set(re.findall(r"`([a-z_/]+\.py)`", table))
     found = set()
     for folder in ("bundler", "hooks"):
         for path in sorted((ROOT / folder).rglob("*.py")):
@@ -51,6 +51,8 @@ def test_every_module_that_changes_files_says_which() -> None:
                 continue
             if any(_touches(ast.parse(path.read_text()))):
                 found.add(str(path.relative_to(ROOT)).removeprefix("bundler/"))
-    assert found - told == set()
+    assert found - reported == set()
     places = (ROOT / "bundler", ROOT)
-    assert {name for name in told if not any((place / name).exists() for place in places)} == set()
+    assert {
+        name for name in reported if not any((place / name).exists() for place in places)
+    } == set()

@@ -87,8 +87,8 @@ class Tutorial:
             self.server = None
 
     def console(self, text: str) -> None:
-        for told in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
-            command, _, output = told.partition("\n")
+        for reported in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+            command, _, output = reported.partition("\n")
             if command.startswith("cd "):
                 continue
             where = self.project if self.project.exists() else self.folder

@@ -187,10 +187,10 @@ def test_bake_pushes_several_platforms(
         for number, words in enumerate([(), ("--builder", elsewhere)], 1):
             metadata = tmp_path / f"{number}.json"
             baker.bake("--push", "--metadata-file", str(metadata), *words, "app")
-            told = json.loads(metadata.read_bytes())["app"]["containerimage.digest"]
+            reported = json.loads(metadata.read_bytes())["app"]["containerimage.digest"]
             for tag in ("1", "2"):
                 with registry.open_image(f"{host}/team/app:{tag}") as artifact:
-                    assert artifact.digest == told
+                    assert artifact.digest == reported
                     assert platforms_in(artifact) == 2
 
 
@@ -275,9 +275,9 @@ def test_what_bake_cannot_build_is_refused_before_the_refresh(
     apps = ["app-one", "app-two"] if file == "compose.yaml" else ["app"]
     words = ["-f", file, *(f"--bundle-state-target={app}" for app in apps)]
     for change, code, message in (
-        ("app-two.dockerfile=gone", 2, "There is no gone in"),
-        ("app-two.contexts.extra=gone", 2, "--build-context extra is gone"),
-        ("app-*.context=gone", 2, "The context is gone"),
+        ("app-two.dockerfile=missing", 2, "There is no missing in"),
+        ("app-two.contexts.extra=missing", 2, "--build-context extra is missing"),
+        ("app-*.context=missing", 2, "The context is missing"),
     ):
         assert message in " ".join(baker.bake(*words, "--set", change, code=code).split())
     assert not (project.root / "src" / PLACE).exists()

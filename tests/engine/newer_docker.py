@@ -1,7 +1,7 @@
 """What only a newer Docker does: several platforms, pushes by digest, bake.
 
 Run by ``make docker-newer`` against the engine that `newer_engine` starts; not part of the usual
-tests, since it takes an operating system's root of its own.
+tests, since it needs its own root of an operating system.
 """
 
 from __future__ import annotations
@@ -156,8 +156,8 @@ def test_a_push_is_by_digest_and_the_tag_comes_last(
             assert remote.tag(repository, tag) == built.image_id
         named = [line for line in remote.log if line.startswith("PUT") and "sha256" not in line]
         assert len([line for line in named if "manifests" in line]) == 2
-        told = json.loads((tmp_path / "metadata").read_text())
-        assert told["containerimage.digest"] == built.image_id
+        reported = json.loads((tmp_path / "metadata").read_text())
+        assert reported["containerimage.digest"] == built.image_id
         with registry.open_image(names[1]) as artifact:
             assert verify(artifact).all_problems == ()
             types = [layer.media_type for layer in artifact.image.layers]
@@ -204,7 +204,7 @@ def test_the_several_names_of_a_whole_image(project: Project) -> None:
 
 @pytest.mark.containerd
 @pytest.mark.parametrize("way", ["saved", "_new_blobs"])
-def test_only_what_is_new_is_sent_or_else_all_of_it(
+def test_only_what_is_new_is_sent_or_else_everything(
     way: str, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:

@@ -24,7 +24,7 @@ FROM_SCRATCH = "FROM scratch\nWORKDIR /app\nCOPY src /app/src\nENV PYTHONPATH=/a
 
 @pytest.fixture(scope="module")
 def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[engines.Engine]:
-    """Its service, with a store of its own."""
+    """Its service, with its own store."""
     home = tmp_path_factory.mktemp("podman")
     program = engines.install("podman")
     store = ["--root", str(home / "root"), "--runroot", str(home / "run"), "--storage-driver=vfs"]

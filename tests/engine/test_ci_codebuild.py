@@ -69,4 +69,4 @@ def test_every_command_runs_in_order(project: Project, programs: Path, tmp_path:
 
     assert "Login Succeeded" in done.stdout
     assert whole["layers"][:-1] == code["layers"], "the state is one layer above the code"
-    assert "1 state, 3 B" in done.stdout, "verify tells what it has read"
+    assert "1 state, 3 B" in done.stdout, "verify reports what it has read"

@@ -112,7 +112,7 @@ REFUSED: dict[str, Callable[[Crafted], Crafted]] = {
     "nothing": _instead(),
     "one more file in it": _after(header(f"{STATE}/Catalog/more", b"x")),
     "one more directory in it": _after(header(f"{STATE}/empty/", flag=b"5", mode=0o755)),
-    "a file beside it": _after(header("app/src/shop/defs/evil.py", b"x")),
+    "a file next to it": _after(header("app/src/shop/defs/evil.py", b"x")),
     "a second state directory in our layer": _after(*SECOND),
     "a whiteout of a file in our layer": _after(header(f"{STATE}/Catalog/.wh.state")),
     "nothing hidden": _top(

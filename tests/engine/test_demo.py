@@ -54,7 +54,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> Iterator[D
     environment = {
         **environment_of(os.environ),
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        # Traps: what a person may have set must not lead the demo away from its own project.
+        # Traps: what a user may have set must not lead the demo away from its own project.
         "UV_PROJECT_ENVIRONMENT": "/nowhere",
         "SHOP_API_TOKEN": "of-another",
         "GIT_DIR": "/nowhere",
@@ -113,7 +113,7 @@ def _first_difference(transcript: str, said: str) -> str:
 # --- the run ----------------------------------------------------------------------------------
 
 
-def test_it_ends_well_without_a_traceback(demo: Demo) -> None:
+def test_it_ends_without_a_traceback(demo: Demo) -> None:
     assert demo.code == 0, demo.said
     assert "Traceback" not in demo.said
 
@@ -146,7 +146,7 @@ def test_no_token_is_in_its_output(demo: Demo) -> None:
 
 
 def test_it_can_begin_again_in_the_same_folder(demo: Demo) -> None:
-    (demo.folder / "README.md").write_text("changed by the person\n")
+    (demo.folder / "README.md").write_text("changed by the user\n")
     prepare_folder(demo.folder)
     assert not (demo.folder / "build").exists()
     assert install(demo.folder) is False

@@ -119,7 +119,7 @@ def test_the_same_state_at_the_same_time_is_the_same_image(
     assert len(found) == 1
 
 
-def test_a_failing_build_passes_its_code_and_leaves_the_name_alone(
+def test_a_failed_build_passes_its_exit_code_on_and_does_not_move_the_name(
     project: Project, transcript: Callable[[], str]
 ) -> None:
     before = project.build()
@@ -136,7 +136,7 @@ def test_a_failing_build_passes_its_code_and_leaves_the_name_alone(
         assert containers == left[0] or buildkit == "0"  # the classic builder keeps the failed step
 
 
-def test_a_failed_read_back_leaves_nothing(project: Project) -> None:
+def test_a_failed_read_back_leaves_nothing_behind(project: Project) -> None:
     project.write("Dockerfile", EDITABLE + "VOLUME /data\n")
     before = project.build()
     left = project.left_behind()

@@ -139,7 +139,7 @@ def test_what_docker_gets_is_every_byte_but_the_state(tmp_path: Path) -> None:
                  f"src/{PLACE}-not/state"):  # fmt: skip
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(path)
-    (tmp_path / ("long" * 40)).write_text("a name that takes a header of its own")
+    (tmp_path / ("long" * 40)).write_text("a name that takes its own header")
     raw = gzip.decompress(archived(tmp_path))
     arguments = parse(["-"])
     for packed in (raw, gzip.compress(raw, mtime=0)):
@@ -168,7 +168,7 @@ def test_what_docker_gets_is_every_byte_but_the_state(tmp_path: Path) -> None:
         ("-f http://127.0.0.1/Dockerfile .", b"", "is not a local file"),
     ],
 )
-def test_what_cannot_be_built_is_a_sentence(words: str, stdin: bytes, sentence: str) -> None:
+def test_what_cannot_be_built_is_an_error(words: str, stdin: bytes, sentence: str) -> None:
     arguments = parse(words.split())
     with (
         pytest.raises(UsageError, match=sentence),

@@ -95,7 +95,7 @@ def test_so_is_an_engine_that_has_the_image(wd: WorkDir, words: tuple[str, ...])
 def test_a_build_starts_docker_for_its_version_to_build_and_to_ask_the_interpreter(
     project: Project, tmp_path: Path
 ) -> None:
-    """Each start costs more than all that git is asked: the first goes on beside the guard."""
+    """Each start costs more than all that git is asked: the first continues during the guard."""
     project.configure()
     wrapper, log = tmp_path / "bin" / "docker", tmp_path / "log"
     wrapper.parent.mkdir()
@@ -122,7 +122,7 @@ def test_a_build_starts_docker_for_its_version_to_build_and_to_ask_the_interpret
     assert "Traceback" not in done.stderr
 
 
-def test_no_engine_is_a_sentence(tmp_path: Path, engine: Engine) -> None:
+def test_a_missing_engine_is_an_error(tmp_path: Path, engine: Engine) -> None:
     environment = {**engine.environment, "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
     with pytest.raises(ToolFailed, match=r"No Docker engine responds"):
         Docker(engine.clis[0], (), environment).connect()
@@ -132,7 +132,7 @@ def test_no_engine_is_a_sentence(tmp_path: Path, engine: Engine) -> None:
         Docker("docker-that-is-not-there", (), engine.environment).refuse_missing()
 
 
-def test_an_engine_here_is_asked_late_and_one_elsewhere_at_once(
+def test_a_local_engine_is_asked_later_and_a_remote_one_immediately(
     tmp_path: Path, engine: Engine
 ) -> None:
     here = {**engine.environment, "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}

@@ -109,7 +109,7 @@ def test_an_error_in_the_stream_of_a_load_is_a_failure(body: bytes, tmp_path: Pa
         assert server.received > 100_000
 
 
-def test_a_refused_load_and_a_missing_image_are_told_apart(tmp_path: Path) -> None:
+def test_a_refused_load_differs_from_a_missing_image(tmp_path: Path) -> None:
     body = b'{"message":"it is what it is"}'
     with (
         engine_that_says(tmp_path, body, 500) as (engine, _),
@@ -168,10 +168,10 @@ def test_the_history_has_as_many_layers_as_the_image() -> None:
         ("WORKDIR /there/already", 0),
         ("COPY . . # buildkit", 5),
     ]
-    told = [{"CreatedBy": text, "Size": size, "Created": 1} for text, size in reversed(lines)]
+    reported = [{"CreatedBy": text, "Size": size, "Created": 1} for text, size in reversed(lines)]
     for layers, making in ((3, {0, 3, 6}), (4, {0, 2, 3, 6}), (2, {0, 6})):
-        made = history_of(told, layers)
+        made = history_of(reported, layers)
         assert {place for place, line in enumerate(made) if "empty_layer" not in line} == making
     with pytest.raises(ToolFailed, match="fewer history entries"):
-        config_of({"RootFS": {"Layers": ["x"] * 8}}, told)
+        config_of({"RootFS": {"Layers": ["x"] * 8}}, reported)
     assert json.dumps(config_of({"RootFS": {}}, []))

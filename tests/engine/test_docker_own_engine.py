@@ -67,7 +67,7 @@ def test_an_engine_by_tls(own: OwnEngine, shop: Project, tmp_path: Path) -> None
         assert shop.inspect()["Id"] == built.image_id
 
 
-def test_an_engine_by_tls_without_a_certificate_is_a_sentence(own: OwnEngine) -> None:
+def test_an_engine_by_tls_without_a_certificate_is_an_error(own: OwnEngine) -> None:
     docker = far(own, own.clis[0], "--tls", "-H", f"tcp://127.0.0.1:{own.port}")
     with pytest.raises(ToolFailed, match=r"resolve docker endpoint|No Docker engine responds"):
         docker.connect()
@@ -112,7 +112,7 @@ def test_an_engine_by_ssh(own: OwnEngine, shop: Project, tmp_path: Path) -> None
     assert shop.inspect()["Id"] == built.image_id
 
 
-def test_a_full_disk_leaves_no_name_and_no_bytes(own: OwnEngine, shop: Project) -> None:
+def test_a_full_disk_leaves_neither_a_name_nor_bytes(own: OwnEngine, shop: Project) -> None:
     before = shop.build()
     left, used = shop.left_behind(), own.used()
     states = {"Large": {"state": os.urandom(80_000_000)}}
@@ -127,7 +127,7 @@ def test_a_full_disk_leaves_no_name_and_no_bytes(own: OwnEngine, shop: Project) 
 
 # Where nobody listens any more, docker-py leaves the closing of its socket to Python.
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-def test_a_dying_engine_leaves_nothing(
+def test_a_dying_engine_leaves_nothing_behind(
     own: OwnEngine, shop: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = shop.build()

@@ -1,4 +1,4 @@
-"""Where the state lies in an image of a real engine: beside the module that is imported."""
+"""Where the state is in an image of a real engine: next to the module that is imported."""
 
 from __future__ import annotations
 
@@ -101,9 +101,7 @@ def test_a_place_is_remembered_only_for_the_very_same_image(
         ("USER nobody-knows\n", "nobody-knows"),
     ],
 )
-def test_a_place_that_cannot_be_decided_is_a_sentence(
-    lines: str, message: str, project: Project
-) -> None:
+def test_an_ambiguous_place_is_an_error(lines: str, message: str, project: Project) -> None:
     project.write("Dockerfile", EDITABLE.replace("USER 1000\n", "") + lines)
     with pytest.raises(ConfigurationError, match=re.escape(message)):
         project.build()
@@ -285,7 +283,7 @@ _BACKENDS = {
     "wheel": ("uv_build", "uv_build", ""),
     "debian": ("uv_build", "uv_build", ""),
 }
-# Each is installed in an environment of its own, of a copy of the sources of its own.
+# Each is installed in its own environment, from its own copy of the sources.
 _INSTALL = """\
 set -e
 for name in ENVIRONMENTS; do

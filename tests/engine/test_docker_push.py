@@ -44,13 +44,13 @@ def test_a_push_without_buildx(buildkit: str, project: Project, tmp_path: Path) 
         assert not project.engine.has_image(names[0])
 
         built = project.build(*words[:-1], docker=docker)
-        told = json.loads(metadata.read_bytes())
-        assert told["containerimage.config.digest"] == built.image_id
+        reported = json.loads(metadata.read_bytes())
+        assert reported["containerimage.config.digest"] == built.image_id
         for name in names:
             with registry.open_image(name) as artifact:
                 assert verify(artifact).all_problems == ()
                 assert artifact.image.manifest["config"]["digest"] == built.image_id
-                assert artifact.digest == told["containerimage.digest"]
+                assert artifact.digest == reported["containerimage.digest"]
         puts = [line for line in remote.log if line.startswith("PUT")]
         assert [line.rpartition(" ")[2] for line in puts if "/manifests/" in line] == [
             "/v2/team/shop/manifests/1",

@@ -95,5 +95,5 @@ def test_what_a_step_is_lent_stays_with_it(cli: int, project: Project, tmp_path:
     assert b"\nkeys 1\n" in whole
     assert f"{PLACE}/Catalog/state".encode() in whole
     for value in secrets.values():
-        for told in (whole, done.stdout, done.stderr, metadata.read_bytes()):
-            assert value.encode() not in told
+        for reported in (whole, done.stdout, done.stderr, metadata.read_bytes()):
+            assert value.encode() not in reported

@@ -43,9 +43,9 @@ def running(*words: str) -> list[int]:
 def started(
     argv: list[str | Path], environment: dict[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A program as a terminal starts it: in a group of its own, and heeding Ctrl-C.
+    """A program as a terminal starts it: in its own group, and heeding Ctrl-C.
 
-    Whoever started the tests in the background may have had Ctrl-C ignored.
+    The process that started the tests in the background may have had Ctrl-C ignored.
     """
     with subprocess.Popen(
         ["env", "--default-signal=INT", *argv],
@@ -70,7 +70,7 @@ def _told(process: subprocess.Popen[bytes]) -> bool:
 
 
 @pytest.mark.parametrize(("number", "buildkit"), [(signal.SIGINT, "1"), (signal.SIGTERM, "0")])
-def test_a_signal_ends_the_build_and_leaves_nothing(
+def test_a_signal_ends_the_build_and_leaves_nothing_behind(
     number: signal.Signals, buildkit: str, project: Project, tmp_path: Path
 ) -> None:
     project.configure()

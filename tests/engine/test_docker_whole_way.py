@@ -216,7 +216,7 @@ def test_update_makes_a_new_tag_and_nothing_for_the_same_state(shop: Shop) -> No
     assert "products/brand_new" in shop.assets(made["image"])
 
 
-def test_an_outage_leaves_every_image_as_it_was(shop: Shop) -> None:
+def test_an_outage_changes_no_image(shop: Shop) -> None:
     before = shop.images()
     shop.vendor.stop()
     done = shop.bundler("build", "docker", "--key", PRODUCTS, *BUILD, code=69)

@@ -99,7 +99,7 @@ def test_archives_are_read_packed_or_not(
 def test_a_docker_archive_as_older_engines_save_it(
     tools: tuple[str, str], base: Path, bundle: Bundle
 ) -> None:
-    """Layers in folders of their own, the same one a second time as a link, packed ones too."""
+    """Layers in their own folders, the same one a second time as a link, packed ones too."""
     tmp_path = base.parent
     embed_here(base, bundle, tmp_path / "with")
     _copied(tools, tmp_path / "with", f"docker-archive:{tmp_path / 'new.tar'}:shop:1")
@@ -126,7 +126,7 @@ def test_a_docker_archive_as_older_engines_save_it(
     "listing",
     [b"{}", b"[{}]", b"[3]", b'[{"Config": "none", "Layers": []}]', b"[", b'[{"Config": 1}]'],
 )
-def test_docker_archives_that_are_none(tmp_path: Path, listing: bytes) -> None:
+def test_what_is_not_a_docker_archive(tmp_path: Path, listing: bytes) -> None:
     with tarfile.open(tmp_path / "bad.tar", "w") as archive:
         _add(archive, "manifest.json", listing)
     with pytest.raises((VerificationFailed, UsageError)):

@@ -1,4 +1,4 @@
-"""The docker commands that a message tells the user to run, pasted as they are printed."""
+"""The docker commands that a message asks the user to run, pasted as they are printed."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def test_what_goes_wrong_inside_is_what_goes_wrong_outside(run: Run, root: Path)
     assert not (root / "src/inner/state/Part__good__").exists()
 
 
-def test_what_cannot_run_the_project_is_a_sentence(engine: Engine, run: Run, root: Path) -> None:
+def test_what_cannot_run_the_project_is_an_error(engine: Engine, run: Run, root: Path) -> None:
     (root / "pyproject.toml").write_text(
         '[[tool.state-bundler.source]]\ncomponent = "nowhere:x"\npath = "state"\n'
     )
@@ -156,7 +156,7 @@ def test_what_cannot_run_the_project_is_a_sentence(engine: Engine, run: Run, roo
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_signal_ends_the_container_and_no_value_stands_in_a_command_line(
+def test_a_signal_ends_the_container_and_no_command_line_contains_a_value(
     engine: Engine, image: str, root: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     (tmp_path / "tmp").mkdir()

@@ -63,7 +63,7 @@ WHEELS: dict[str, Callable[[Entries], Entries]] = {
     "data over a state with --target": added(f"shop-1.0.data/data/{_STATE}"),
     "data over a state by case": added("shop-1.0.data/purelib/Shop/defs/.local_defs_state/x"),
     "purelib over the manifest": added(f"shop-1.0.data/purelib/{PLACE}/@manifest.json"),
-    "purelib beside a state": added(f"shop-1.0.data/purelib/{PLACE}/more"),
+    "purelib next to a state": added(f"shop-1.0.data/purelib/{PLACE}/more"),
     "purelib over code": added("shop-1.0.data/purelib/shop/defs/__init__.py"),
     "purelib into the package": added("shop-1.0.data/purelib/shop/defs/more.py"),
     "a file for the state directory": added(f"shop-1.0.data/purelib/{PLACE}"),
@@ -123,7 +123,7 @@ def test_what_ordinary_wheels_hold_is_accepted(name: str, good_wheel: Path, tmp_
 
 
 @pytest.mark.parametrize("bits", [0o120777, 0o100000, 0o104755, 0o102755, 0o020644, 0o010644])
-def test_what_is_no_plain_file_is_refused(bits: int, good_wheel: Path, tmp_path: Path) -> None:
+def test_what_is_not_a_plain_file_is_refused(bits: int, good_wheel: Path, tmp_path: Path) -> None:
     path = write(tmp_path / good_wheel.name, recorded(entries_of(good_wheel)), {_STATE: bits << 16})
     assert not accepts(path)
 

@@ -66,9 +66,7 @@ def _base(root: Path) -> AbstractContextManager[BaseImage]:
 
 
 @pytest.mark.parametrize("kind", [pex, loose_pex, a_wheel, layout, archive, states_alone])
-def test_the_name_comes_last_and_a_failure_leaves_what_was_there(
-    kind: Kind, tmp_path: Path
-) -> None:
+def test_the_name_comes_last_and_a_failure_keeps_what_was_there(kind: Kind, tmp_path: Path) -> None:
     (tmp_path / "made").mkdir()
     first, second = bundle_of(tmp_path, "1"), bundle_of(tmp_path, "2")
     with contextmanager(kind)(tmp_path) as (destination, name):

@@ -123,7 +123,7 @@ def _embedders(bases: Path) -> dict[str, Embed]:
 _KINDS = ["directory", "zipapp", "packed", "loose", "into_wheel", "onto_image", "archive"]
 
 
-# States, by key the files beside ``state``.
+# States, by key the files next to ``state``.
 all_states = st.dictionaries(_KEYS, _FILES, min_size=1, max_size=3)
 
 

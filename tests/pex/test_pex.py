@@ -174,7 +174,7 @@ def test_the_same_inputs_give_the_same_file(plain: Path, tmp_path: Path) -> None
     assert (tmp_path / "one.pex").read_bytes() == (tmp_path / "two.pex").read_bytes()
 
 
-def test_the_mode_is_kept_and_nothing_is_left_beside(plain: Path, tmp_path: Path) -> None:
+def test_the_mode_is_kept_and_no_other_file_is_left(plain: Path, tmp_path: Path) -> None:
     target = tmp_path / "out" / "app.pex"
     target.parent.mkdir()
     target.write_bytes(plain.read_bytes())
@@ -184,7 +184,7 @@ def test_the_mode_is_kept_and_nothing_is_left_beside(plain: Path, tmp_path: Path
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_a_state_that_changes_meanwhile_leaves_the_file_as_it_was(
+def test_a_state_that_changes_meanwhile_does_not_alter_the_file(
     plain: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "out" / "app.pex"

@@ -1,4 +1,4 @@
-"""The installed ``pex-bundle``, as a person types it. About 20 s."""
+"""The installed ``pex-bundle``, as a user types it. About 20 s."""
 
 from __future__ import annotations
 

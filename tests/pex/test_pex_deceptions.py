@@ -166,7 +166,7 @@ PEX_FILES: dict[str, tuple[str, Callable[[Entries], Entries]]] = {
         **_sealed(_newer(it)), f"{_DIST}/.layout.json": it[f"{_DIST}/.layout.json"]}),
     "other code under older hashes": ("sources", lambda it: {**it, "shop/__init__.py": b"evil"}),
     "boot code with another hash": ("sources", lambda it: {**it, "__main__.py": b"0" * 40}),
-    "a prefix that is none": ("sources", dict),
+    "an invalid prefix": ("sources", dict),
     "another PEX before its own code": ("sources", lambda it: _sealed(it, pex_path="/evil.pex")),
     "other PEX files before it": ("sources", lambda it: _sealed(it, pex_paths=["/evil.pex"])),
     "the machine's packages before it": ("sources", lambda it: _sealed(it, inherit_path="prefer")),
@@ -202,7 +202,7 @@ def test_a_pex_that_runs_something_else_is_refused(
     assert accepts(path)
     assert accepts(write(path, _sealed(before)))
     after = change(before)
-    path.write_bytes(b"junk" if case == "a prefix that is none" else b"")
+    path.write_bytes(b"junk" if case == "an invalid prefix" else b"")
     with zipfile.ZipFile(path, "a") as file:
         for name, data in after.items():
             file.writestr(name, data)

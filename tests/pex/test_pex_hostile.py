@@ -133,7 +133,7 @@ def test_state_that_is_a_link_does_not_verify(good: Files, tmp_path: Path) -> No
         judge(path)
 
 
-def test_every_cut_is_a_sentence(good: Files, tmp_path: Path) -> None:
+def test_every_cut_is_an_error(good: Files, tmp_path: Path) -> None:
     path = write(tmp_path / "app.pex", good)
     raw = path.read_bytes()
     for cut in range(0, len(raw), len(raw) // 50):
@@ -142,7 +142,7 @@ def test_every_cut_is_a_sentence(good: Files, tmp_path: Path) -> None:
             judge(path)
 
 
-def test_a_folder_that_is_no_pex(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_pex(tmp_path: Path) -> None:
     (tmp_path / "PEX-INFO").write_text("{}")
     with pytest.raises(BundlerError):
         PexArtifact(tmp_path)

@@ -43,7 +43,7 @@ def test_a_running_program_goes_on_and_the_next_one_has_the_new_state(
             assert newer.communicate("\n")[0].strip() == "late new"
         said = older.communicate("\n")[0].strip()
     assert older.returncode == 0
-    # A loose PEX is run where it lies: what it reads late is whole, but it is the new state.
+    # A loose PEX is run where it is: what it reads late is whole, but it is the new state.
     assert said == ("late new" if "loose" in options else "late old")
 
 

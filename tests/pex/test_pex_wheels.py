@@ -80,7 +80,7 @@ def test_every_layout_becomes_what_pex_makes_of_a_wheel_with_the_state(
         assert verify(artifact).all_problems == ()
         properties = artifact.info.build_properties
     if "--no-pre-install-wheels" in options:
-        # The wheel in it is packed by whoever built it: a rebuild with us is what it comes out as.
+        # The wheel in it is packed by its builder: the result is that of a rebuild with us.
         run_pex(*dist(wheel(tmp_path / "plain")), *build, "-o", "b", cwd=tmp_path, root=pex_root)
         embed_pex(tmp_path / "b", [bundle], RECORD, tmp_path / "b")
         assert contents(tmp_path / "app.pex") == contents(tmp_path / "b")
@@ -153,7 +153,9 @@ def test_an_installed_venv_and_a_repackaged_wheel_have_the_state(
     assert (tmp_path / "wheels" / old.name).read_bytes() == expected.read_bytes()
 
 
-def test_updating_in_place_leaves_what_pex_linked_to_alone(tmp_path: Path, pex_root: Path) -> None:
+def test_updating_in_place_does_not_touch_what_pex_linked_to(
+    tmp_path: Path, pex_root: Path
+) -> None:
     source = package(tmp_path / "src", A="old")
     run_pex(
         "-D", "src", "-m", "shop", "--layout", "packed", "-o", "app", cwd=tmp_path, root=pex_root

@@ -160,7 +160,7 @@ def test_what_a_folder_holds_is_refused_before_anything_is_refreshed(
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_failed_build_passes_the_code_through_and_leaves_the_older_file(
+def test_a_failed_build_passes_its_exit_code_on_and_keeps_the_older_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -200,7 +200,7 @@ def test_a_refresh_that_disturbs_pex_is_said(
     assert not (tmp_path / "app.pex").exists()
 
 
-def test_a_failed_verification_leaves_the_older_file(
+def test_a_failed_verification_keeps_the_older_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -217,7 +217,7 @@ def test_a_signed_wheel_is_refused(tmp_path: Path) -> None:
         embed_wheel(made, [bundle_of(set_state(tmp_path / "s", A="1"))], RECORD, made)
 
 
-def test_a_folder_named_build_is_no_program_that_builds(
+def test_a_folder_named_build_is_not_a_build_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """setuptools makes one in the project."""
@@ -250,7 +250,7 @@ def test_setuptools_packs_nothing_of_an_earlier_build(
     assert not list((tmp_path / "build").glob("*wheel*"))
 
 
-def test_what_is_no_wheel_is_refused(tmp_path: Path) -> None:
+def test_what_is_not_a_wheel_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.whl", "w") as file:
         file.writestr("shop.py", "")
     with pytest.raises(VerificationFailed, match="not a wheel"):
@@ -319,7 +319,7 @@ def state_in(path: Path) -> str:
     ],
     ids=lambda builder: builder[0],
 )
-def test_the_hook_puts_the_state_in_whoever_builds(
+def test_the_hook_embeds_the_state_for_every_front_end(
     builder: list[str], project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)  # where uv finds the backend and the hook
@@ -366,7 +366,7 @@ def test_without_state_the_hook_warns_or_fails(project: Path) -> None:
     assert "state-bundler refresh" in done.stdout + done.stderr
 
 
-def test_an_altered_state_fails_the_build_with_a_sentence(project: Path) -> None:
+def test_an_altered_state_fails_the_build_with_a_message(project: Path) -> None:
     (project / "src" / PLACE / "A" / "state").write_text("edited")
     done = hatchling(project, "-t", "wheel")
     assert done.returncode == 76

@@ -38,7 +38,9 @@ def run_action(
 
     def filled(text: str) -> str:
         """An expression: the first of its alternatives that is not empty."""
-        chosen = next((told for one in text.split("||") if (told := value(one.strip()))), "")
+        chosen = next(
+            (reported for one in text.split("||") if (reported := value(one.strip()))), ""
+        )
         return str(chosen)
 
     def value(name: str) -> str:
@@ -46,7 +48,7 @@ def run_action(
         if group == "inputs":
             return given[rest]
         if name.startswith("steps.make.outputs."):
-            return ci.told().get(name.rpartition(".")[2], "") if ci.outputs.exists() else ""
+            return ci.reported().get(name.rpartition(".")[2], "") if ci.outputs.exists() else ""
         assert name == "github.action_path"
         return str(ROOT)
 
@@ -58,7 +60,7 @@ def run_action(
         ci.sh(step["run"], expected, **variables)
         if expected:
             return {}
-    return ci.told() if ci.outputs.exists() else {}
+    return ci.reported() if ci.outputs.exists() else {}
 
 
 def test_the_action_embeds_updates_and_verifies(ci: Ci) -> None:
@@ -105,8 +107,8 @@ def test_the_action_comments_the_plan(ci: Ci, tmp_path: Path) -> None:
 
         def plan(state: str, **more: str) -> list[str]:
             given = {**runner, "STATE": state, **more}
-            told = run_action(ci, runner=given, plan=baseline, token=comments.token)
-            assert told["changed"] == str(state != "1").lower()
+            reported = run_action(ci, runner=given, plan=baseline, token=comments.token)
+            assert reported["changed"] == str(state != "1").lower()
             return comments.ours("<!-- state-bundler plan -->")
 
         assert plan("1") == []
@@ -119,7 +121,7 @@ def test_the_action_comments_the_plan(ci: Ci, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("inputs", [{}, {"build": "oci", "update": "docker://x/y"}])
-def test_the_action_wants_to_be_told_what_to_do(ci: Ci, inputs: Mapping[str, str]) -> None:
+def test_the_action_requires_a_command(ci: Ci, inputs: Mapping[str, str]) -> None:
     run_action(ci, 2, **inputs)
 
 

@@ -129,7 +129,7 @@ class Ci:
         self.log = root / "gh.log"
 
     def _programs(self, folder: Path) -> None:
-        """What a template starts beside us: uvx starts us, the others do nothing here."""
+        """What a template starts besides us: uvx starts us, the others do nothing here."""
         folder.mkdir()
         log = folder.parent / "gh.log"
         body = f'cat "$(echo "$*" | sed "s/.*--body-file //")" >> {log}'
@@ -180,7 +180,7 @@ class Ci:
         assert "Traceback" not in done.stderr
         return done.stdout
 
-    def told(self) -> dict[str, str]:
+    def reported(self) -> dict[str, str]:
         """What was handed to later steps last."""
         return dict(line.split("=", 1) for line in self.outputs.read_text().splitlines())
 
@@ -200,10 +200,10 @@ def test_github_builds_by_digest_refreshes_nightly_and_asks_nothing_for_forks(ci
     ci.wd.write(f"digests/{digest}", "")
     ci.sh("\n".join(runs("github-embed.yml", "state")))
 
-    told = ci.told()
-    assert told["changed"] == "true"
-    assert told["image"] == f"{ci.image}:{ci.commit}"
-    assert ci.registry.tag("acme/shop", "main") == told["digest"]
+    reported = ci.reported()
+    assert reported["changed"] == "true"
+    assert reported["image"] == f"{ci.image}:{ci.commit}"
+    assert ci.registry.tag("acme/shop", "main") == reported["digest"]
 
     # At night: nothing for the same state, a new tag and a pull request for another one.
     plan, update, *roll_out = runs("github-nightly.yml", "refresh")[1:]
@@ -211,24 +211,26 @@ def test_github_builds_by_digest_refreshes_nightly_and_asks_nothing_for_forks(ci
     (condition,) = [step["if"] for step in steps if step.get("id") == "update"]
     assert condition == "steps.plan.outputs.changed == 'true'"
     ci.sh(plan)
-    assert ci.told()["changed"] == "false"
+    assert ci.reported()["changed"] == "false"
     ci.sh(plan, STATE="2")
-    assert ci.told()["changed"] == "true"
+    assert ci.reported()["changed"] == "true"
     ci.sh(update, STATE="3")  # what was planned is shipped
-    told = ci.told()
-    assert told["changed"] == "true"
-    assert told["image"].startswith(f"{ci.image}:main-s")
-    assert ci.registry.tag("acme/shop", "main") != told["digest"]
+    reported = ci.reported()
+    assert reported["changed"] == "true"
+    assert reported["image"].startswith(f"{ci.image}:main-s")
+    assert ci.registry.tag("acme/shop", "main") != reported["digest"]
     ci.wd("git init -q --bare ../origin.git")
     ci.wd("git remote add origin ../origin.git")
-    ci.sh("\n".join(roll_out), NEW=told["image"], DIGEST=told["digest"])
-    assert f"image: {told['image']}@{told['digest']}" in ci.wd("git show HEAD:deploy/values.yaml")
+    ci.sh("\n".join(roll_out), NEW=reported["image"], DIGEST=reported["digest"])
+    assert f"image: {reported['image']}@{reported['digest']}" in ci.wd(
+        "git show HEAD:deploy/values.yaml"
+    )
     assert "pr create" in ci.log.read_text()
     assert _KEY in ci.log.read_text()
     ci.sh(plan, STATE="2")
     ci.sh(update, STATE="2")
-    assert ci.told() | {"changed": "true"} == told
-    assert ci.told()["changed"] == "false"
+    assert ci.reported() | {"changed": "true"} == reported
+    assert ci.reported()["changed"] == "false"
 
     # A fork has no token: what it would fetch is not the state that it gets.
     write_archive(LayoutFolder(ci.maker.path).path, ci.wd.path / "code.tar")

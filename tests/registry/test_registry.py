@@ -73,7 +73,7 @@ def test_names_mean_what_docker_means_by_them(name: str, expected: str) -> None:
     "name",
     ["", "Shop", "a b", "ghcr.io/", "ghcr.io/a:", "ghcr.io/a@sha256:1", "a//b", "x:" + "y" * 129],
 )
-def test_what_is_no_name_is_refused(name: str) -> None:
+def test_an_invalid_name_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="not a valid image name"):
         parse(name)
 
@@ -100,7 +100,7 @@ def test_an_image_gets_its_state_and_verifies(
     assert [item.path for item in verdict.directories] == [HOME]
 
 
-def test_all_of_it_goes_by_one_line(ours: Registry, maker: LayoutMaker, bundle: Bundle) -> None:
+def test_one_line_removes_everything(ours: Registry, maker: LayoutMaker, bundle: Bundle) -> None:
     base = push_base(maker, f"{ours.host}/shop:1")
     before = ours.lines
     embed(f"{ours.host}/shop:2", bundle, f"{ours.host}/shop@{base}")
@@ -422,7 +422,7 @@ def test_immutable_tags_are_never_moved(ours: Registry, maker: LayoutMaker, bund
 
 
 @pytest.mark.parametrize("which", ["debian", "ours", "knowing nothing of referrers"])
-def test_a_signature_lies_beside_the_image_in_the_registry(
+def test_a_signature_is_next_to_the_image_in_the_registry(
     which: str, maker: LayoutMaker, bundle: Bundle, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     ours = None if which == "debian" else request.getfixturevalue("ours")
@@ -438,7 +438,7 @@ def test_a_signature_lies_beside_the_image_in_the_registry(
     state_bundler("sign", name, "--ssh-key", mine)
     assert "mine@example.org" in state_bundler("verify", name, "--signed-by", allowed)
     assert "does not allow" in state_bundler("verify", name, "--signed-by", others, code=1)
-    # Beside an image with another state, the same signature is worth nothing.
+    # Next to an image with another state, the same signature is worth nothing.
     newer = make_bundle(tmp_path / "newer", {"K": {"state": b"newer"}})
     embed(f"{host}/signed/shop:3", newer, f"{host}/signed/shop:1")
     with registry.open_image(f"{host}/signed/shop:2") as old:

@@ -1,4 +1,5 @@
-"""Registries that break down, refuse and lie: the old image stays, the sentence is clear.
+"""Registries that break down, refuse and send false answers: the old image stays, and a message
+says why.
 
 Each request of an embedding is broken in turn, once (it is tried again) and for good (the image
 behind the tag is then what it was).
@@ -108,7 +109,7 @@ def break_at(
         (401, CredentialsRefused),
     ],
 )
-def test_a_registry_that_breaks_down_for_good_leaves_the_tag_alone(
+def test_a_registry_that_stays_down_keeps_the_tag(
     ours: Registry, bundle: Bundle, tmp_path: Path, fault: str | int, error: type[BundlerError]
 ) -> None:
     tag, kept = prepared(ours, tmp_path)
@@ -164,7 +165,7 @@ def test_an_expired_token_is_renewed(ours: Registry, bundle: Bundle, tmp_path: P
     assert ours.tag("shop", "live") != tag
 
 
-# --- lies -----------------------------------------------------------------------------------
+# --- false answers --------------------------------------------------------------------------
 
 
 def put(ours: Registry, value: object, media_type: str, *tags: str) -> str:
@@ -182,7 +183,7 @@ def blob(ours: Registry, data: bytes, media_type: str = "x") -> dict[str, object
 
 
 def refused(name: str, match: str) -> None:
-    """Neither opened nor verified, in a sentence; whichever notices."""
+    """Neither opened nor verified, with a message; whichever notices."""
     try:
         said = " ".join(verdict_of(name).all_problems)
     except VerificationFailed as error:
@@ -190,7 +191,9 @@ def refused(name: str, match: str) -> None:
     assert re.search(match, said), said
 
 
-def test_every_blob_and_manifest_is_held_against_its_digest(ours: Registry, tmp_path: Path) -> None:
+def test_every_blob_and_manifest_is_compared_with_its_digest(
+    ours: Registry, tmp_path: Path
+) -> None:
     prepared(ours, tmp_path)
     manifest = ours.manifest("shop", "live")
     name = f"{ours.host}/shop:live"
@@ -206,9 +209,7 @@ def test_every_blob_and_manifest_is_held_against_its_digest(ours: Registry, tmp_
     assert verdict_of(name).all_problems == ()
 
 
-def test_a_length_that_is_a_lie(
-    ours: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_length(ours: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared(ours, tmp_path)
     name = f"{ours.host}/shop:live"
     for lie in (3, 10**12):
@@ -222,7 +223,7 @@ def test_a_length_that_is_a_lie(
     refused(name, r"digest|longer|instead")
 
 
-def test_addresses_that_are_none(ours: Registry, tmp_path: Path) -> None:
+def test_invalid_addresses(ours: Registry, tmp_path: Path) -> None:
     push_base(LayoutMaker(tmp_path / "base"), f"{ours.host}/shop:1")
     name = f"{ours.host}/shop:1"
     ours.redirect = "http://[::1"
@@ -268,7 +269,7 @@ def test_indexes_in_indexes_end(ours: Registry) -> None:
         (b'{"mediaType": "x", "layers": [' + b"[]," * 2_000_000 + b"[]]}", "more members|larger"),
     ],
 )
-def test_manifests_that_are_none(ours: Registry, value: object, match: str) -> None:
+def test_invalid_manifests(ours: Registry, value: object, match: str) -> None:
     put(ours, value, image.OCI_MANIFEST, "bad")
     with pytest.raises(VerificationFailed, match=match):
         registry.open_image(f"{ours.host}/shop:bad")

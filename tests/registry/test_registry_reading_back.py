@@ -54,7 +54,7 @@ def test_a_registry_vouches_for_the_digest_of_what_it_took(
     assert verdict.proof == ("every byte read" if every_byte else confirmed)
     assert verdict.record is not None
     assert verdict.record.read_back == ("every byte" if every_byte else "layer digest")
-    # Whoever asks afterwards reads every byte.
+    # A later reader reads every byte.
     ours.log.clear()
     assert verdict_of(f"{ours.host}/shop:2").all_problems == ()
     assert f"GET {blob}" in ours.log

@@ -1,4 +1,5 @@
-"""A real registry with TLS, a login and a proxy before it: whom we believe, and what we say if not.
+"""A real registry with TLS, a login and a proxy before it: which certificate is trusted, and the
+message if it is not.
 
 Debian's registry has a certificate of an authority that nobody knows. A small proxy stands for the
 world's names: it leads ``registry.test`` there, and any other name too.
@@ -103,7 +104,7 @@ def in_certs_d(home: Path, folder: str, host: str, **files: Path) -> Path:
     return place
 
 
-def test_an_unknown_authority_is_a_sentence_that_says_where_it_belongs(secured: Secured) -> None:
+def test_an_unknown_authority_is_reported_with_where_it_belongs(secured: Secured) -> None:
     said = state_bundler("verify", f"docker://{secured.host}/shop:1", code=71)
     assert f"The certificate of {secured.host} is not trusted" in said
     assert "SSL_CERT_FILE" in said

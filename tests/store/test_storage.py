@@ -164,7 +164,7 @@ def test_prune_keeps_what_is_needed(store: Store, states: Make, tmp_path: Path) 
         fresh.rollback(versions[0])
 
 
-def test_prune_leaves_shared_content_and_young_versions(
+def test_prune_keeps_shared_content_and_young_versions(
     store: Store, states: Make, tmp_path: Path
 ) -> None:
     large = b"x" * 2 * MEBIBYTE
@@ -386,7 +386,9 @@ print(next(line.split()[1] for line in lines if line.startswith("VmHWM:")))
 
 
 @pytest.mark.parametrize("new_url", ["s3"], indirect=True)
-def test_large_files_at_once_take_less_memory_than_they_are(url: str, tmp_path: Path) -> None:
+def test_large_files_take_less_memory_concurrently_than_their_size(
+    url: str, tmp_path: Path
+) -> None:
     size, count = 32 * MEBIBYTE, 4
     for number in range(count):
         path = tmp_path / "large" / f"K{number}" / "state"
@@ -441,7 +443,7 @@ def test_a_place_that_ignores_conditions_is_refused(tmp_path: Path, states: Make
     "url",
     ["", "s3://", "ftp://a/b", "/folder", "file://host/x", "file://it", "s3:/x", "file:///a%00"],
 )
-def test_what_is_no_store(url: str) -> None:
+def test_what_is_not_a_store(url: str) -> None:
     with pytest.raises(ConfigurationError):
         open_store(url)
 
@@ -455,7 +457,7 @@ def test_a_folder_that_cannot_be_one_is_reported_when_it_is_used(tmp_path: Path,
         pointer.make(store.objects)
 
 
-def test_a_folder_is_no_place_for_its_states_in_git_or_in_a_state_directory(
+def test_a_folder_in_git_or_in_a_state_directory_cannot_hold_states(
     tmp_path: Path, states: Make
 ) -> None:
     subprocess.run(["git", "init", "-q", tmp_path], check=True)

@@ -134,7 +134,7 @@ def test_an_upload_that_was_completed_is_complete_although_the_answer_was_lost(
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> None:
-    """The second request to complete it is refused, and so is one for an upload that is gone."""
+    """A second request to complete it is refused, and so is one for an upload that has ended."""
     before, server = faulty
     contains, method = COMPLETE[request.node.callspec.params["faulty"]]
     refused = Fault(contains, status=404, code="NoSuchUpload", method=method)
@@ -233,8 +233,8 @@ def test_wrong_credentials_are_refused_without_being_shown(
     monkeypatch.setenv(*WRONG[request.node.callspec.params["new_url"]])
     with pytest.raises(CredentialsRefused) as refused:
         open_store(url).current()
-    told = str(refused.value) + refused.value.hint
-    assert not [value for name, value in os.environ.items() if "KEY" in name and value in told]
+    reported = str(refused.value) + refused.value.hint
+    assert not [value for name, value in os.environ.items() if "KEY" in name and value in reported]
 
 
 def test_a_thousand_small_states_are_a_few_requests(
@@ -378,7 +378,7 @@ def test_fifty_writers_in_five_processes_lose_nothing(
         ended = pool.submit(forked.let_go)
         while not ended.done():
             current = store.current()
-            if current is not None:  # whoever reads one key of a push sees the other
+            if current is not None:  # a reader of one key of a push sees the other
                 assert len(current.change.moves) == 2
                 assert current.keys["shared"].version == current.change.moves[1].after
             time.sleep(0.1)

@@ -85,7 +85,7 @@ def test_fifty_writers_in_ten_processes_lose_nothing(tmp_path: Path) -> None:
         current = reader.current()
         if current is not None:
             seen.append(current.number)
-            # A writer pushes two keys: whoever reads one sees the other.
+            # A writer pushes two keys: a reader of one sees the other.
             mine = current.change.moves[-1].after
             assert {move.key for move in current.change.moves} > {"shared"}
             assert mine == current.keys["shared"].version
@@ -209,7 +209,7 @@ SIZES = st.sampled_from([0, 1, 2, 1_100_000])  # hypothesis would print the byte
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Any sequence of commands, held against plain dictionaries."""
+    """Any sequence of commands, compared with plain dictionaries."""
 
     def __init__(self) -> None:
         super().__init__()

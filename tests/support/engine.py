@@ -153,7 +153,7 @@ def running_engine(*, offline: bool = False) -> Iterator[Engine]:
 
 
 def make_bridge(name: str, address: str) -> str:
-    """A bridge of its own: an engine without one would take the other engine's away."""
+    """Its own bridge: an engine without one would remove the other engine's."""
     ip = install("ip", "iproute2")
     if not Path(f"/sys/class/net/{name}").exists():
         subprocess.run([ip, "link", "add", "name", name, "type", "bridge"], check=True)
@@ -186,7 +186,7 @@ def _answers(cli: str, host: str) -> bool:
 
 
 def start(dockerd: str = "dockerd", home: Path = HOME, options: Sequence[str] = ()) -> int:
-    """Starts an engine of our own, or takes over one that a killed run left; returns its pid."""
+    """Starts our own engine, or reuses one that a killed run left; returns its pid."""
     home.mkdir(parents=True, exist_ok=True)
     pid_file = home / "docker.pid"
     left = _left_running(pid_file, home)
@@ -228,7 +228,7 @@ def _left_running(pid_file: Path, home: Path) -> int | None:
 
 
 def stop(pid: int) -> None:
-    """Ends an engine by its pid and waits until it is gone."""
+    """Ends an engine by its pid and waits until it has ended."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
     if pid in _STARTED:
@@ -311,7 +311,7 @@ def _import_python_base(engine: Engine) -> None:
 def _download(folder: Path) -> None:
     try:
         _apt("download", "-o", "APT::Sandbox::User=root", *_PACKAGES, cwd=folder)
-    except subprocess.CalledProcessError:  # a bare machine has no package lists
+    except subprocess.CalledProcessError:  # a fresh machine has no package lists
         _apt("update")
         _apt("download", "-o", "APT::Sandbox::User=root", *_PACKAGES, cwd=folder)
 
@@ -350,7 +350,7 @@ def _finish_root(root: Path) -> None:
     # As Debian's packages do when they are set up; whatever the times in the image are.
     compileall = ["python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
     subprocess.run(["chroot", root, *compileall, "/usr/lib/python3.11"], check=True)
-    # The image stands for one whose Python is the person's own, such as python:3.11.
+    # The image stands for one whose Python is the user's own, such as python:3.11.
     (root / "usr/lib/python3.11/EXTERNALLY-MANAGED").unlink()
     shutil.copy(uv.find_uv_bin(), root / "usr/local/bin/uv")
     certificates = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")

@@ -1,6 +1,6 @@
 """Python environments that the tests and the demo run user projects in, made once and kept.
 
-An environment lies in ``build/environments/<name>-<digest of its requirements>`` of the checkout,
+An environment is in ``build/environments/<name>-<digest of its requirements>`` of the checkout,
 so that a changed list makes a new one. Made with uv, which is a development dependency.
 """
 
@@ -38,7 +38,7 @@ def python_of(name: str) -> Path:
 
 
 def _make(home: Path, requirements: Path, *, compiled: bool) -> None:
-    """compiled: at once, since PYTHONDONTWRITEBYTECODE lets each process do it again."""
+    """compiled: immediately, since PYTHONDONTWRITEBYTECODE lets each process do it again."""
     uv = [sys.executable, "-m", "uv"]
     subprocess.run(
         [*uv, "venv", "--quiet", "--clear", "--python", sys.executable, home], check=True

@@ -12,5 +12,5 @@ settings.register_profile("quick", settings.get_profile(PROFILE), max_examples=_
 
 
 def scaled(number: int) -> int:
-    """What `number` is in the profile in use, for a test that names a number of its own."""
+    """What `number` is in the profile in use, for a test that names its own number."""
     return max(1, number * settings().max_examples // _FULL)

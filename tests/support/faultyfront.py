@@ -5,7 +5,7 @@ A fault is used up by the requests that it matches, and has one of four kinds:
     status, code    the request is read and answered with this error
     cut             the connection breaks while the request is being sent; nothing is carried out
     lost            it is carried out, then the connection breaks before the answer
-    death           the same, and whoever asked is killed before the connection breaks
+    death           the same, and the client is killed before the connection breaks
 
 It also plays a store whose listings lag, and one whose clock is ahead.
 """

@@ -1,4 +1,4 @@
-"""A newer Docker than the machine's own: Debian's next release, unpacked into a root of its own.
+"""A newer Docker than the machine's own: Debian's next release, unpacked into its own root.
 
     python -m tests.support.newer_engine [--store classic|containerd] [--] PYTEST'S ARGUMENTS
 
@@ -28,7 +28,7 @@ from tests.support.left_out import leave_out
 
 SUITE = "forky"
 HOME = ROOT / "build" / "newer-engine"
-# For each store a bridge of its own: two engines would give out the same addresses on one.
+# For each store its own bridge: two engines would give out the same addresses on one.
 _BRIDGES = {
     "classic": ("state-bundler0", "172.31.89.1/24"),
     "containerd": ("state-bundler2", "172.31.91.1/24"),

@@ -1,4 +1,4 @@
-"""An engine of the tests' own, to be maltreated: on a small disk of its own, reached by TLS."""
+"""The tests' own engine, to be maltreated: on its own small disk, reached by TLS."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def running(home: Path) -> Iterator[OwnEngine]:
 
 
 def _certificates(folder: Path) -> dict[str, Path]:
-    """The server's, by option; beside them a client's, by the names that docker looks for."""
+    """The server's, by option; next to them a client's, by the names that docker looks for."""
     folder.mkdir()
     authority = trustme.CA()
     server, client = authority.issue_cert("127.0.0.1"), authority.issue_cert("client.example")

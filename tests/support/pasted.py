@@ -1,4 +1,4 @@
-"""A table that `doctor` prints as a fix, put into pyproject.toml as a person would."""
+"""A table that `doctor` prints as a fix, put into pyproject.toml as a user would."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def write(root: Path, files: Mapping[str, str | bytes]) -> Path:
 
 
 def package(root: Path, **states: str) -> Path:
-    """A folder to import from, with the package ``shop`` and the states beside its defs."""
+    """A folder to import from, with the package ``shop`` and the states next to its defs."""
     write(
         root,
         {
@@ -70,7 +70,7 @@ def bundle_of(directory: Path, place: str = PLACE) -> Bundle:
 
 
 def run_pex(*arguments: str | Path, cwd: Path, root: Path) -> None:
-    """The real pex, with a cache of its own."""
+    """The real pex, with its own cache."""
     environ = {**os.environ, "PEX_ROOT": str(root)}
     subprocess.run([PEX, *arguments], cwd=cwd, check=True, env=environ, capture_output=True)
 

@@ -119,10 +119,10 @@ def _configuration() -> Iterator[str]:
     yield from _table("[[tool.state-bundler.source]]", tables["_SourceTable"], settings_docs.SOURCE)
 
 
-def _table(title: str, schema: Mapping[str, Any], told: Mapping[str, str]) -> Iterator[str]:
+def _table(title: str, schema: Mapping[str, Any], reported: Mapping[str, str]) -> Iterator[str]:
     yield from ("", f"## {title}", "", "| setting | value | meaning |", "|---|---|---|")
     for name, setting in schema["properties"].items():
-        yield f"| `{name}` | {_kind(name, setting)} | {told[name].replace('|', '&#124;')} |"
+        yield f"| `{name}` | {_kind(name, setting)} | {reported[name].replace('|', '&#124;')} |"
     yield ""
 
 
@@ -147,7 +147,7 @@ def _exit_codes() -> Iterator[str]:
     yield "The codes follow `sysexits.h` where it has a suitable one."
     yield from ("", "| code | name | meaning |", "|---|---|---|")
     yield "| 0 | | The command succeeded, and the result was verified. |"
-    told = {
+    reported = {
         errors.UsageError: "Invalid command line.",
         errors.Bug: "A bug in state-bundler. The message names a log to report.",
         errors.InputOutputError: "A file or stdout could not be read or written.",
@@ -158,7 +158,9 @@ def _exit_codes() -> Iterator[str]:
     kinds = [kind for kind in vars(errors).values() if inspect.isclass(kind)]
     coded = [kind for kind in kinds if "exit_code" in vars(kind)]
     for kind in sorted(coded, key=lambda kind: kind.exit_code):
-        when = told.get(kind) or (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ")
+        when = reported.get(kind) or (inspect.getdoc(kind) or "").split("\n\n")[0].replace(
+            "\n", " "
+        )
         yield f"| {kind.exit_code} | {kind.title} | {when} |"
     yield "| 128+n | interrupted | Signal n ended the run; nothing was published. |"
     yield ""

@@ -1,7 +1,7 @@
-"""Registries for the tests: Debian's ``docker-registry`` and one of our own, both on loopback.
+"""Registries for the tests: Debian's ``docker-registry`` and our own, both on loopback.
 
 Ours follows the OCI distribution specification as its conformance tests ask it (blobs in one
-piece, in chunks, mounted; manifests; referrers), and can be told to behave badly: to break down at
+piece, in chunks, mounted; manifests; referrers), and can be made to behave badly: to break down at
 any one request, to lie about lengths and digests, to keep tags as they are, to ask who one is.
 """
 
@@ -52,7 +52,7 @@ def distribution(
 ) -> Iterator[str]:
     """Debian's registry; gives its ``127.0.0.1:PORT``.
 
-    tls: the files ``certificate``, ``key`` and perhaps ``clientcas``, of whom it wants to see a
+    tls: the files ``certificate``, ``key`` and perhaps ``clientcas``, by which it wants to see a
     certificate. login: it wants `USER` and `PASSWORD`. access_log: gets a line for each request.
     """
     program = install("docker-registry")

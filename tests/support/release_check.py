@@ -42,7 +42,7 @@ class NotReady(Exception):
 
 
 def check_changelog(text: str, version: str, *, is_tagged: bool) -> None:
-    """A version that is tagged has a dated section of its own, with something in it."""
+    """A version that is tagged has its own dated section, with something in it."""
     heading = (
         rf"^## {re.escape(version)} \(\d{{4}}-\d\d-\d\d\)$" if is_tagged else "^## Unreleased$"
     )

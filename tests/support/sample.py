@@ -25,7 +25,7 @@ _FOREIGN = ("GIT_", "DAGSTER_", "DG_", "SHOP_", "STATE_BUNDLER_", "VIRTUAL_ENV",
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample project on disk. environment: beside what the machine's own gives."""
+    """A sample project on disk. environment: in addition to the machine's own."""
 
     root: Path
     environment: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Object stores on loopback for the tests: each in an environment of its own, ended by its pid."""
+"""Object stores on loopback for the tests: each in its own environment, ended by its pid."""
 
 from __future__ import annotations
 
@@ -161,9 +161,9 @@ def _make_container(endpoint: str, name: str) -> None:
         "x-ms-date": formatdate(usegmt=True),
         "x-ms-version": "2021-12-02",
     }
-    told = "".join(f"{key}:{value}\n" for key, value in sorted(headers.items()))
+    reported = "".join(f"{key}:{value}\n" for key, value in sorted(headers.items()))
     resource = f"/{_AZURE_ACCOUNT}/{_AZURE_ACCOUNT}/{name}\nrestype:container"
-    text = "PUT" + "\n" * 12 + told + resource
+    text = "PUT" + "\n" * 12 + reported + resource
     key = base64.b64decode(_AZURE_KEY)
     signature = base64.b64encode(hmac.digest(key, text.encode(), "sha256")).decode()
     headers["Authorization"] = f"SharedKey {_AZURE_ACCOUNT}:{signature}"

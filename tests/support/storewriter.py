@@ -47,7 +47,7 @@ def write(environment: Mapping[str, str], work: str, url: str, root: str) -> Non
 
 
 def _write_at_once(url: str, news: Sequence[NewState]) -> None:
-    """Each state is pushed by a writer of its own, with one under a key that all have."""
+    """Each state is pushed by its own writer, with one under a key that all have."""
 
     def push(new: NewState) -> None:
         shared = replace(new, state=msgspec.structs.replace(new.state, key="shared", path="shared"))

@@ -1,6 +1,6 @@
 """A real git repository for a test: ``wd("git add -A")``, ``wd.write``, ``wd.commit``.
 
-git sees neither the configuration of the person nor that of the machine, and nothing of the
+git sees neither the configuration of the user nor that of the machine, and nothing of the
 environment that the test suite itself runs in.
 """
 
@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from tests.support import forked
 
 STATE = ".local_defs_state"
-# A state with enough in it to be told from another file.
+# A state with enough in it to differ from another file.
 CONTENT = '{"connectors": ["orders", "customers", "returns"], "synced": true}\n'
 GUARD = Path(sys.executable).with_name("state-guard")
 # With git's own, a dozen samples of hooks take more than the rest of `git init`, and each commit
@@ -65,7 +65,7 @@ class WorkDir:
 
     @classmethod
     def make(cls, path: Path, *, options: Sequence[str] = ()) -> WorkDir:
-        """A repository without a commit; its home lies beside it."""
+        """A repository without a commit; its home is next to it."""
         home = path.parent / f"{path.name}-home"
         path.mkdir(parents=True)
         (home / ".config").mkdir(parents=True)
@@ -139,7 +139,7 @@ class WorkDir:
 
 
 class Said:
-    """What the guard said: its exit code, its sentences."""
+    """What the guard said: its exit code, its messages."""
 
     def __init__(self, done: subprocess.CompletedProcess[bytes]) -> None:
         self.code = done.returncode

@@ -27,7 +27,7 @@ path = "src/shop/state"
 """
 _FETCH = 'import os, sys; open(sys.argv[1], "w").write(os.environ.get("ANSWER", "[1, 2, 3]"))\n'
 
-# What a person would write, and what each of its values is.
+# What a user would write, and what each of its values is.
 _USER = """\
 import bundler
 from bundler import BundlerError, Listener, Policy, RefreshOptions
@@ -92,7 +92,7 @@ def test_the_five_functions_are_one_way_from_source_to_proof(
     assert [(key.key, key.kind) for key in found.keys] == [("Catalogue", "changed")]
 
 
-def test_what_is_not_as_demanded_is_raised(project: Path, wd: WorkDir) -> None:
+def test_what_violates_the_policy_is_raised(project: Path, wd: WorkDir) -> None:
     bundler.refresh(project)
     state = project / "src/shop/state"
     with pytest.raises(Findings, match="Other") as raised:
@@ -106,17 +106,17 @@ def test_what_is_not_as_demanded_is_raised(project: Path, wd: WorkDir) -> None:
         bundler.guard(project)
 
 
-def test_a_listener_is_told_and_nothing_is_printed(
+def test_a_listener_is_called_and_nothing_is_printed(
     project: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    told: list[str] = []
+    reported: list[str] = []
 
     class Loud(Listener):
         def phase(self, text: str) -> None:
-            told.append(text)
+            reported.append(text)
 
     bundler.refresh(project, listener=Loud())
-    assert "Refreshing 1 key" in told
+    assert "Refreshing 1 key" in reported
     assert capfd.readouterr() == ("", "")
 
 
@@ -156,7 +156,7 @@ def test_mypy_knows_the_types_for_a_user(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_what_is_no_artifact_is_said(tmp_path: Path) -> None:
+def test_what_is_not_an_artifact_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         bundler.verify(str(tmp_path / "none.pex"))
     (tmp_path / "shop-1-py3-none-any.whl").touch()

@@ -109,7 +109,7 @@ def test_an_altered_state_is_refused(tmp_path: Path) -> None:
         load.build_defs(component)
 
 
-def test_development_writes_once_a_load_and_leaves_the_built_state_alone(tmp_path: Path) -> None:
+def test_development_writes_once_a_load_and_does_not_touch_the_built_state(tmp_path: Path) -> None:
     component = Counter()
     publish(tmp_path, component)
     with Load(tmp_path, is_development=True) as load:

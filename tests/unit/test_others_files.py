@@ -96,7 +96,7 @@ def test_a_file_that_happens_to_have_the_temporary_name_stays(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_a_directory_that_is_no_pex_is_not_replaced(tmp_path: Path, kind: str) -> None:
+def test_a_directory_that_is_not_a_pex_is_not_replaced(tmp_path: Path, kind: str) -> None:
     (tmp_path / "dist").mkdir()
     (tmp_path / "dist/thesis").write_text("mine")
     made = tmp_path / "made/dist"
@@ -201,9 +201,9 @@ def test_what_a_container_wrote_stays_in_its_folder(
     outside.mkdir()
     (outside / "file").write_text("mine")
     before = everything(outside)
-    told = [(name, kind, to.replace("OUTSIDE", str(outside))) for name, kind, to in members]
+    reported = [(name, kind, to.replace("OUTSIDE", str(outside))) for name, kind, to in members]
     with pytest.raises((BadData, InputOutputError)):
-        _taken(_tar(("t", tarfile.DIRTYPE, ""), *told), tmp_path / "in")
+        _taken(_tar(("t", tarfile.DIRTYPE, ""), *reported), tmp_path / "in")
     assert everything(outside) == before
 
 
@@ -269,7 +269,7 @@ def test_no_name_of_an_object_leads_out_of_a_store(tmp_path: Path, name: str) ->
     assert everything(tmp_path) == before
 
 
-def test_a_prune_leaves_files_of_others_in_its_folders(tmp_path: Path) -> None:
+def test_a_prune_keeps_files_of_others_in_its_folders(tmp_path: Path) -> None:
     from bundler.store import pointer
 
     store = open_store(f"file://{tmp_path}/store")
@@ -372,7 +372,7 @@ def test_logs_are_not_written_through_links(tmp_path: Path, link: str) -> None:
     assert everything(tmp_path) == before
 
 
-def test_a_projects_name_is_no_path(tmp_path: Path) -> None:
+def test_a_projects_name_is_not_a_path(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "../../x"\n')
     with pytest.raises(ConfigurationError, match="is not a valid project name"):
         jobs_of([tmp_path], ["true"], ["-o", "{name}.pex"], tmp_path, tmp_path / "logs")

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[2]
-_PACKAGE = _ROOT / "bundler"
 # A person is one there; and what has been released is not written again.
 _OTHER_PAGES = ("CODE_OF_CONDUCT.md", "CHANGELOG.md")
 _CODE = re.compile(r"^ *```.*?^ *```|`[^`]*`", re.DOTALL | re.MULTILINE)
@@ -49,14 +48,16 @@ _WORDS = {
 _LISTED = re.compile(rf"\b(?:{'|'.join(_WORDS)})\b", re.IGNORECASE)
 # A bare repository is git's own term, and code in a string is not prose.
 _ALLOWED = re.compile(r"json\.dumps\(told\)|told = \{")
-_BARE = re.compile(r"\bbare (?!repositor)")
+_BARE = re.compile(r"(?<!--)\bbare (?!repositor)")
 
 
 def prose(source: str) -> Iterator[tuple[int, str]]:
-    """The strings, docstrings and comments of a module, with their lines."""
+    """The strings, docstrings, comments and names of tests of a module, with their lines."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
             yield node.lineno, node.value
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            yield node.lineno, node.name.replace("_", " ")
     if not any("#" in line and _matches(line) for line in source.splitlines()):
         return  # tokenize takes most of the time
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -79,8 +80,10 @@ def _found(source: str) -> list[tuple[int, str]]:
 
 def test_usual_words() -> None:
     found = [
-        f"{path.relative_to(_PACKAGE.parent)}:{line}: {word}"
-        for path in sorted(_PACKAGE.rglob("*.py"))
+        f"{path.relative_to(_ROOT)}:{line}: {word}"
+        for folder in ("bundler", "tests", "benchmarks")
+        for path in sorted((_ROOT / folder).rglob("*.py"))
+        if path != Path(__file__)
         for line, word in _found(path.read_text(encoding="utf-8"))
     ]
     assert not found, "\n".join(found)

@@ -59,7 +59,7 @@ def waits_for_word(path):
 
 
 def stubborn(path):
-    """Ignores SIGTERM, and so do its child and a daemon that has left for a session of its own."""
+    """Ignores SIGTERM, and so do its child and a daemon in its own session."""
     code = (
         "import os, signal, sys, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"

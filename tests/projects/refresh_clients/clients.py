@@ -135,7 +135,7 @@ async def _requests_in_async(url, headers):
 
 
 def _vendor(url, headers):
-    """As one vendor's library does: any fault ends in an error that tells nothing."""
+    """As one vendor's library does: any fault ends in an error without a reason."""
     try:
         answer = requests.get(url, headers=headers, timeout=TIMEOUT)
         answer.raise_for_status()

@@ -137,7 +137,7 @@ async def first_exception(client, urls):
 
 
 async def vendor(client, urls):
-    """Tells nothing of what happened."""
+    """Reports nothing of what happened."""
     try:
         return await gather(client, urls)
     except Exception:
@@ -154,7 +154,7 @@ async def swallowing(client, urls):
 
 
 async def timed(client, urls):
-    """Those that hang are given up by a limit of their own, after the fault."""
+    """Those that hang are given up by their own limit, after the fault."""
     *others, faulty = urls
     failing = asyncio.ensure_future(_alone(client, faulty))
     await asyncio.gather(*(_limited(client, url, failing) for url in others))

@@ -1,8 +1,8 @@
 """Airbyte's two APIs: the public one, and the configuration API for what that one does not tell.
 
-Airbyte Cloud has two fixed hosts, so that cases are told apart by their client id and token; of a
-self-managed one each case has a host of its own, and the first of them signs in with a user's name
-and password. Lists are paged: ``next`` is a whole URL, and empty on the last page.
+Airbyte Cloud has two fixed hosts, so that cases are distinguished by their client id and token; of
+a self-managed one each case has its own host, and the first of them signs in with a user's name and
+password. Lists are paged: ``next`` is a whole URL, and empty on the last page.
 """
 
 from __future__ import annotations

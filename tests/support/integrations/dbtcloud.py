@@ -1,4 +1,4 @@
-"""dbt Cloud's Administrative API v2: an account has a host of its own, the case's.
+"""dbt Cloud's Administrative API v2: an account has its own host, the case's.
 
 The library looks for its ad hoc job by name, creates it if it is missing, has it run ``dbt parse``,
 waits for the run's end and takes ``manifest.json`` from it. Lists are paged by ``offset``, and say

@@ -84,7 +84,7 @@ def _nothing(kind: str) -> Answer:
 
 
 class GitServer(StandIn):
-    """Serves the repositories to whoever shows the token as the user's name or password."""
+    """Serves the repositories to a client that shows the token as the user's name or password."""
 
     name = "dbt"
     integration = "dagster-dbt"

@@ -1,4 +1,4 @@
-"""Fivetran's REST API: one fixed host, so that cases are told apart by their API keys.
+"""Fivetran's REST API: one fixed host, so that cases are distinguished by their API keys.
 
 An account has groups, each with one destination of the same id, and connections (which the library
 asks for by their older name, connectors). Lists are paged with ``next_cursor``, 100 items a page

@@ -1,4 +1,4 @@
-"""Power BI's REST API and Microsoft's login: two fixed hosts, so cases are told apart by their ids.
+"""Power BI's REST API and Microsoft's login: two fixed hosts; a case is known by its ids.
 
 A workspace is read by a scan of the administrators' API (the default), or by a request for each
 thing in it. The scan takes a while: its status is asked for until it says ``Succeeded``.

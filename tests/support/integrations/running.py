@@ -352,5 +352,5 @@ def _unclear(failure: BundlerError, key: str, host: str) -> list[str]:
     if not failure.hint:
         found.append("has no hint")
     if "canary" in text:
-        found.append("tells a secret")
+        found.append("shows a secret")
     return found

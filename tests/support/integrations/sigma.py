@@ -1,4 +1,4 @@
-"""Sigma's API v2. Its base URL is the user's, so cases are told apart by the path before ``/v2``.
+"""Sigma's API v2. Its base URL is the user's, so the path before ``/v2`` is the case.
 
 The library reads lists with aiohttp, which ignores proxies, and gets its token with requests: so
 this stand-in is reached directly. Lists come in pages; a ``nextPage`` leads to the next one.

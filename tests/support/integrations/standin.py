@@ -1,13 +1,13 @@
 """A vendor's API on loopback, for the vendor's own unmodified client library.
 
-A stand-in is a CONNECT proxy and the TLS server behind it in one: the library is told of it by
+A stand-in is a CONNECT proxy and the TLS server behind it in one: the library learns of it by
 ``HTTPS_PROXY`` and a CA bundle (`StandIn.environment`), and reaches ``https://api.vendor.com`` as
 ever. Plain HTTP and direct requests to `StandIn.url` work as well. A vendor's module subclasses
 `StandIn`, names the hosts, and lists `Endpoint` values.
 
-Many *cases* run at once against one stand-in, so that one refresh can try every fault: a case is
-what one component sees. Which case a request belongs to is told by `StandIn.case_of`, by default
-the first label of its host: ``looker-503.example`` is the case ``looker-503``.
+Many *cases* run concurrently against one stand-in, so that one refresh can try every fault: a case
+is what one component sees. `StandIn.case_of` determines which case a request belongs to, by
+default the first label of its host: ``looker-503.example`` is the case ``looker-503``.
 
 A *fault* of a case happens at one endpoint, or at all of them (``*``):
 
@@ -134,7 +134,7 @@ class Endpoint:
 
     path: with ``{name}`` for one part; it may begin with a host, where the vendor has several.
     answer: gives the body, or an `Answer`. empty: how this one says "nothing". page: the number
-    of the page that is asked for, from 1; None where there are no pages. matches: tells apart
+    of the page that is asked for, from 1; None where there are no pages. matches: distinguishes
     what has the same path (GraphQL). signed_in: whether a token must be shown. own: further faults,
     by name, that only this vendor knows.
     """
@@ -192,7 +192,7 @@ class StandIn:
     """Serves one vendor's endpoints; a context manager.
 
     well: no fault happens while it is set. counts: requests by case and endpoint, all that were
-    read. strangers: hosts asked for that are none of the vendor's. unknown: requests that no
+    read. strangers: requested hosts that are not the vendor's. unknown: requests that no
     endpoint knows. rate: requests a second that a case may make before it is answered 429; None
     for as many as it likes.
     """
@@ -205,7 +205,7 @@ class StandIn:
     integration: ClassVar[str] = ""
     # The list in `tests/requirements` that the project is installed from; else the vendor's own.
     requirements: ClassVar[str] = ""
-    # What a PEX needs beside the library, and whether more than the vendor is asked for anything.
+    # What a PEX needs besides the library, and whether more than the vendor is asked for anything.
     packages: ClassVar[tuple[str, ...]] = ()
     asks_others: ClassVar[bool] = False
     # What a table calls it, where the name is not enough.
@@ -243,7 +243,7 @@ class StandIn:
         return request.host.partition(".")[0]
 
     def path_of(self, request: Request) -> str:
-        """The path by which endpoints know a request, where cases are told apart by it, too."""
+        """The path by which endpoints know a request, where cases are distinguished by it, too."""
         return request.path
 
     def refusal(self, request: Request, status: int) -> Answer:
@@ -264,7 +264,7 @@ class StandIn:
         raise NotImplementedError
 
     def host(self, case: Case, endpoint: str) -> str:
-        """The host that a sentence about this endpoint names."""
+        """The host that a message about this endpoint names."""
         return case.name
 
     def assets(self, case: Case) -> set[str]:

@@ -68,8 +68,8 @@ def _is_signed_token(body: str) -> bool:
     claims = token.split(".")[1] if token.count(".") == 2 else ""
     if not claims:
         return False
-    told = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
-    return bool(told["aud"] == "tableau" and "tableau:content:read" in told["scp"])
+    reported = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+    return bool(reported["aud"] == "tableau" and "tableau:content:read" in reported["scp"])
 
 
 def _page_of(request: Request) -> int:
@@ -80,14 +80,14 @@ def _page(request: Request, total: int) -> tuple[str, range]:
     size = min(int(request.query.get("pageSize", 100)), max(2, request.case.size // 3))
     number = _page_of(request)
     first = min((number - 1) * size, total)
-    told = f'<pagination pageNumber="{number}" pageSize="{size}" totalAvailable="{total}"/>'
-    return told, range(first, min(first + size, total))
+    reported = f'<pagination pageNumber="{number}" pageSize="{size}" totalAvailable="{total}"/>'
+    return reported, range(first, min(first + size, total))
 
 
 def _workbooks(request: Request) -> Answer:
-    told, page = _page(request, request.case.size)
+    reported, page = _page(request, request.case.size)
     items = "".join(_workbook(number) for number in page)
-    return _xml(f"{told}<workbooks>{items}</workbooks>")
+    return _xml(f"{reported}<workbooks>{items}</workbooks>")
 
 
 def _workbook(number: int) -> str:
@@ -102,21 +102,21 @@ def _workbook(number: int) -> str:
 
 
 def _data_sources(request: Request) -> Answer:
-    told, page = _page(request, request.case.size)
+    reported, page = _page(request, request.case.size)
     items = "".join(
         f'<datasource id="{identifier("source", number)}" name="Source {number}" '
         f'contentUrl="Source{number}" type="snowflake" hasExtracts="true" {_TIMES}>'
         f'<project id="{identifier("project", 0)}" name="Project 0"/><tags/></datasource>'
         for number in page
     )
-    return _xml(f"{told}<datasources>{items}</datasources>")
+    return _xml(f"{reported}<datasources>{items}</datasources>")
 
 
 def _nothing_of(name: str) -> Any:
     def answer(request: Request) -> Answer:
         number = _page_of(request)
-        told = f'<pagination pageNumber="{number}" pageSize="100" totalAvailable="0"/>'
-        return _xml(f"{told}<{name}/>")
+        reported = f'<pagination pageNumber="{number}" pageSize="100" totalAvailable="0"/>'
+        return _xml(f"{reported}<{name}/>")
 
     return answer
 
@@ -135,8 +135,8 @@ def _partial(severity: str) -> Any:
     """Tableau answers 200 where it gives only a part, and says why; or only warns."""
 
     def answer(request: Request) -> dict[str, Any]:
-        told = {"code": "NODE_LIMIT_EXCEEDED", "severity": severity}
-        errors = [{"message": "Showing partial results.", "extensions": told}]
+        reported = {"code": "NODE_LIMIT_EXCEEDED", "severity": severity}
+        errors = [{"message": "Showing partial results.", "extensions": reported}]
         whole = _metadata(request) if severity == "WARNING" else {"data": {"workbooks": []}}
         return {**whole, "errors": errors}
 
@@ -268,8 +268,8 @@ class Tableau(StandIn):
     def refused(status: int) -> Answer:
         code = _CODES[status]
         error = f"<summary>{status}</summary><detail>The request was not carried out.</detail>"
-        told = _xml(f'<error code="{code}">{error}</error>')
-        return Answer(told.body, status, told.kind)
+        reported = _xml(f'<error code="{code}">{error}</error>')
+        return Answer(reported.body, status, reported.kind)
 
     def refusal(self, request: Request, status: int) -> Answer:
         if "graphql" in request.path:

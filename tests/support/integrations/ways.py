@@ -39,7 +39,7 @@ def through_thin_pex(account: Account, folder: Path) -> set[str]:
 
 
 def through_layout(account: Account, folder: Path) -> set[str]:
-    """In an image of the state alone; taken out of it and loaded beside code that had none."""
+    """In an image of the state alone; taken out of it and loaded next to code that had none."""
     layout, states, code = folder / "layout", folder / "states", folder / "code"
     _bundle(account, folder, "build", "oci", "-o", layout)
     _run(account, folder, "verify", f"oci:{layout}")

@@ -17,11 +17,11 @@ from tests.support.pex_projects import write
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("gone", "The context is gone, which is neither"),
+        ("missing", "The context is missing, which is neither"),
         ("Dockerfile", "The context is Dockerfile, which is neither"),
-        ("--build-context lib=gone .", "--build-context lib is gone, which is neither"),
-        ("--secret id=a,src=gone .", "--secret a is gone, which does not exist"),
-        ("--secret type=file,id=a,source=gone .", "--secret a is gone"),
+        ("--build-context lib=missing .", "--build-context lib is missing, which is neither"),
+        ("--secret id=a,src=missing .", "--secret a is missing, which does not exist"),
+        ("--secret type=file,id=a,source=missing .", "--secret a is missing"),
         ("--secret id=a --secret id=b,env=B --secret type=env,id=c,src=C .", ""),
         ("--secret id=a,src=Dockerfile .", ""),
         ("--build-context a=docker-image://x --build-context=b=../ .", ""),

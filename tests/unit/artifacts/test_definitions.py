@@ -31,9 +31,9 @@ _SECRET = "correct-horse-battery"
 _DIGEST = re.compile("#[0-9a-f]{8}")
 
 
-def _runner(told: Mapping[str, Any]) -> Runner:
+def _runner(reported: Mapping[str, Any]) -> Runner:
     def run(*_: Any) -> Completed:
-        return Completed(0, f"\n{MARKER}{json.dumps(told)}\n".encode(), b"")
+        return Completed(0, f"\n{MARKER}{json.dumps(reported)}\n".encode(), b"")
 
     return run
 
@@ -42,9 +42,9 @@ def _asset(version: str = "", name: str = "orders", **fields: Any) -> dict[str, 
     return {"definitions": {"assets": {name: fields}}, "version": version}
 
 
-def _described(told: Mapping[str, Any], secret: str = _SECRET) -> Definitions:
+def _described(reported: Mapping[str, Any], secret: str = _SECRET) -> Definitions:
     redact = Secrets({"TOKEN": secret}).redact
-    return describe(_runner(told), Request("shop"), {}, "app.pex", redact)
+    return describe(_runner(reported), Request("shop"), {}, "app.pex", redact)
 
 
 def _project(folder: Path, table: str = "") -> Project:
@@ -86,13 +86,13 @@ def test_an_error_is_cut_after_secrets_are_removed(before: int) -> None:
 
 
 def test_a_secret_in_a_name_is_removed_and_one_like_a_field_changes_no_field() -> None:
-    told = {
+    reported = {
         **_asset(name=f"a/{_SECRET}", group="g", tags={_SECRET: "1"}),
         "keys": {f"K[{_SECRET}]": {"assets": [f"a/{_SECRET}"]}},
         "states": {f"K[{_SECRET}]": True},
     }
-    shown = json.loads(json.dumps(told).replace(_SECRET, "[TOKEN]"))
-    found = _described(told)
+    shown = json.loads(json.dumps(reported).replace(_SECRET, "[TOKEN]"))
+    found = _described(reported)
     assert found.portable().definitions == shown["definitions"]
     assert (found.keys, found.states) == (shown["keys"], shown["states"])
     for secret in ("definitions", "assets", "description"):
@@ -120,16 +120,16 @@ def test_a_change_of_what_is_not_shown_is_a_change(before: str, after: str) -> N
     assert compare(one, again).changes == ()
     (change,) = compare(one, other).changes
     assert {field.name for field in change.fields} == {"metadata", "owners"}
-    told = str((one, other, change))
-    assert not any(part in told for part in ("id=", "one@", "two@", "a=1", "a=2", _SECRET))
+    reported = str((one, other, change))
+    assert not any(part in reported for part in ("id=", "one@", "two@", "a=1", "a=2", _SECRET))
     # Another process cannot compare that: it has another salt.
     assert "removed" not in str(one.portable())
 
 
 def test_definitions_that_differ_only_in_a_secret_are_all_shown() -> None:
-    told = _asset()
-    told["definitions"]["assets"] = {f"https://h/?table={n}": {"group": "g"} for n in range(3)}
-    found = _described(told)
+    reported = _asset()
+    reported["definitions"]["assets"] = {f"https://h/?table={n}": {"group": "g"} for n in range(3)}
+    found = _described(reported)
     assert list(found.assets) == ["https://h/", "https://h/ (2)", "https://h/ (3)"]
 
 
@@ -140,15 +140,15 @@ def test_a_finished_artifact_is_redacted_as_the_plan_is(
 ) -> None:
     monkeypatch.setenv(variable, value)
     project = _project(tmp_path, '[tool.state-bundler]\nsecrets = ["DB_PASSWORD"]\n')
-    told = _asset(name="prod/orders", group="prod", blocking=True, description=f"of {value}")
+    reported = _asset(name="prod/orders", group="prod", blocking=True, description=f"of {value}")
     redact = Loader(project, None, (), Listener())._surroundings().secrets.redact
-    planned = describe(_runner(told), Request(""), {}, "shop", redact).portable()
+    planned = describe(_runner(reported), Request(""), {}, "shop", redact).portable()
     demanded = LoadCheck((), environment={variable: value})
     expected = {project.name: planned}
-    compare_with_plan(_runner(told), demanded, [project], expected, "app.pex")
-    told["definitions"]["assets"]["prod/orders"]["group"] = "test"
+    compare_with_plan(_runner(reported), demanded, [project], expected, "app.pex")
+    reported["definitions"]["assets"]["prod/orders"]["group"] = "test"
     with pytest.raises(VerificationFailed, match="has a different group"):
-        compare_with_plan(_runner(told), demanded, [project], expected, "app.pex")
+        compare_with_plan(_runner(reported), demanded, [project], expected, "app.pex")
 
 
 def test_a_comparison_knows_the_secrets_of_the_configuration(
@@ -213,7 +213,7 @@ class _Pair(NamedTuple):
         ({}, "{}"),
     ],
 )
-def test_the_order_of_members_is_no_change(value: Any, expected: str) -> None:
+def test_the_order_of_members_is_not_a_change(value: Any, expected: str) -> None:
     assert values.written(value) == values.text_of(value) == expected
 
 
@@ -248,7 +248,7 @@ def test_a_change_of_text_is_a_change_between_versions_of_dagster_too(
 
 
 @pytest.mark.parametrize("field", ["automation", "condition", "partitions"])
-def test_how_dagster_writes_an_object_is_no_change_between_its_versions(field: str) -> None:
+def test_how_dagster_writes_an_object_is_not_a_change(field: str) -> None:
     one, same, other = (
         _described(_asset(version, **{field: f"eager{values.DIGESTED}{text}"}))
         for version, text in (("1", "a"), ("1", "b"), ("2", "b"))

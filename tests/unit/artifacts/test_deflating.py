@@ -94,7 +94,7 @@ def test_whatever_goes_in_comes_out(pieces: list[bytes]) -> None:
 
 
 @pytest.mark.slow
-def test_one_that_is_abandoned_leaves_no_thread_behind() -> None:
+def test_an_abandoned_one_ends_its_thread() -> None:
     import gc
     import threading
 

@@ -312,7 +312,7 @@ def names_in(context: ClassicContext) -> set[str]:
         return set(opened.getnames())
 
 
-def test_the_state_and_what_dbt_leaves_are_withheld(tmp_path: Path) -> None:
+def test_the_state_and_dbts_leftovers_are_withheld(tmp_path: Path) -> None:
     files = ("src/shop/defs/x.py", "wh/dbt_project.yml", "wh/target/a", "wh/logs/b", "wh/models/c",
              "other/dbt_project.yml", "other/target/d", "Dockerfile")  # fmt: skip
     for path in files:
@@ -326,7 +326,7 @@ def test_the_state_and_what_dbt_leaves_are_withheld(tmp_path: Path) -> None:
     assert found == set(files) - {"wh/target/a", "wh/logs/b"}
 
 
-def test_a_named_context_that_holds_the_state_is_told_of(tmp_path: Path) -> None:
+def test_a_named_context_that_contains_the_state_is_reported(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "src/shop/defs/.local_defs_state", {"Key": {"state": b"x"}})
     (tmp_path / "other").mkdir()
     words = ["--build-context", f"code={tmp_path}", f"--build-context=o={tmp_path / 'other'}",
@@ -368,7 +368,7 @@ def test_instructions_with_their_lines() -> None:
     assert found == [(2, "FROM"), (4, "RUN"), (7, "COPY"), (10, "CMD")]
 
 
-def test_directives_end_with_the_first_line_that_is_none() -> None:
+def test_directives_end_with_the_first_line_that_is_not_one() -> None:
     text = "# check=skip=one, two\n# escape=`\nRUN a `\n  b\nCMD c\\\nUSER d\n"
     assert [item.name for item in instructions(text)] == ["RUN", "CMD", "USER"]
     assert [item.name for item in instructions(f"# a comment\n{text}")][:2] == ["RUN", "B"]

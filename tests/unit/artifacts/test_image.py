@@ -31,7 +31,7 @@ def with_state(folder: Path, layers: int, record: RunRecord | None = None) -> im
     )
 
 
-def test_more_layers_than_engines_take_are_a_sentence(tmp_path: Path) -> None:
+def test_more_layers_than_engines_accept_are_an_error(tmp_path: Path) -> None:
     with_state(tmp_path, MAX_LAYERS - 1)
     with pytest.raises(ConfigurationError, match="engines support 125"):
         with_state(tmp_path, MAX_LAYERS)

@@ -44,7 +44,7 @@ TAR_BOMBS: dict[str, bytes] = {
     "a GNU name of a terabyte": header("x", flag=b"L", size=8**11 - 1),
     "a file of a terabyte": header("x", size=8**11 - 1),
     "a size of minus one": header("x").replace(b"0" * 11, b"\xff" * 11, 1),
-    "a pax size that is none": pax(("size", "9" * 40)) + header("x"),
+    "an invalid pax size": pax(("size", "9" * 40)) + header("x"),
     "a pax record that is longer than its header": header("x", b"999 path=y\n", b"x") + header("x"),
     "a pax record without a length": header("x", b"path=y\n", b"x") + header("x"),
     "a pax record of no length": header("x", b"0 path=y\n", b"x") + header("x"),
@@ -103,7 +103,7 @@ CONFIGURATIONS: dict[str, Callable[[dict[str, Any]], object]] = {
     "layers as text": lambda config: config.update(rootfs={"diff_ids": "x"}),
     "layers of numbers": lambda config: config.update(rootfs={"diff_ids": [1, 2]}),
     "one layer more": lambda config: config["rootfs"]["diff_ids"].append("sha256:" + "0" * 64),
-    "places that are none": lambda config: config["config"]["Labels"].update(
+    "invalid places": lambda config: config["config"]["Labels"].update(
         {image.LABEL_PLACES: '{"user":"x","places":[["a"]]}'}
     ),
     "a place that leads out": lambda config: config["config"]["Labels"].update(
@@ -138,7 +138,7 @@ CONFIGURATIONS: dict[str, Callable[[dict[str, Any]], object]] = {
 
 
 # Without these labels the whole image is read, and it is whole. Nothing here belongs to the user.
-UNNEEDED = {"places that are none", "a place that leads out", "another user"}
+UNNEEDED = {"invalid places", "a place that leads out", "another user"}
 
 
 @pytest.mark.parametrize("what", CONFIGURATIONS)
@@ -168,7 +168,7 @@ def test_a_key_twice_is_refused(tmp_path: Path) -> None:
 
 MANIFESTS: dict[str, Mapping[str, object]] = {
     "layers as text": {"layers": "x"},
-    "a layer that is none": {"layers": [{}]},
+    "an invalid layer": {"layers": [{}]},
     "no configuration": {"config": None},
     "a list of manifests, too": {"manifests": []},
     "layers by another name": {"Layers": []},
@@ -203,7 +203,7 @@ def test_index_bombs_are_refused(depth: int, width: int, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("platform", ["linux", [], {"os": 1}, {"OS": "linux"}])
-def test_a_platform_that_is_none_is_refused(platform: object, tmp_path: Path) -> None:
+def test_an_invalid_platform_is_refused(platform: object, tmp_path: Path) -> None:
     maker = LayoutMaker(tmp_path)
     maker.tag(maker.index([{**maker.manifest([code_layer()], {}), "platform": platform}]))
     assert refusal(lambda: open_layout(tmp_path))
@@ -227,7 +227,7 @@ def test_one_blob_as_many_layers_unpacks_no_further_than_once(tmp_path: Path) ->
     assert "decompresses to more" in problem
 
 
-# --- files that are none --------------------------------------------------------------------
+# --- not files ----------------------------------------------------------------------------
 
 
 def _fifo(path: Path) -> None:
@@ -253,7 +253,7 @@ def _directory(path: Path) -> None:
         *((command, "layer") for command in ("diff", "extract", "status")),
     ],
 )
-def test_what_is_no_file_is_never_waited_for(
+def test_what_is_not_a_file_is_never_waited_for(
     which: str, kind: Callable[[Path], None], command: str, tmp_path: Path
 ) -> None:
     layout = make(tmp_path).layout(tmp_path / "layout")

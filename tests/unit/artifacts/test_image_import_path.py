@@ -223,7 +223,7 @@ def test_the_editable_finder_of_hatchling() -> None:
     assert find(files, APP, PLACE) == f"/code/{PLACE}"
 
 
-def test_a_bare_folder_does_not_hide_an_installed_package() -> None:
+def test_a_plain_folder_does_not_hide_an_installed_package() -> None:
     files = tree({**module(SITE), "app/shop/defs/leftover.yaml": b""})
     assert find(files, APP, PLACE) == f"/{SITE}/{PLACE}"
     assert find(tree({"app/shop/defs/x.yaml": b""}), APP, PLACE) == f"/app/{PLACE}"
@@ -417,7 +417,7 @@ def test_sources_may_be_a_copy_of_what_an_unknown_environment_has(environment: s
     assert find(tree(module(installed)), APP, PLACE) == f"/{installed}/{PLACE}"
 
 
-def test_none_is_a_sentence_and_caches_do_not_count() -> None:
+def test_no_image_is_an_error_and_caches_do_not_count() -> None:
     with pytest.raises(Nowhere, match="is not in the image"):
         find(tree({**module("root/.cache/uv/archive"), **module("app/build/lib")}), APP, PLACE)
 

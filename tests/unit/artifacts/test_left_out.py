@@ -223,13 +223,13 @@ def test_a_context_below_the_top_and_one_that_git_ignores(repository: Path) -> N
     assert _left_out(repository / "build") == LeftOut(artifacts=("app.pex",))
 
 
-def test_older_artifacts_are_told(tmp_path: Path) -> None:
+def test_older_artifacts_are_reported(tmp_path: Path) -> None:
     _write(tmp_path, "app.pex", "dist/shop-1.whl", "wheels/vendored.whl", "build/x.pex")
     assert _left_out(tmp_path).artifacts == ("app.pex", "build/x.pex", "dist/shop-1.whl")
     assert _left_out(tmp_path, "FROM x\nCOPY app.pex dist /\n").artifacts == ("build/x.pex",)
 
 
-def test_git_that_cannot_answer_is_told(tmp_path: Path) -> None:
+def test_a_git_that_cannot_answer_is_reported(tmp_path: Path) -> None:
     _write(tmp_path, ".git", text="gitdir: nowhere\n")
     _write(tmp_path, ".env")
     left_out = _left_out(tmp_path)

@@ -96,7 +96,7 @@ def test_a_name_says_what_and_where(text: str, parts: tuple[str, ...]) -> None:
         ("app.pex/inside.pex", "does not exist"),
     ],
 )
-def test_what_is_no_name_is_refused_before_anything_is_asked(text: str, message: str) -> None:
+def test_an_invalid_name_is_refused_before_anything_is_asked(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         open_artifact(text)
     assert caught.value.hint
@@ -143,7 +143,7 @@ def test_a_name_means_the_same_when_it_is_written_down(text: str) -> None:
 @given(
     NAMES, st.sampled_from(["oci:build/image:1", "docker://a.b/c:1", f"docker-daemon:a@{DIGEST}"])
 )
-def test_a_tag_stays_beside_its_image(tag: str, text: str) -> None:
+def test_a_tag_stays_next_to_its_image(tag: str, text: str) -> None:
     name = ArtifactName.parse(text)
     try:
         other = name.tagged(tag)

@@ -90,7 +90,7 @@ def test_the_same_state_makes_the_same_layer_and_image(
     assert not again.changed
 
 
-def test_an_earlier_state_is_replaced_and_deleted_keys_are_gone(
+def test_an_earlier_state_is_replaced_and_deleted_keys_are_removed(
     base: Path, bundle: Bundle, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"

@@ -17,7 +17,7 @@ from tests.support.bundles import PLACE, make_bundle
 from tests.support.layouts import LayoutMaker, blob_of, code_layer, embed_here, layer, read_image
 
 
-def test_a_state_that_changed_leaves_the_destination_as_it_was(
+def test_a_state_that_changed_does_not_alter_the_destination(
     base: Path, bundle: Bundle, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"

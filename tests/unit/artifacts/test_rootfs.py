@@ -94,7 +94,7 @@ def test_a_name_that_leads_outside_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("data", [b"no tar", b"x" * 2000, layer({"a": b"x" * 4000})[:2000]])
-def test_what_is_no_tar_archive_is_refused(data: bytes) -> None:
+def test_what_is_not_a_tar_archive_is_refused(data: bytes) -> None:
     with pytest.raises(VerificationFailed, match="not a tar archive"):
         RootFilesystem().apply(io.BytesIO(data), 0, lambda _, member: member.open().read())
 

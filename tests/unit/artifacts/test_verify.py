@@ -124,7 +124,7 @@ def test_a_program_may_add_files_below_a_writable_path_and_change_none(tmp_path:
 
 @pytest.mark.slow
 def test_flipped_bits_are_found_in_every_file_that_ships(directory: Path) -> None:
-    """Up to 400 bits of each file, spread over all of it, are flipped one after the other."""
+    """Up to 400 bits of each file, spread over the whole, are flipped one after the other."""
     shipped = [
         path
         for path in directory.rglob("*")
@@ -173,7 +173,7 @@ def test_what_is_extracted_is_what_was_published(states: dict[str, dict[str, str
                 assert (out.target / sanitize_key(key) / name).read_bytes() == text.encode()
 
 
-def test_extract_refuses_a_state_that_was_altered_and_leaves_nothing(
+def test_extract_refuses_a_state_that_was_altered_and_leaves_nothing_behind(
     directory: Path, tmp_path: Path
 ) -> None:
     (directory / "Shop__eu__" / "state").write_text('{"a": 2}')
@@ -190,7 +190,7 @@ def test_extract_refuses_a_state_that_was_altered_and_leaves_nothing(
 def test_extract_fills_an_empty_directory_and_does_not_replace_it(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    """It may be a volume, the current directory, or have a mode and an owner of its own."""
+    """It may be a volume, the current directory, or have its own mode and owner."""
     place = tmp_path / ("new" if where == "dangling" else where)
     if where != "dangling":
         place.mkdir(mode=0o700)

@@ -345,7 +345,7 @@ BAD: dict[str, Change] = {
     "byte code without a version": compiled(
         "dbt/project/models/a.py", "dbt/project/models/__pycache__/a.pyc"
     ),
-    "byte code beside its source": compiled("dbt/project/models/a.py", "dbt/project/models/a.pyc"),
+    "byte code next to its source": compiled("dbt/project/models/a.py", "dbt/project/models/a.pyc"),
     "byte code that Python does not check": compiled(
         "dbt/project/models/a.py", _PYC, _UNCHECKED
     ),
@@ -356,7 +356,7 @@ BAD: dict[str, Change] = {
     "not byte code": write(_PYC, b"#!/bin/sh\n"),
     "empty byte code": write(_PYC),
     "a folder below that of byte code": write("__pycache__/more/@verify.cpython-311.pyc"),
-    "a file beside byte code": write("__pycache__/more"),
+    "a file next to byte code": write("__pycache__/more"),
     "byte code that is a link": both(
         make_directory("__pycache__"), replace(_VERIFY_PYC, outside_file)
     ),
@@ -400,7 +400,7 @@ BAD: dict[str, Change] = {
     "a size below zero": states(lambda it: it[0]["files"][0].update(size=-1)),
     "a size beyond JSON": states(lambda it: it[0]["files"][0].update(size=2**53)),
     "a digest with a newline": states(lambda it: it[0]["digest"].update(semantic="0" * 64 + "\n")),
-    "a digest that is none": states(lambda it: it[0]["digest"].update(semantic="x")),
+    "an invalid digest": states(lambda it: it[0]["digest"].update(semantic="x")),
     "a state without files": both(
         states(lambda it: it[0].update(files=[])), lambda it: shutil.rmtree(it / "Shop__eu__")
     ),

@@ -156,7 +156,7 @@ def _with_directory_turned_round(raw: bytes) -> bytes:
 
 @given(st.data())
 @settings(max_examples=scaled(300))
-def test_damage_is_a_sentence_and_never_anything_else(data: st.DataObject) -> None:
+def test_damage_is_always_an_error(data: st.DataObject) -> None:
     raw = bytearray(
         made({"a/b": b"hello" * 50, "c": b"", "d.txt": bytes(range(40))}, b"#!/bin/sh\n")
     )
@@ -179,7 +179,7 @@ def test_a_name_that_leads_elsewhere_is_refused(name: str, tmp_path: Path) -> No
         read_all(path)
 
 
-def test_a_name_that_stands_there_twice_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_name_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.writestr("a", "1")
         with pytest.warns(UserWarning, match="Duplicate name"):
@@ -223,7 +223,9 @@ def central(raw: bytes) -> int:
         (lambda _: b"#!/bin/sh\n" * 100, "no directory at its end"),
     ],
 )
-def test_a_directory_that_lies(change: Callable[[bytes], bytes], why: str, tmp_path: Path) -> None:
+def test_a_directory_with_false_entries(
+    change: Callable[[bytes], bytes], why: str, tmp_path: Path
+) -> None:
     raw = made({"a.txt": b"hello, hello, hello"})
     path = file_of(change(raw), tmp_path)
     with pytest.raises(VerificationFailed, match=why):
@@ -239,14 +241,14 @@ def test_two_entries_over_the_same_bytes_are_refused(tmp_path: Path) -> None:
         read_all(path)
 
 
-def test_a_sparse_file_of_5_gb_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_sparse_file_of_5_gb_is_refused_immediately(tmp_path: Path) -> None:
     path = tmp_path / "huge.pex"
     with path.open("wb") as stream:
         stream.write(b"PK\x03\x04")
         stream.truncate(5 * 2**30)
     with pytest.raises(VerificationFailed, match="no directory at its end"):
         read_all(path)
-    with path.open("r+b") as stream:  # a directory that claims to be almost all of it
+    with path.open("r+b") as stream:  # a directory that claims to be almost the whole
         stream.seek(0, os.SEEK_END)
         size = stream.tell()
         stream.write(

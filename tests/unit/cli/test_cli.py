@@ -55,11 +55,11 @@ _ALL = [
 def test_every_expected_failure_is_a_block_with_its_own_code(
     kind: type[errors.BundlerError], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(_fails(kind("It broke.", hint="Mend it.")), []) == kind.exit_code
+    assert run(_fails(kind("It broke.", hint="Fix it.")), []) == kind.exit_code
     shown = capsys.readouterr()
     assert shown.out == ""
     assert f"({kind.exit_code}): It broke." in shown.err
-    assert "Mend it." in shown.err
+    assert "Fix it." in shown.err
     assert "Traceback" not in shown.err
 
 
@@ -94,7 +94,7 @@ def test_the_order_of_exit_codes(codes: tuple[int, ...], expected: int) -> None:
     assert errors.exit_code_of(failures) == expected
 
 
-def test_a_bug_leaves_a_log_to_paste_without_any_value(
+def test_a_bug_writes_a_log_to_paste_without_values(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @click.group()
@@ -111,14 +111,14 @@ def test_a_bug_leaves_a_log_to_paste_without_any_value(
     assert run(group, words) == 70
     shown = capsys.readouterr().err
     log = Path(shown.rpartition("with ")[2].strip().rstrip("."))
-    told = log.read_text()
+    reported = log.read_text()
     log.unlink()
-    assert "hunter2" not in shown + told
-    assert "command: state-bundler build --build-arg -t --push … --hunter\n" in told
+    assert "hunter2" not in shown + reported
+    assert "command: state-bundler build --build-arg -t --push … --hunter\n" in reported
     for name in ("state-bundler", "Python", "platform", "pex", "git", "docker"):
-        assert re.search(rf"^{name}: \S", told, re.MULTILINE), name
-    assert told.index("builtins.KeyError") < told.index("builtins.ZeroDivisionError")
-    assert "test_cli.py" in told
+        assert re.search(rf"^{name}: \S", reported, re.MULTILINE), name
+    assert reported.index("builtins.KeyError") < reported.index("builtins.ZeroDivisionError")
+    assert "test_cli.py" in reported
 
 
 def test_a_childs_own_exit_code_passes_through() -> None:
@@ -160,7 +160,7 @@ def test_sigterm_is_143_and_cleans_up(tmp_path: Path) -> None:
     assert "Traceback" not in shown
 
 
-def test_a_reader_that_goes_away_is_no_traceback() -> None:
+def test_a_closed_pipe_causes_no_traceback() -> None:
     done = subprocess.run(
         f"{sys.executable} -m bundler --help | head -c 1; exit ${{PIPESTATUS[0]}}",
         shell=True, executable="/bin/bash", capture_output=True, text=True, check=False,
@@ -241,7 +241,7 @@ def test_a_terminal_breaks_no_word(columns: int, monkeypatch: pytest.MonkeyPatch
     assert len(lines) >= 10
 
 
-def test_what_is_no_terminal_gets_lines_as_they_are() -> None:
+def test_without_a_terminal_lines_are_passed_on_unchanged() -> None:
     stream = _stream("utf-8")
     ConsoleListener(Console(stream, {})).warning("word " * 100 + "end")
     stream.seek(0)
@@ -356,7 +356,7 @@ raise SystemExit(run(command, []))
 
 
 @pytest.mark.parametrize(("variables", "live"), [({}, True), ({"CI": "1"}, False)])
-def test_a_terminal_shows_what_is_under_way_and_keeps_what_was_told(
+def test_a_terminal_shows_what_is_under_way_and_keeps_what_was_reported(
     variables: dict[str, str], live: bool
 ) -> None:
     import pty
@@ -371,9 +371,9 @@ def test_a_terminal_shows_what_is_under_way_and_keeps_what_was_told(
         shown = _read_all(ours)
     assert process.returncode == 69
     assert ("fetching" in shown) is live
-    told = [line.strip() for line in shown.replace("\r", "\n").split("\n")]
-    assert any(line.endswith("careful") for line in told)
-    assert any("Quick  done  1.0 KiB" in line for line in told)
+    reported = [line.strip() for line in shown.replace("\r", "\n").split("\n")]
+    assert any(line.endswith("careful") for line in reported)
+    assert any("Quick  done  1.0 KiB" in line for line in reported)
     assert "It is down." in shown
     assert ("\x1b[?25l" in shown) is live  # rich hides the cursor …
     assert shown.count("\x1b[?25h") == shown.count("\x1b[?25l")  # … and gives it back

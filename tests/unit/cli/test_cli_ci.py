@@ -138,9 +138,9 @@ def test_a_build_summarises_what_it_made(wd: WorkDir, tmp_path: Path) -> None:
         GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(summary),
     )  # fmt: skip
     assert code == 0, err
-    told = summary.read_text()
-    assert told.startswith("of an earlier step\n### ✓ oci:build/image:latest\n")
-    assert "| Catalogue | 6 B | " in told
+    reported = summary.read_text()
+    assert reported.startswith("of an earlier step\n### ✓ oci:build/image:latest\n")
+    assert "| Catalogue | 6 B | " in reported
     assert err.count("::group::") == err.count("::endgroup::") > 2
 
 
@@ -156,7 +156,7 @@ def test_a_cell_of_a_summary_is_text() -> None:
     assert len(table(("x",), [("y",)] * 1000)) == 503
 
 
-def test_all_failures_stand_in_the_summary() -> None:
+def test_all_failures_are_in_the_summary() -> None:
     lines = failure_summary([Unavailable("A is down."), BadData("B is empty.", hint="Look.")])
     assert lines[0] == "### ✗ 2 failed"
     assert lines[-1] == "| bad data (65) | B is empty. | Look. |"

@@ -107,11 +107,11 @@ def test_messages_in_a_wrapper(text: str, shown: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr(Renamed, "option", "--bundle-")
     monkeypatch.setattr(Renamed, "ours", {"--total-timeout", "--no-guard", "--key"})
     assert message_as_typed(text) == shown
-    told = io.StringIO()
-    listener = ConsoleListener(Console(told))
+    reported = io.StringIO()
+    listener = ConsoleListener(Console(reported))
     listener.note(text)
     listener.warning(text)
-    assert told.getvalue() == f"  {shown}\nwarning: {shown}\n"
+    assert reported.getvalue() == f"  {shown}\nwarning: {shown}\n"
 
 
 def test_a_hint_in_docker_names_an_option_of_docker_as_it_is(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_what_is_a_credential_in_a_url(url: str) -> None:
         "https://registry.example.org/@scope/package",
     ],
 )
-def test_what_is_none(text: str) -> None:
+def test_what_is_not_one(text: str) -> None:
     assert without_credentials(text) == text
     assert not has_credentials(text)
 

@@ -175,7 +175,7 @@ def _filter(chromium: Browser, words: str, health: str = "any") -> dict[str, obj
         (("nothing has this", "any"), [], []),
     ],
 )
-def test_the_filter_leaves_what_matches_in_every_table(
+def test_the_filter_keeps_what_matches_in_every_table(
     chromium: Browser, tmp_path: Path, asked: tuple[str, str], fleet: list[str], keys: list[str]
 ) -> None:
     def key(name: str, *, stale: bool = False) -> KeyStatus:
@@ -261,9 +261,11 @@ def test_a_policy_is_judged_for_each_artifact(chromium: Browser, tmp_path: Path)
     demands = ("--min-entries", "orders=2", "--require", "users")
     assert _status(tmp_path / "state", *demands, "--html", target) == 1
     chromium.show(target)
-    told = chromium.value("[...document.querySelectorAll('.failure li')].map(li => li.innerText)")
-    assert [line.partition(":")[0] for line in told] == ["require", "min-entries"]
-    assert "its state has 1 entry, fewer than 2" in told[1]
+    reported = chromium.value(
+        "[...document.querySelectorAll('.failure li')].map(li => li.innerText)"
+    )
+    assert [line.partition(":")[0] for line in reported] == ["require", "min-entries"]
+    assert "its state has 1 entry, fewer than 2" in reported[1]
     assert _status(tmp_path / "state", "--min-entries", "1") == 0
     assert _status("--min-entries", "1") == 2  # of what?
 
@@ -289,9 +291,9 @@ def test_a_comparison_and_a_project_are_pages_too(chromium: Browser, tmp_path: P
     assert _status(tmp_path / "after", "--baseline", baseline, "--html", target) == 0
     assert str(tmp_path) not in target.read_text()
     chromium.show(target, width=390)
-    told = chromium.value("document.querySelector('.changes').innerText")
-    assert "Gone removed" in told
-    assert "Vendor changed: -3 entries" in told
+    reported = chromium.value("document.querySelector('.changes').innerText")
+    assert "Gone removed" in reported
+    assert "Vendor changed: -3 entries" in reported
     assert chromium.value("document.querySelectorAll('table.fleet').length") == 0
     assert chromium.complaints == []
 

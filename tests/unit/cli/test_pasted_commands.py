@@ -32,7 +32,7 @@ def test_a_signature_that_is_missing(shop: WorkDir, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_plan_that_is_none(shop: WorkDir) -> None:
+def test_a_file_that_is_not_a_plan(shop: WorkDir) -> None:
     words = ["build", "oci", "--no-guard", "-o", "layout", "--plan", "plan.bin"]
     shop.write("plan.bin", "no plan")
     command = printed(said(shop, *words, code=76))

@@ -1,4 +1,4 @@
-"""Every command that a message tells the user to run is pasted by a test, as it is printed."""
+"""Every command that a message asks the user to run is pasted by a test, as it is printed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _printed_commands() -> Iterator[tuple[str, str, str]]:
 
 
 def test_every_command_that_is_printed_is_tried() -> None:
-    """A new one needs a row of its own, with the test that pastes it."""
+    """A new one needs its own row, with the test that pastes it."""
     rows = {(place, command) for place, command, _ in TRIED}
     printed = [
         (place, command)

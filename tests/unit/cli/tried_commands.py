@@ -1,4 +1,4 @@
-"""Each command that a message tells the user to run, and the test that pastes it.
+"""Each command that a message asks the user to run, and the test that pastes it.
 
 A row is a module and function of the package, the command as its text has it ({} stands for a
 value), and the test. What no test can run here has the reason instead.
@@ -323,7 +323,7 @@ TRIED: tuple[tuple[str, str, str], ...] = (
     (
         "workflows/plan_file.py _read",
         "state-bundler plan --out plan.bin",
-        f"{_MORE}::test_a_plan_that_is_none",
+        f"{_MORE}::test_a_file_that_is_not_a_plan",
     ),
     (
         "cli/plan.py _not_refreshed",
@@ -333,7 +333,7 @@ TRIED: tuple[tuple[str, str, str], ...] = (
     (
         "workflows/plan_file.py _refuse_other_format",
         "state-bundler plan --out plan.bin",
-        f"{_MORE}::test_a_plan_that_is_none",
+        f"{_MORE}::test_a_file_that_is_not_a_plan",
     ),
     (
         "workflows/plan_file.py _refuse_other",

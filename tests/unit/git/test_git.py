@@ -143,7 +143,7 @@ def test_side_by_side(tmp_path: Path) -> None:
     assert answers[1] == (0, b"x\n", b"")
 
 
-def test_much_in_and_out_at_once() -> None:
+def test_much_input_and_output_concurrently() -> None:
     text = b"x" * (1 << 22)
     (answer,) = run_concurrently([sh("cat; cat >&2", text)], {"PATH": "/bin:/usr/bin"}, 30)
     assert answer == (0, text, b"")

@@ -165,9 +165,9 @@ def test_a_build_without_the_guard_names_the_fifo(shop: WorkDir, command: str) -
     done = run(shop, command)
     assert done.returncode == 0, done
     assert "Still waiting for git (status)" in done.stderr
-    told = " ".join(done.stderr.split())
-    assert "The run record will not name the commit" in told
-    assert "deep/er/.gitignore is a FIFO" in told
+    reported = " ".join(done.stderr.split())
+    assert "The run record will not name the commit" in reported
+    assert "deep/er/.gitignore is a FIFO" in reported
 
 
 PLACES = (

@@ -66,7 +66,7 @@ def test_merge(repository: WorkDir) -> None:
     assert repository.run("git merge --no-edit feature").returncode == 1
 
 
-def test_beside_another_hook(repository: WorkDir) -> None:
+def test_next_to_another_hook(repository: WorkDir) -> None:
     ran = repository.path.parent / "ran"
     script(repository, "pre-commit", f"echo commit >> {ran}")
     script(repository, "pre-push", f'echo push "$1" >> {ran}; cat >> {ran}')
@@ -105,7 +105,7 @@ def test_an_older_one_is_updated(repository: WorkDir) -> None:
 
 
 @pytest.mark.slow
-def test_beside_the_pre_commit_framework(repository: WorkDir) -> None:
+def test_next_to_the_pre_commit_framework(repository: WorkDir) -> None:
     repository.write(".pre-commit-config.yaml", "repos: []\n")
     repository.commit()
     assert not git_hooks.starts_framework(repository.path)
@@ -196,7 +196,7 @@ def test_without_the_installation_git_refuses(repository: WorkDir) -> None:
     assert repository.run("git commit -m x").returncode == 0  # one on the PATH does
 
 
-def test_where_there_is_no_repository(
+def test_without_a_repository(
     tmp_path: Path, repository: WorkDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))

@@ -67,7 +67,7 @@ def test_state_in_head_that_is_staged_for_removal(project: WorkDir) -> None:
     assert "is in HEAD, although it is no longer in the index" in said.errors[0]
 
 
-def test_the_command_it_advises_mends_it(project: WorkDir) -> None:
+def test_the_command_that_it_advises_fixes_it(project: WorkDir) -> None:
     project(["git", "add", "-f", FILE])
     project.commit("leak", add=False)
     fix = next(line for line in project.guard().err.splitlines() if "Fix: " in line)
@@ -76,7 +76,7 @@ def test_the_command_it_advises_mends_it(project: WorkDir) -> None:
     assert project.guard().code == 0
 
 
-def test_every_state_file_has_its_sentence(project: WorkDir) -> None:
+def test_every_state_file_has_its_message(project: WorkDir) -> None:
     project.write(f"{DIRECTORY}/Customers/project/target/manifest.json")
     project(["git", "add", "-f", DIRECTORY])
     assert len(project.guard().errors) == 2
@@ -130,7 +130,7 @@ def test_protection_of_this_machine_only(wd: WorkDir, place: str) -> None:
     assert would_take(wd) == []
 
 
-def test_committed_contents_rule_beside_dagsters_own_rule(wd: WorkDir) -> None:
+def test_committed_contents_rule_next_to_dagsters_own_rule(wd: WorkDir) -> None:
     """The deeper file decides here; a clone has the committed one, which is as good."""
     wd.write(".gitignore", f"**/{STATE}/**\n")
     wd.commit()
@@ -148,7 +148,7 @@ def test_committed_own_rule_is_durable_and_no_state(wd: WorkDir) -> None:
     assert (said.code, said.errors, said.warnings) == (0, [], [])
 
 
-def test_negated_rule_is_no_protection(wd: WorkDir) -> None:
+def test_a_negated_rule_does_not_protect(wd: WorkDir) -> None:
     wd.write(".gitignore", f"{STATE}/*\n!{STATE}/Orders\n")
     wd.commit()
     wd.write(FILE)
@@ -193,7 +193,7 @@ def test_which_rules_are_effective(wd: WorkDir, rule: bytes, protects: bool) -> 
     assert really == protects
 
 
-def test_symlinked_ignore_file_is_none(wd: WorkDir) -> None:
+def test_a_symlinked_ignore_file_is_not_one(wd: WorkDir) -> None:
     wd.write("rules", f"{STATE}/\n")
     (wd.path / ".gitignore").symlink_to("rules")
     wd.commit()
@@ -422,7 +422,7 @@ def test_usage(wd: WorkDir, arguments: list[str]) -> None:
     assert wd.guard(*arguments).code == 2
 
 
-def test_a_bug_is_no_finding(
+def test_a_bug_is_not_a_finding(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: object, **__: object) -> None:

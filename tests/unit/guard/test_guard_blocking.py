@@ -1,4 +1,4 @@
-"""A FIFO or a device where git would read a file: named at once, and never waited for."""
+"""A FIFO or a device where git would read a file: named immediately, and never waited for."""
 
 from __future__ import annotations
 

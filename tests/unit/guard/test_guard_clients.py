@@ -82,7 +82,7 @@ def test_from_ref_to_ref(repository: WorkDir) -> None:
 
 
 def snapshot(wd: WorkDir) -> WorkDir:
-    """This project as it lies here, as a repository that pre-commit can clone."""
+    """This project as it is here, as a repository that pre-commit can clone."""
     listing = subprocess.run(
         ["git", "ls-files", "-z", "bundler", "hooks", "templates", ".pre-commit-hooks.yaml"],
         cwd=ROOT,

@@ -372,8 +372,8 @@ def test_history_reaches_everything(local: WorkDir, hide: list[str]) -> None:
 
 def test_history_finds_copies_of_a_state_that_no_project_names(wd: WorkDir) -> None:
     wd.write(f"tools/{STATE}/.gitignore", "*\n")
-    wd.write(f"tools/{STATE}/key/state", "a state that is long enough to be told from others" * 9)
-    wd.write("copy.txt", "a state that is long enough to be told from others" * 9)
+    wd.write(f"tools/{STATE}/key/state", "a state that is long enough to differ from others" * 9)
+    wd.write("copy.txt", "a state that is long enough to differ from others" * 9)
     wd.commit()
     wd("git rm -q copy.txt")
     wd.commit("gone", add=False)

@@ -157,7 +157,7 @@ def test_a_copy_that_is_allowed(project: WorkDir) -> None:
     assert project.guard("--staged", "--allow", "other").code == 1
 
 
-def test_the_state_s_own_manifest_is_no_state(project: WorkDir) -> None:
+def test_the_manifest_of_the_states_is_not_a_state(project: WorkDir) -> None:
     project.write(f"{DEFS}/{STATE}/@manifest.json", CONTENT)
     project.write("copy.json", CONTENT)
     project("git add -A")

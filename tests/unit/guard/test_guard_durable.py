@@ -40,7 +40,7 @@ files = st.dictionaries(st.sampled_from(PLACES), rules, max_size=3)
 )
 # The root's rule decides here; in a clone one further down takes the protection away.
 @example({"": f"{STATE}/", "a/": f"!{STATE}/"}, {}, {"a/"}, "", None)
-# The same text, read as though it lay at the root, is another rule.
+# The same text, read as though it were at the root, is another rule.
 @example({"": "", "a/": f"/a/b/{STATE}/"}, {}, set(), "", "a/.gitignore")
 @example({"": f"{STATE}/"}, {"a/": f"!{STATE}/", "a/b/": f"{STATE}/"}, set(), "", ".gitignore")
 @settings(

@@ -26,7 +26,7 @@ def leaky(wd: WorkDir) -> WorkDir:
 def test_fix(leaky: WorkDir) -> None:
     said = leaky.guard("--fix")
     assert f"fixed: {FILE} was removed from the index; the file stays." in said.err
-    assert said.code == 1  # HEAD still has it: the commit is the person's to make
+    assert said.code == 1  # HEAD still has it: the commit is the user's to make
     assert "is in HEAD, although it is no longer in the index" in said.errors[0]
     assert f"fixed: The rule {STATE} was added to .gitignore; commit that file." in said.err
     assert "fixed:" not in leaky.guard("--fix").err
@@ -50,7 +50,7 @@ def test_fix_of_names(leaky: WorkDir) -> None:
     assert leaky(["git", "ls-files", "src"]) == ""
 
 
-def test_fix_leaves_everything_else(leaky: WorkDir) -> None:
+def test_fix_changes_nothing_else(leaky: WorkDir) -> None:
     leaky.write("code.py", "changed\n")
     leaky.write("staged.py")
     leaky("git add staged.py")
@@ -72,7 +72,7 @@ def test_fix_does_not_write_through_a_link(leaky: WorkDir, tmp_path: Path) -> No
     assert target.read_text() == "x\n"
 
 
-def test_fix_of_a_copy_is_for_the_person(leaky: WorkDir) -> None:
+def test_the_user_fixes_a_copy(leaky: WorkDir) -> None:
     """Whether a copy of state is a fixture, only its author knows."""
     leaky.guard("--fix")
     leaky.write("fixture.json", CONTENT)

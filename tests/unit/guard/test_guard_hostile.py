@@ -1,4 +1,4 @@
-"""A repository that wants to run something of its own: nothing of it runs. A marker for each."""
+"""A repository that wants to run its own program: nothing of it runs. A marker for each."""
 
 from __future__ import annotations
 

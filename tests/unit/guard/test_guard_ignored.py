@@ -126,7 +126,7 @@ def test_a_configured_directory_in_an_ignored_one(wd: WorkDir) -> None:
     assert findings(wd) == [("protection-local", "cache/state")]
 
 
-def test_a_git_directory_that_is_none_hides_nothing(wd: WorkDir) -> None:
+def test_a_false_git_directory_hides_nothing(wd: WorkDir) -> None:
     """git takes what is next to an empty ``.git``."""
     wd.write("code.py")
     wd.commit("code")

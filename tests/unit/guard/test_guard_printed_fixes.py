@@ -27,7 +27,7 @@ def findings(wd: WorkDir, *moment: str) -> list[dict[str, str]]:
 
 
 def is_sentence(fix: str) -> bool:
-    """What takes a person says so in a sentence; everything else is for the shell."""
+    """What takes the user says so in a message; everything else is for the shell."""
     return fix.endswith(".") and fix[0].isupper() and " -- " not in fix
 
 
@@ -38,7 +38,7 @@ def paste(wd: WorkDir, fix: str) -> None:
 
 
 def cure(wd: WorkDir, *moment: str, rules: set[str]) -> None:
-    """Pastes the fixes until none is left; each finding is gone when its own was pasted."""
+    """Pastes the fixes until none is left; each finding disappears when its own was pasted."""
     seen, found = set(), findings(wd, *moment)
     for _ in range(8):
         if not found:
@@ -373,7 +373,7 @@ def test_state_in_the_commit_that_is_pushed(wd: WorkDir) -> None:
     assert (wd.path / FILE).exists()
 
 
-def test_what_takes_a_person_is_a_sentence(wd: WorkDir) -> None:
+def test_what_only_the_user_can_do_is_a_message(wd: WorkDir) -> None:
     wd.write(FILE)
     wd("git add -f -A")
     wd.commit("leak", add=False)

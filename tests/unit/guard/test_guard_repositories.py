@@ -1,4 +1,4 @@
-"""Every kind of repository: the right answer, or a refusal in a sentence, never a wrong "clean"."""
+"""Every kind of repository: the right answer, or a refusal that says why, never a wrong "clean"."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_bare(leaky: WorkDir, tmp_path: Path) -> None:
     assert bare.guard("--history").code == 1
 
 
-def test_bare_inside_a_work_tree(clean: WorkDir) -> None:
+def test_a_bare_repository_inside_a_work_tree(clean: WorkDir) -> None:
     clean("git init -q --bare fixtures/bare.git")
     assert "has no work tree" in cannot_tell(clean.at("fixtures", "bare.git"), "--staged")
     assert clean.at("fixtures").guard("--staged").code == 0

@@ -90,7 +90,7 @@ def test_windows_line_ends_are_read(tmp_path: Path) -> None:
         ({"source": [{"path": "../x", "component": "a:B"}]}, "not inside the project", ""),
     ],
 )
-def test_a_mistake_is_a_sentence_that_names_file_table_and_key(
+def test_a_mistake_is_reported_with_file_table_and_key(
     table: dict[str, Any], sentence: str, hint: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=sentence) as caught:
@@ -102,7 +102,7 @@ def test_a_mistake_is_a_sentence_that_names_file_table_and_key(
 @pytest.mark.parametrize(
     "text", [b"[tool", b"\xff", b"a = 1\na = 2\n", b"a = " + b"[" * 5000 + b"]" * 5000]
 )
-def test_a_file_that_is_no_toml_is_a_sentence(tmp_path: Path, text: bytes) -> None:
+def test_a_file_that_is_not_toml_is_an_error(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "pyproject.toml").write_bytes(text)
     with pytest.raises(ConfigurationError, match="is not valid TOML"):
         load(tmp_path)
@@ -116,7 +116,7 @@ def test_durations(duration: str, expected: float) -> None:
 
 
 @pytest.mark.parametrize("duration", ["", "5", "m", "-5m", "5 m", "5w", "1e3s"])
-def test_what_is_no_duration_is_refused(duration: str) -> None:
+def test_an_invalid_duration_is_refused(duration: str) -> None:
     with pytest.raises(ConfigurationError, match="is not a duration"):
         seconds(duration)
 

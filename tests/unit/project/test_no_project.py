@@ -142,7 +142,7 @@ def test_other_peoples_code_is_not_searched(tmp_path: Path) -> None:
         ("pyproject.toml", "[[tool.state-bundler.source]]\nkey = \n", True),
     ],
 )
-def test_what_is_not_toml_below_is_no_project_unless_it_names_our_table(
+def test_what_is_not_toml_below_is_not_a_project_unless_it_names_our_table(
     file: str, text: str, names_it: bool, tmp_path: Path
 ) -> None:
     for folder, content in (("templates/{x}", text), ("shop", "[tool.dg.project]\n")):

@@ -61,7 +61,7 @@ def test_a_directory_inside_a_project_finds_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["", "[tool.dg]\nworkspace = 1\n", "[tool]\ndg = 1\n", "[tool.black]\n"]
 )
-def test_what_is_no_project_is_a_sentence(tmp_path: Path, text: str) -> None:
+def test_what_is_not_a_project_is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "pyproject.toml").write_text(text)
     with pytest.raises(ConfigurationError, match="not a Dagster project"):
         find([tmp_path])
@@ -154,7 +154,7 @@ def test_no_project_of_a_workspace_is_left_out(
         ((".", ".", "docker/Dockerfile"), None),
     ],
 )
-def test_the_project_of_an_image_whose_context_may_lie_above_it(
+def test_the_project_of_an_image_whose_context_may_be_above_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     paths: tuple[str, str, str | None],
@@ -218,7 +218,7 @@ def test_a_named_interpreter_may_be_one_on_path(tmp_path: Path) -> None:
     assert found.path == program
 
 
-def test_an_interpreter_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+def test_a_missing_interpreter_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="the interpreter from --python, does not exist"):
         find_interpreter(tmp_path, tmp_path, python=tmp_path / "no", environ={})
 

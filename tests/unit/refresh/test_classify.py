@@ -285,7 +285,7 @@ def test_every_fault_of_a_body_has_its_words() -> None:
         assert finding.kind in (Unavailable, BadData)
 
 
-def test_what_aiohttps_parser_says_of_a_broken_body_is_no_status() -> None:
+def test_the_error_of_aiohttps_parser_is_not_a_status() -> None:
     names = frozenset({"TransferEncodingError", "BadHttpMessage"})
     parser = Link(type="aiohttp.http_exceptions.TransferEncodingError", names=names, status=400)
     for report in (
@@ -321,9 +321,7 @@ def test_a_library_that_cannot_be_watched_fails_the_key_by_name_and_version() ->
     ],
 )
 @pytest.mark.parametrize("unset", [(), ("SHOP_URL",)])
-def test_a_url_that_is_none_is_the_configurations_fault(
-    refused: Link, unset: tuple[str, ...]
-) -> None:
+def test_an_invalid_url_is_a_configuration_error(refused: Link, unset: tuple[str, ...]) -> None:
     component = msgspec.structs.replace(COMPONENT, unset_variables=unset)
     failure = failure_of(component, Report(raised=(refused,)), secrets=Secrets({}))
     assert failure is not None

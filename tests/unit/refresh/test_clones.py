@@ -52,7 +52,7 @@ def test_other_exchanges_are_none_of_it() -> None:
     assert of_clone(Exchange(1, "GET", "https://git.example.com/", "x"), HOST) is None
 
 
-def test_the_sentence_names_key_host_and_repository() -> None:
+def test_the_message_names_key_host_and_repository() -> None:
     component = Component("DbtProjectComponent[x]", "LOCAL_FILESYSTEM", "dagster_dbt.X")
     exchange = clone("fatal: Authentication failed for 'https://x/'")
     report = Report(failed=(exchange,), raised=exchange.chain)

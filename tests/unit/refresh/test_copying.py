@@ -16,7 +16,7 @@ from bundler.refresh.checks import LEFT_OUT
 from bundler.worker import copying
 from tests.support.examples import scaled
 
-# copytree is patched for the rest of a process, so each copy has one of its own.
+# copytree is patched for the rest of a process, so each copy has its own.
 SCRIPT = """\
 import json, sys
 sys.path.insert(0, sys.argv[1])
@@ -66,12 +66,12 @@ def tree(root: Path, *names: str, ignore: str = "", commit: bool = True) -> Path
 def test_ignored_files_are_left_out_at_every_depth(tmp_path: Path) -> None:
     names = ("a.sql", "b/c.sql", "key.p8", "b/key.p8", "private/deep/x", "b/d/e.secret")
     root = tree(tmp_path / "r", *names, ignore="*.p8\nprivate/\nb/d/*.secret\n")
-    files, told = copy(root, tmp_path / "t")
+    files, reported = copy(root, tmp_path / "t")
     assert files == {"project/.gitignore", "project/a.sql", "project/b/c.sql"}
-    assert told["ignored"] == [
+    assert reported["ignored"] == [
         "project/b/d", "project/b/key.p8", "project/key.p8", "project/private",
     ]  # fmt: skip
-    assert told["ignored_count"] == 4
+    assert reported["ignored_count"] == 4
 
 
 def test_what_git_tracks_ships_in_spite_of_a_rule(tmp_path: Path) -> None:
@@ -110,9 +110,9 @@ def test_what_never_ships_is_not_even_walked(tmp_path: Path) -> None:
     for name in (".venv", "node_modules", ".idea", "env"):
         (root / name).mkdir(exist_ok=True)
         (root / name / "dangling").symlink_to("/nowhere/at/all")
-    files, told = copy(root, tmp_path / "t")
+    files, reported = copy(root, tmp_path / "t")
     assert files == {"project/.gitignore", "project/a"}
-    assert set(told["left_out"]) == {
+    assert set(reported["left_out"]) == {
         "project/.git", "project/.idea", "project/.venv", "project/env", "project/node_modules",
     }  # fmt: skip
 

@@ -50,7 +50,7 @@ BLOCKED = {
     "core.excludesFile": block_by_setting,
     "the index": lambda other: block(other, ".git/index"),
     "HEAD": lambda other: block(other, ".git/HEAD"),
-    "an index that is none": lambda other: other.write(".git/index", "x"),
+    "an invalid index": lambda other: other.write(".git/index", "x"),
 }
 
 
@@ -78,7 +78,7 @@ def test_no_state_is_published_without_git_s_word(wd: WorkDir, tmp_path: Path, w
     wd.env["PYTHONPATH"] = str(Path(__file__).parents[3])
     done = wd.run([program, "refresh", "--python", sys.executable])
     assert done.returncode == 71, done
-    told = " ".join(done.stderr.decode().split())
-    assert "git did not list" in told or "git cannot list" in told
-    assert "what it ignores in" in told
+    reported = " ".join(done.stderr.decode().split())
+    assert "git did not list" in reported or "git cannot list" in reported
+    assert "what it ignores in" in reported
     assert not (wd.path / "state/@manifest.json").exists()

@@ -51,7 +51,7 @@ def _parse(folder: Path, document: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("now", "told"),
+    ("now", "reported"),
     [
         ({}, "the dbt project defines nothing"),
         ({"seed": 2}, "has shrunk from 138 to 2 models, seeds, tests and sources"),
@@ -62,16 +62,16 @@ def _parse(folder: Path, document: dict[str, Any]) -> None:
     ],
 )
 def test_what_a_project_has_lost_is_counted(
-    now: dict[str, int], told: str | None, tmp_path: Path
+    now: dict[str, int], reported: str | None, tmp_path: Path
 ) -> None:
     before = state(tmp_path / "before", SHOP)
     after = state(tmp_path / "after", now, allow_empty=True)
     refused = shrunk(ORDERS, after, KeyOptions(), before)
-    if told is None:
+    if reported is None:
         assert refused is None
     else:
         assert refused is not None
-        assert told in refused.what
+        assert reported in refused.what
     assert shrunk(ORDERS, after, KeyOptions(allow_empty=True, shrink=0), before) is None
 
 
@@ -110,7 +110,7 @@ def test_a_manifest_from_dbt_cloud_defines_something_and_is_of_its_project(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("models", "jobs", "told"),
+    ("models", "jobs", "reported"),
     [
         (39, 8, None),
         (19, 8, "has shrunk from 40 to 19 models, seeds, tests and sources"),
@@ -118,13 +118,13 @@ def test_a_manifest_from_dbt_cloud_defines_something_and_is_of_its_project(tmp_p
     ],
 )
 def test_what_dbt_cloud_has_lost_is_counted(
-    models: int, jobs: int, told: str | None, tmp_path: Path
+    models: int, jobs: int, reported: str | None, tmp_path: Path
 ) -> None:
     before = Baseline(cloud(tmp_path / "before", 40).state, tmp_path / "before")
     after = Baseline(cloud(tmp_path / "after", models, jobs=jobs).state, tmp_path / "after")
     refused = shrunk(CLOUD, after, KeyOptions(), before)
-    assert (refused is None) == (told is None)
-    assert told is None or (refused is not None and told in refused.what)
+    assert (refused is None) == (reported is None)
+    assert reported is None or (refused is not None and reported in refused.what)
 
 
 @pytest.mark.parametrize(

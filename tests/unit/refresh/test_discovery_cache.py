@@ -355,7 +355,7 @@ def test_the_packages_of_a_project(command: dict[str, Any], packages: set[str]) 
     assert inputs.packages_of(command) == packages
 
 
-def test_what_a_listing_tells_apart(tmp_path: Path) -> None:
+def test_what_a_listing_distinguishes(tmp_path: Path) -> None:
     folder = tmp_path / "listed"
     folder.mkdir()
     (tmp_path / "inner").mkdir()
@@ -389,7 +389,7 @@ def test_a_variable_that_env_refers_to(
     assert _recalled(roots["interpolated"]) is None
 
 
-def test_whoever_reads_the_whole_environment_depends_on_it(
+def test_reading_the_whole_environment_depends_on_it(
     roots: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = _discover(roots["all"])
@@ -543,7 +543,7 @@ def test_keys_that_are_not_published_are_completed(
         assert bool(completed()) == is_cached
 
 
-def test_an_interpreter_of_its_own_is_a_question_of_its_own(roots: dict[str, Path]) -> None:
+def test_another_interpreter_is_another_question(roots: dict[str, Path]) -> None:
     root = roots["folder"]
     _discover(root)
     assert _recalled(root)

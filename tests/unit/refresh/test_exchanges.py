@@ -179,7 +179,7 @@ def body(number: int, fault: str, code: int | None = None) -> dict[str, Any]:
     return {"event": "body", "id": number, "fault": fault, "code": code}
 
 
-def test_a_body_that_is_no_data_makes_a_good_answer_a_failure() -> None:
+def test_a_body_without_data_makes_a_successful_response_a_failure() -> None:
     events = (request(1, A), response(1, 200), body(1, "error-object", 503))
     (exchange,) = report_of(events).failed
     assert (exchange.body, exchange.code) == ("error-object", 503)

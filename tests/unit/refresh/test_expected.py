@@ -23,7 +23,7 @@ def _missing(*names: str) -> list[dict[str, object]]:
     return events
 
 
-def test_a_normal_failure_is_told_and_is_none() -> None:
+def test_a_normal_failure_is_reported_and_returns_none() -> None:
     report = report_of(_missing("a", "b"), [NORMAL.pattern])
     assert report.failed == ()
     assert list(notes(report.expected, [NORMAL], [])) == [
@@ -38,7 +38,7 @@ def test_what_a_library_says_of_a_normal_failure_is_not_another_one() -> None:
     assert exchange.body == ""
 
 
-def test_what_a_library_leaves_out_of_an_expected_answer_is_expected() -> None:
+def test_what_a_library_omits_from_an_expected_response_is_expected() -> None:
     body = {"event": "body", "id": 0, "code": None}
     page = [request(0, BASE), response(0, 200), {**body, "fault": "html"}]
     skipped = {**body, "fault": "skipped"}
@@ -55,7 +55,7 @@ def test_what_a_library_leaves_out_of_an_expected_answer_is_expected() -> None:
         (["dagster_shop.Catalog", "dagster.StateBackedComponent"], "*", False),
     ],
 )
-def test_a_projects_own_package_is_no_integration(
+def test_a_projects_own_package_is_not_an_integration(
     kinds: list[str], like: str, has_whole_pages: bool
 ) -> None:
     kind = kind_of(Component("key", "LOCAL_FILESYSTEM", kinds[0], ancestors=tuple(kinds[1:])))

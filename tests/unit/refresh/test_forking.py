@@ -134,7 +134,7 @@ def _refreshed(roots: list[Path], options: RefreshOptions) -> tuple[object, ...]
 
 @pytest.fixture
 def same(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[object, ...]]:
-    """Refreshes with workers of their own, then with forked ones, and compares."""
+    """Refreshes with their own workers, then with forked ones, and compares."""
 
     def compare(
         roots: list[Path], forked: int, options: RefreshOptions | None = None
@@ -163,7 +163,7 @@ def same(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[object, ...]]:
 
 
 def _left_over() -> list[str]:
-    """What is left after the end: a process that is killed is gone a little later."""
+    """What is left after the end: a process that is killed ends a little later."""
     deadline = time.monotonic() + 10
     while (running := _running()) and time.monotonic() < deadline:
         time.sleep(0.05)

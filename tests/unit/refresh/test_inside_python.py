@@ -46,7 +46,7 @@ def test_an_interpreter_that_the_user_names_precedes_each_environment(
     assert _chosen_for_definitions(tmp_path, "given") == str(_PYTHON)
 
 
-def test_of_several_environments_of_poetry_none_is_guessed(tmp_path: Path) -> None:
+def test_several_environments_of_poetry_are_not_guessed_between(tmp_path: Path) -> None:
     tool, shop = (_environment(tmp_path / _POETRY / name) for name in ("a-tool", "shop"))
     with pytest.raises(subprocess.CalledProcessError) as raised:
         _chosen(tmp_path)

@@ -34,7 +34,7 @@ def test_a_list_that_answers_nothing_is_a_loss_whatever_its_share_of_the_whole()
     assert losses(_looker(7, 300), _looker(0, 300), HALF) == (Loss("users_by_id", 7, 0),)
 
 
-def test_what_lies_in_strings_counts_too() -> None:
+def test_what_is_in_strings_counts_too() -> None:
     now = _looker(7, 30)
     now["dashboards_by_id"] = dict.fromkeys(now["dashboards_by_id"], '{"tiles": []}')
     assert losses(_looker(7, 30), now, HALF) == (Loss("tiles", 60, 0),)
@@ -56,7 +56,7 @@ def test_what_a_set_holds_counts_for_the_name_of_the_set() -> None:
     assert losses(before, now, HALF) == (Loss("columns", 18, 0),)
 
 
-def test_the_top_is_counted_by_itself_where_a_name_stands_for_two_things() -> None:
+def test_the_top_is_counted_separately_where_a_name_means_two_things() -> None:
     books = [{"datasets": [number]} for number in range(12)]
     before = {"datasets": list(range(12)), "books": books}
     assert losses(before, {"datasets": [], "books": books}, HALF) == (Loss(".datasets", 12, 0),)

@@ -49,7 +49,7 @@ def test_a_volatile_member_may_shrink(log: object, run: Refresh) -> None:
 
 
 @pytest.mark.slow
-def test_a_state_that_has_shrunk_a_little_less_is_published_loudly(run: Refresh) -> None:
+def test_a_state_that_has_shrunk_a_little_less_is_published_with_a_warning(run: Refresh) -> None:
     for now, warned in ((30, False), (15, True), (13, False), (14, False)):
         listener = RecordingListener()
         assert run(writes(items(now)), listener=listener).changed == (KEY,)
@@ -60,7 +60,7 @@ def test_a_state_that_has_shrunk_a_little_less_is_published_loudly(run: Refresh)
     assert not any("has shrunk" in word for word in listener.texts)
 
 
-def test_a_state_that_is_no_json_any_more_is_refused_unless_that_is_right(run: Refresh) -> None:
+def test_a_state_that_stops_being_json_is_refused_unless_allowed(run: Refresh) -> None:
     run(writes(items(9)))
     text = f"open(path, 'w').write({'down for maintenance ' * 99!r})"
     with pytest.raises(BadData, match="from 9 to 0 entries"):
@@ -77,7 +77,7 @@ def test_a_state_that_is_no_json_any_more_is_refused_unless_that_is_right(run: R
         (json.dumps(items(9999))[:-9], "not-json", "incomplete or malformed"),
     ],
 )
-def test_an_answer_without_data_is_no_state_of_a_command_unless_that_is_right(
+def test_a_response_without_data_is_not_a_state_unless_allowed(
     text: str, fault: str, problem: str, run: Refresh
 ) -> None:
     script = f"open(path, 'w').write({text!r})"

@@ -86,7 +86,7 @@ def test_a_shell_that_ignores_failures_is_warned_of(
         ("", 0o755, "Exec format error"),
     ],
 )
-def test_a_script_that_is_no_program_is_a_sentence(
+def test_a_script_that_cannot_run_is_an_error(
     first_line: str, mode: int, problem: str, run: Refresh, root: Path
 ) -> None:
     run(writes([1]))
@@ -125,7 +125,7 @@ def test_a_process_that_is_left_with_the_path_of_the_state_makes_it_incomplete(
     ("command", "why"),
     [('"no-such-program"', "No such file"), (r'"python", "\u0000"', "embedded null byte")],
 )
-def test_a_command_that_cannot_be_started_is_a_sentence(
+def test_a_command_that_cannot_be_started_is_an_error(
     command: str, why: str, run: Refresh, root: Path
 ) -> None:
     run(writes([1]))

@@ -27,7 +27,7 @@ from tests.support.scripts import KEY, Refresh, writes
 
 
 @pytest.mark.slow
-def test_an_older_state_stands_in_only_if_allowed_young_and_for_what_is_unavailable(
+def test_an_older_state_is_a_substitute_only_if_allowed_young_and_for_what_is_unavailable(
     run: Refresh, root: Path
 ) -> None:
     state = root / "state" / "Vendor__catalogue__" / "state"
@@ -50,7 +50,7 @@ def test_an_older_state_stands_in_only_if_allowed_young_and_for_what_is_unavaila
 
 
 @pytest.mark.parametrize(("ahead", "taken"), [(200, True), (4000, False), (10**8, False)])
-def test_a_state_of_the_future_does_not_stand_in(
+def test_a_state_confirmed_in_the_future_is_not_a_substitute(
     run: Refresh, monkeypatch: pytest.MonkeyPatch, ahead: int, taken: bool
 ) -> None:
     """The clock of the machine that confirmed it was wrong: `verify --max-age` says the same."""

@@ -47,7 +47,7 @@ def test_a_listener_hears_how_far_a_key_is(
     assert listener.notes[:1] == ([] if follows else ["Foo: still fetching after 0.02 s."])
 
 
-def test_what_goes_away_meanwhile_and_what_is_too_much_is_no_error(
+def test_what_disappears_meanwhile_and_what_is_too_much_is_not_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(30):

@@ -139,7 +139,9 @@ def test_the_shrink_check_is_off_only_if_the_assets_are_limited_and_were_counted
         (("Feed",), False), (("*",), True), ((), False),
     ],
 )  # fmt: skip
-def test_a_yes_names_the_key_or_all_that_goes(allowed: tuple[str, ...], passes: bool) -> None:
+def test_an_approval_names_the_key_or_everything_that_is_removed(
+    allowed: tuple[str, ...], passes: bool
+) -> None:
     found = removals(_made(assets="abc"), _made(assets="c"), _limited(*allowed, assets="0"))
     assert (not refused(found)) is passes
     assert allowed_names(found, _KEY) == (("a", "b") if passes else ())

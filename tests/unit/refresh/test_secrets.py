@@ -64,7 +64,7 @@ def found_in(path: Path, secrets: Secrets) -> str | None:
 
 
 @given(value=VALUES, before=st.binary(max_size=30), form=st.sampled_from(FORMS))
-def test_a_secret_is_found_in_every_form_wherever_it_stands(
+def test_a_secret_is_found_in_every_form_and_position(
     tmp_path_factory: pytest.TempPathFactory, value: str, before: bytes, form: object
 ) -> None:
     assert callable(form)
@@ -95,7 +95,7 @@ def test_a_secret_across_the_border_of_two_reads_is_found(
     assert found_in(path, secrets) is None
 
 
-def test_names_tell_what_is_secret_and_the_configuration_decides(tmp_path: Path) -> None:
+def test_names_show_what_is_secret_and_the_configuration_decides(tmp_path: Path) -> None:
     file = tmp_path / "key.json"
     file.touch()
     environment = {
@@ -414,7 +414,7 @@ def test_private_keys_are_refused_in_every_wrapping(tmp_path: Path, kind: str) -
     assert "trust.p12 contains a private key" in str(judged(container, {}))
 
 
-def test_what_only_mentions_key_material_is_no_key_material(tmp_path: Path) -> None:
+def test_what_only_mentions_key_material_is_not_key_material(tmp_path: Path) -> None:
     certificate = subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "/dev/null",
          "-subj", "/CN=x"], capture_output=True, check=True, text=True,

@@ -29,7 +29,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
     return {"metadata": {**plain, **changes}, "columns": {**columns, **changes}}
 
 
-def test_what_a_run_writes_anew_means_nothing_and_a_column_of_that_name_does(
+def test_what_every_run_rewrites_is_ignored_but_a_column_of_that_name_is_not(
     tmp_path: Path,
 ) -> None:
     before = digest(tmp_path / "x", manifest())

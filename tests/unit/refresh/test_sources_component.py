@@ -85,9 +85,7 @@ def test_the_service_does_not_start_without_its_state_or_with_an_altered_one(
         ("pathlib:Path", "not a state-backed component"),
     ],
 )
-def test_a_name_that_leads_nowhere_is_a_sentence(
-    name: str, sentence: str, project: Project
-) -> None:
+def test_a_name_that_leads_nowhere_is_an_error(name: str, sentence: str, project: Project) -> None:
     file = project.root / "pyproject.toml"
     file.write_text(file.read_text().replace("catalogue.vendor:Catalogue", name))
     with pytest.raises(ConfigurationError, match=sentence) as failed:
@@ -107,7 +105,7 @@ def test_a_name_that_leads_nowhere_is_a_sentence(
         ("'Shop', local, 'no'", "Expected `bool`, got `str`"),
     ],
 )
-def test_a_component_that_describes_itself_wrongly_is_a_sentence(
+def test_a_component_that_describes_itself_wrongly_is_an_error(
     config: str, sentence: str, tmp_path: Path
 ) -> None:
     (tmp_path / "shop.py").write_text(

@@ -42,7 +42,7 @@ def write():
 """
 
 
-def test_only_what_the_project_itself_reads_by_name_is_told(tmp_path: Path) -> None:
+def test_only_what_the_project_itself_reads_by_name_is_reported(tmp_path: Path) -> None:
     library = tmp_path / ".venv/lib/python3.11/site-packages"
     library.mkdir(parents=True)
     (library / "library.py").write_text("import os\ndef connect(): os.environ['PATH']\n")

@@ -141,14 +141,14 @@ def test_an_override_mounts_into_what_the_first_file_builds(
 @pytest.mark.parametrize(
     "name", ["compose.dev.yaml", "docker-compose.local.yml", "dev.compose.yml"]
 )
-def test_a_file_for_development_is_no_warning(name: str, tmp_path: Path) -> None:
+def test_a_file_for_development_causes_no_warning(name: str, tmp_path: Path) -> None:
     text = _service("    profiles: [dev]\n" + _volumes(".:/app"))
     (finding,) = _found(tmp_path, {"Dockerfile": _DOCKERFILE, name: text})
     assert finding.grade == "ok"
     assert "the service web (profile dev) mounts . over /app" in finding.what
 
 
-def test_a_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
     (finding,) = _found(tmp_path, {"compose.yaml": "services: [\n"})
     assert finding.grade == "warn"
     assert "compose.yaml cannot be read" in finding.what
@@ -205,7 +205,7 @@ def test_a_volume_over_the_code_is_found(
     assert any("declares the volume" in finding.what for finding in found) == is_found
 
 
-def test_what_is_wrong_with_the_configuration_is_no_fault_of_a_compose_file(tmp_path: Path) -> None:
+def test_an_error_in_the_configuration_is_not_blamed_on_a_compose_file(tmp_path: Path) -> None:
     compose_file = {"compose.yaml": _service(_volumes(".:/app")), "Dockerfile": _DOCKERFILE}
     _found(tmp_path, compose_file)
     (tmp_path / "pyproject.toml").write_text(f"[tool.state-bundler]\nimage-path = 3\n{_PYPROJECT}")

@@ -1,4 +1,4 @@
-"""`doctor` tells what the vendors' answers hold, in a line a key, and never the values."""
+"""`doctor` reports what the vendors' answers contain, in a line a key, and never the values."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _held(text: str) -> tuple[int, int, int]:
     return len(found.credentials), len(found.emails), len(found.hosts)
 
 
-def test_each_key_has_a_line_and_no_line_tells_a_value(tmp_path: Path) -> None:
+def test_each_key_has_a_line_and_no_line_shows_a_value(tmp_path: Path) -> None:
     report = json.dumps({"source": [{"expression": EXPRESSION}], "by": "ada@example.com"})
     powerbi, clean = _findings(tmp_path, PowerBI=report, Sigma='{"name": "Orders"}')
     assert powerbi.grade == "warn"
@@ -49,7 +49,7 @@ def test_each_key_has_a_line_and_no_line_tells_a_value(tmp_path: Path) -> None:
     assert clean == Finding("ok", "Sigma contains no password, e-mail address or host.")
 
 
-def test_addresses_and_hosts_alone_are_told_and_no_warning(tmp_path: Path) -> None:
+def test_addresses_and_hosts_alone_are_reported_without_a_warning(tmp_path: Path) -> None:
     (finding,) = _findings(tmp_path, Looker='{"email": "a@b.example", "url": "https://x.example/"}')
     assert (finding.grade, finding.what) == (
         "ok",
@@ -89,7 +89,7 @@ def test_credentials_are_seen_in_every_form(text: str) -> None:
         "https://example.com:8443/path@2x",
     ],
 )
-def test_what_only_looks_like_a_credential_is_none(text: str) -> None:
+def test_what_only_looks_like_a_credential_is_not_one(text: str) -> None:
     assert _held(text)[0] == 0
 
 

@@ -46,10 +46,10 @@ def test_init_writes_where_the_build_reads_and_doctor_looks_there(
     ignore_file = wd.path / (f"{dockerfile}.dockerignore" if own else ".dockerignore")
     if own:
         write(wd.path, {f"{dockerfile}.dockerignore": "*.md\n", ".dockerignore": "*.txt\n"})
-    told = {finding.what for finding in _context(wd.path) if finding.grade == "warn"}
+    reported = {finding.what for finding in _context(wd.path) if finding.grade == "warn"}
     seen = "Dockerfile.dockerignore" if own else ".dockerignore"
-    assert any(f"{seen} does not exclude lib/.env." in what for what in told)
-    assert any("not exclude projects/shop/src/shop/defs/.local_defs_state" in it for it in told)
+    assert any(f"{seen} does not exclude lib/.env." in what for what in reported)
+    assert any("not exclude projects/shop/src/shop/defs/.local_defs_state" in it for it in reported)
 
     found = survey(wd.path / "projects/shop")
     edits = plan(found, without=["table", "backend", "ignore", "pre-commit", "ci"])
@@ -61,8 +61,8 @@ def test_init_writes_where_the_build_reads_and_doctor_looks_there(
 
 def test_an_ignore_file_that_no_build_reads_is_found(wd: WorkDir, dockerfile: str) -> None:
     write(wd.path, {"projects/shop/.dockerignore": "**/.local_defs_state\n"})
-    told = [finding for finding in _context(wd.path) if "no build reads" in finding.what]
-    assert [finding.what for finding in told] == [
+    reported = [finding for finding in _context(wd.path) if "no build reads" in finding.what]
+    assert [finding.what for finding in reported] == [
         "The context is ../.., so no build reads .dockerignore in the project."
     ] , dockerfile  # fmt: skip
 

@@ -99,7 +99,7 @@ def test_from_a_folder_the_hook_calls_what_is_installed(tmp_path: Path) -> None:
     assert precommit.remove_entry("repos:\n" + precommit.entry("  ", None)) is None
 
 
-def test_where_there_is_no_project_it_says_so(tmp_path: Path) -> None:
+def test_without_a_project_it_says_so(tmp_path: Path) -> None:
     done = _init(tmp_path, "--yes")
     assert done.returncode == 78
     assert "nothing to configure" in done.stderr
@@ -260,7 +260,7 @@ def test_a_project_without_dagster_learns_how_to_name_a_source(tmp_path: Path) -
         ("poetry.core.masonry.api", ("poetry", "include")),
     ],
 )
-def test_the_backends_that_drop_ignored_files_are_told_to_keep_the_state(
+def test_the_backends_that_drop_ignored_files_are_configured_to_keep_the_state(
     tmp_path: Path, backend: str, expected: tuple[str, ...]
 ) -> None:
     text = PYPROJECT.replace("hatchling.build", backend)

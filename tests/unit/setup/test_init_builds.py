@@ -35,7 +35,7 @@ def test_a_malformed_declaration_stops_nothing(name: str, text: str, wd: WorkDir
     assert {build.dockerfile for build in builds_in(wd.path)} == {"Dockerfile"}
 
 
-def test_what_is_not_utf_8_and_what_is_no_file_is_passed_over(wd: WorkDir) -> None:
+def test_what_is_not_utf_8_and_what_is_not_a_file_is_skipped(wd: WorkDir) -> None:
     wd.write("Dockerfile", "FROM x\nCOPY . .\n")
     for name in ("build.sh", "code.py", "compose.yaml"):
         text = "# -*- coding: latin-1 -*- für\ndocker build --target prod .\nenviron['API_URL']\n"

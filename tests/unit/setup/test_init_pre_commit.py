@@ -28,7 +28,7 @@ STYLES = {
     "no final newline": BLOCK.rstrip("\n"),
     "indented": "repos:\n  - repo: local\n    hooks: []\n",
     "deeply indented": "repos:\n    -   repo: local\n        hooks: []\n",
-    "a dash on a line of its own": "repos:\n  -\n    repo: local\n    hooks: []\n",
+    "a dash on its own line": "repos:\n  -\n    repo: local\n    hooks: []\n",
     "an empty list": "repos: []\n",
     "an empty list, a comment": "repos: []  # none yet\nfail_fast: true\n",
     "null": "repos:\n",

@@ -1,4 +1,4 @@
-"""One rule for the age of a state, whoever asks."""
+"""One rule for the age of a state in every command."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_time_that_no_calendar_or_another_form_has_is_refused(moment: str) -> 
             KeyRefresh("Shop", **times)
 
 
-def test_an_age_that_is_not_recorded_is_no_age() -> None:
+def test_an_age_that_is_not_recorded_is_unknown() -> None:
     assert age_problem(None, 1e12, _NOW) == age_problem(KeyRefresh("Shop"), 1e12, _NOW)
 
 

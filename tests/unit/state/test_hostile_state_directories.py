@@ -200,7 +200,7 @@ def test_no_journal_reaches_out_of_its_directory(
     shutil.rmtree(root)
 
 
-def test_a_directory_of_the_user_survives_a_refresh_beside_ours(wd: WorkDir) -> None:
+def test_a_directory_of_the_user_survives_a_refresh_next_to_ours(wd: WorkDir) -> None:
     wd.write("pyproject.toml", SOURCE)
     wd.write(".gitignore", "/src/shop/state/\n")
     wd.commit()

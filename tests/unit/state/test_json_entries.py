@@ -1,4 +1,4 @@
-"""`bundler.state.json_entries`: one number for the same list, whoever counts."""
+"""`bundler.state.json_entries`: one number for the same list in every reader."""
 
 from __future__ import annotations
 

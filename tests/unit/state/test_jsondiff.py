@@ -68,7 +68,7 @@ def test_the_summary_counts_in_the_documents_words(before: Any, after: Any, expe
     assert summary(compare(before, after)) == expected
 
 
-def test_items_are_matched_by_identity_wherever_they_stand() -> None:
+def test_items_are_matched_by_identity_in_any_position() -> None:
     before = [{"id": 1, "v": "a"}, {"id": 2, "v": "b"}]
     after = [{"id": 2, "v": "B"}, {"id": 1, "v": "a"}]
     changed, reordered = sorted(compare(before, after), key=lambda change: change.kind)
@@ -86,7 +86,7 @@ def test_a_rename_keeps_what_else_changed_inside() -> None:
     assert (table.kind, table.what, table.name) == ("added", "tables", "u")
 
 
-def test_volatile_members_are_told_apart_at_every_depth() -> None:
+def test_volatile_members_are_distinguished_at_every_depth() -> None:
     before = {"at": 1, "items": [{"id": 1, "at": 1}]}
     after = {"at": 2, "items": [{"id": 1, "at": 2}]}
     changes = compare(before, after, frozenset({"at"}))

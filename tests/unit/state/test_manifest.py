@@ -94,7 +94,7 @@ def _example() -> Manifest:
 
 
 @pytest.mark.slow
-def test_ten_thousand_mutations_are_refused_in_a_sentence() -> None:
+def test_ten_thousand_mutations_are_refused_with_a_message() -> None:
     raw, chance = _example().raw, random.Random(1)
     for _ in range(10_000):
         mutated = _mutate(bytearray(raw), chance)
@@ -183,7 +183,7 @@ def test_a_manifest_that_contradicts_itself_is_refused(
 @pytest.mark.parametrize(
     "raw", [b"", b"null", b"[" * 100_000, b"{" * 9, b"\xff\xfe", b'{"a":1,"a":1}']
 )
-def test_what_is_no_manifest_is_a_sentence(raw: bytes) -> None:
+def test_what_is_not_a_manifest_is_an_error(raw: bytes) -> None:
     with pytest.raises(VerificationFailed, match="The manifest"):
         parse(raw)
 

@@ -109,7 +109,7 @@ def test_an_interruption_anywhere_leaves_all_old_or_all_new(
     assert outcomes == {"old", "new"}
 
 
-def test_the_first_finishes_the_others_and_one_that_is_gone_is_no_matter(tmp_path: Path) -> None:
+def test_the_first_finishes_the_others_even_if_one_is_missing(tmp_path: Path) -> None:
     _publish_all(tmp_path, OLD)
     first, other = _directories(tmp_path)
     with ExitStack() as stack:

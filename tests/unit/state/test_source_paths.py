@@ -137,7 +137,7 @@ def test_fixtures_that_are_in_git_on_purpose_are_taken(wd: WorkDir) -> None:
 
 
 @pytest.mark.parametrize("path", [".", "../outside", "/tmp", ".git"])
-def test_no_rule_is_written_for_a_path_that_is_none(wd: WorkDir, path: str) -> None:
+def test_no_rule_is_written_for_an_invalid_path(wd: WorkDir, path: str) -> None:
     _project(wd, path)
     for command in (["init", "--yes", "--without", "ci"], ["doctor", "--fix"], ["guard", "--fix"]):
         done = wd.run([PROGRAM, *command])
@@ -149,7 +149,7 @@ def test_no_rule_is_written_for_a_path_that_is_none(wd: WorkDir, path: str) -> N
     assert wd("git ls-files src") == "src/shop/__init__.py\nsrc/shop/fetch.py"
 
 
-def test_guard_fix_leaves_the_files_of_others_in_the_index(wd: WorkDir) -> None:
+def test_guard_fix_keeps_the_files_of_others_in_the_index(wd: WorkDir) -> None:
     _project(wd, "data")
     wd.run([PROGRAM, "guard", "--fix"])
     assert wd("git ls-files data") == "data/processed/b.csv\ndata/raw/a.csv"
@@ -157,7 +157,7 @@ def test_guard_fix_leaves_the_files_of_others_in_the_index(wd: WorkDir) -> None:
 
 
 @pytest.mark.parametrize("module", ["..", "a..b", "/etc", "a/b", ".a", "a."])
-def test_a_module_is_no_path(wd: WorkDir, module: str) -> None:
+def test_a_module_is_not_a_path(wd: WorkDir, module: str) -> None:
     wd.write(
         "pyproject.toml", f'[tool.dg.project]\nroot_module = "shop"\ndefs_module = "{module}"\n'
     )

@@ -137,7 +137,7 @@ def test_staging_that_is_not_published_leaves_nothing(directory: StateDir) -> No
     assert not (directory.path / "@staging" / "run").exists()
 
 
-def test_a_second_writer_is_told_who_holds_the_lock(directory: StateDir) -> None:
+def test_a_second_writer_learns_who_holds_the_lock(directory: StateDir) -> None:
     with directory.lock(), pytest.raises(Locked, match=f"process {os.getpid()} since 20"):
         _lock_elsewhere(directory)
 
@@ -219,7 +219,7 @@ def test_an_interruption_anywhere_leaves_the_old_set_or_the_new(tmp_path: Path, 
     assert outcomes == {"old", "new"}
 
 
-def test_a_damaged_journal_is_a_sentence(directory: StateDir) -> None:
+def test_a_damaged_journal_is_an_error(directory: StateDir) -> None:
     publish(directory, OLD)
     (directory.path / "@staging" / "journal.json").write_text("{")
     with pytest.raises(InputOutputError, match=r"journal\.json is damaged"), directory.lock():
@@ -236,7 +236,7 @@ def test_a_journal_cannot_name_a_path_outside(directory: StateDir, name: str) ->
 
 
 @pytest.mark.slow
-def test_many_publishes_at_once_leave_one_whole_set(tmp_path: Path) -> None:
+def test_many_concurrent_publishes_leave_one_whole_set(tmp_path: Path) -> None:
     directory = StateDir(tmp_path / "many", PLACE)
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_publish_number, args=(directory, n)) for n in range(4)]

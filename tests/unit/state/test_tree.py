@@ -45,7 +45,7 @@ _TREES = st.dictionaries(_PATHS, st.binary(max_size=50), max_size=8)
 
 
 def _is_possible(files: dict[str, bytes]) -> bool:
-    """Whether a tree may be, and can be made: no path is a file and a directory at once."""
+    """Whether a tree may be, and can be made: no path is both a file and a directory."""
     try:
         check_names(files, "here")
     except BadData:
@@ -95,7 +95,7 @@ def test_a_large_file_is_hashed_like_a_small_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "socket", "setuid", "dangling", "link to folder"])
-def test_what_is_no_regular_file_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+def test_what_is_not_a_regular_file_is_refused_by_name(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "it"
     if kind == "link":
         path.symlink_to("/etc/passwd")
@@ -121,7 +121,7 @@ def test_an_empty_directory_is_refused(tmp_path: Path) -> None:
         scan(tmp_path)
 
 
-def test_a_file_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputOutputError, match="cannot be read: No such file"):
         scan(tmp_path / "missing")
 

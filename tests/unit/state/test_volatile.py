@@ -41,7 +41,7 @@ def _cut(document: Any, **options: Any) -> bytes:
 
 
 @given(_documents, st.sampled_from([None, 1]), st.sampled_from([1, 7, 1024]))
-def test_cutting_leaves_out_the_members_and_nothing_else(
+def test_cutting_removes_the_members_and_nothing_else(
     document: Any, indent: int | None, chunk: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -77,7 +77,7 @@ def test_a_large_document_means_the_same_without_its_volatile_members(tmp_path: 
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("size", [20, 200])
-def test_what_is_no_document_is_digested_whole(tmp_path: Path, size: int) -> None:
+def test_what_is_not_a_document_is_digested_whole(tmp_path: Path, size: int) -> None:
     path = tmp_path / "state"
     one, other = (_meaning(path, f"'{'x' * size}' \"at\": {n}") for n in (1, 2))
     assert one != other

@@ -1,4 +1,4 @@
-"""``state-bundler store`` as a person uses it, on a folder."""
+"""``state-bundler store`` as a user uses it, on a folder."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_what_a_bucket_lost_is_pushed_again_as_the_message_says(
         ("00000000-0000-4000-8000-000000000000", "has no version"),
     ],
 )
-def test_what_is_no_set_of_the_store_is_never_taken_for_the_newest(
+def test_what_is_not_a_set_of_the_store_is_never_the_newest(
     when: str, says: str | None, project: Path, store: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number, made in enumerate(("2020-01-01T01:00:00Z", "2020-01-02T00:00:00Z"), start=1):
@@ -255,7 +255,7 @@ def test_bit_rot_is_76(project: Path, store: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "reported"),
     [
         (["show", "nonsense"], 2, "no current version of nonsense"),
         (["remove", "Vendr"], 2, "Did you mean 'Vendor'?"),
@@ -266,11 +266,11 @@ def test_bit_rot_is_76(project: Path, store: Run, tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_is_said(
-    project: Path, store: Run, arguments: Sequence[str], code: int, told: str
+    project: Path, store: Run, arguments: Sequence[str], code: int, reported: str
 ) -> None:
     publish(project, {"A": b"1", "Vendor": b"2"})
     store("push")
-    assert told in store(*arguments, code=code)
+    assert reported in store(*arguments, code=code)
 
 
 def test_without_a_store_it_says_how_to_name_one(project: Path, store: Run) -> None:

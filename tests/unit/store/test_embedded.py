@@ -49,7 +49,7 @@ def test_the_copy_of_a_package_that_is_not_imported_does_not_count(path: Path) -
     assert not find().pins, "the package that is imported has none"
 
 
-def test_two_packages_with_versions_of_one_key_are_told_apart(
+def test_two_packages_with_versions_of_one_key_are_distinguished(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embed(path / "site/shop/.local_defs_state", NEW)

@@ -38,7 +38,7 @@ def test_every_record_with_a_time_is_dated() -> None:
         KeyRefresh("A", fetched=_MOMENT),
     ],
 )
-def test_an_impossible_time_is_no_record(record: Model) -> None:
+def test_an_impossible_time_is_refused_in_a_record(record: Model) -> None:
     raw = encode(record).replace(b"2026-01-04", b"2026-02-30")
     with pytest.raises(VerificationFailed, match=r"^It cannot be read: day is out of range"):
         decode_canonical(raw, type(record), "It")

@@ -12,14 +12,14 @@ import pytest
 from bundler.system import process
 
 
-def test_what_a_program_leaves_behind_is_ended(tmp_path: Path) -> None:
+def test_processes_that_a_program_leaves_behind_are_ended(tmp_path: Path) -> None:
     note = tmp_path / "note"
     os.mkfifo(note)
     reader = os.open(note, os.O_RDONLY | os.O_NONBLOCK)
     try:
         script = f"exec 3>{note}; sleep 60 >/dev/null 2>&1 & exit 4"
         assert process.run(["sh", "-c", script]).exit_code == 4
-        assert select.select([reader], [], [], 30)[0]  # its last writer is gone
+        assert select.select([reader], [], [], 30)[0]  # its last writer has ended
     finally:
         os.close(reader)
 
@@ -35,6 +35,6 @@ def test_a_program_in_a_thread_ends_if_its_task_is_cancelled(tmp_path: Path) -> 
             work.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await work
-            assert not await asyncio.to_thread(reader.read)  # its last writer is gone
+            assert not await asyncio.to_thread(reader.read)  # its last writer has ended
 
     asyncio.run(cancel())

@@ -106,7 +106,7 @@ def test_windows_overlap(wd: WorkDir, monkeypatch: pytest.MonkeyPatch, by_libc_f
             assert not raw.holds(b"nowhere")
 
 
-def test_what_is_no_index(tmp_path: Path) -> None:
+def test_what_is_not_an_index(tmp_path: Path) -> None:
     for content in (b"", b"DIRC", b"x" * 200, b"DIRC" + bytes(60), b"DIRC\0\0\0\2\xff\xff\xff\xff"):
         (tmp_path / "index").write_bytes(content + bytes(20))
         assert not is_whole(tmp_path / "index")

@@ -1,4 +1,4 @@
-"""Users are told to install exactly what is installed here, never the bare name."""
+"""Messages name for installation exactly what is installed here, never only the name."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_programs_run_concurrently_on_as_many_processors(monkeypatch: pytest.Mon
 
     def work(number: int) -> bytes:
         together.wait()
-        given = b"%d\n" % number * 100_000  # more than a pipe holds, and than is read at once
+        given = b"%d\n" % number * 100_000  # more than a pipe holds, and than one read returns
         return process.run(["sh", "-c", "sleep 0.3; cat"], stdin=given).stdout[:2]
 
     assert while_programs_run(work, range(6)) == [b"%d\n" % each for each in range(6)]

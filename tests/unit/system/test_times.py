@@ -24,7 +24,7 @@ def test_an_empty_one_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "epoch", ["now", "-1", "1.5", "253402300800", "9" * 5000, "0" * 20 + "9" * 13]
 )
-def test_what_is_no_time_is_refused(epoch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_time_is_refused(epoch: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Engines refuse such an image, and a time of now would not be reproducible."""
     monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
     with pytest.raises(ConfigurationError, match="is not a time"):

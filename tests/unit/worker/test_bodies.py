@@ -39,9 +39,11 @@ def judge(
     **headers: str,
 ) -> list[str]:
     """The faults of an answer whose body comes in these parts."""
-    told: list[dict[str, Any]] = []
+    reported: list[dict[str, Any]] = []
     recorder = Recorder(bodies, error_objects)
-    recorder.record(lambda event, **fields: told.append({"event": event, **fields}), lambda _: [])
+    recorder.record(
+        lambda event, **fields: reported.append({"event": event, **fields}), lambda _: []
+    )
     given_headers = {name.replace("_", "-"): value for name, value in headers.items()}
     answered = {**({"content-type": kind} if kind else {}), **given_headers}
     request = recorder.begin(method, "http://host/v1")
@@ -50,7 +52,7 @@ def judge(
         for part in parts:
             (body.take_coded if coded else body.take)(part)
         body.end()
-    return [line["fault"] for line in told if line["event"] == "body"]
+    return [line["fault"] for line in reported if line["event"] == "body"]
 
 
 def in_parts(data: bytes, size: int) -> list[bytes]:
@@ -89,9 +91,7 @@ def test_json_that_is_cut_anywhere_is_not(document: Any, sizes: list[int], data:
 
 
 @given(CONTAINERS, SIZES, st.sampled_from([b"x", b"]", b"}", b"<br>", b'"', b"oops"]))
-def test_what_stands_before_or_after_json_is_seen(
-    document: Any, sizes: list[int], more: bytes
-) -> None:
+def test_what_is_before_or_after_json_is_seen(document: Any, sizes: list[int], more: bytes) -> None:
     whole = json.dumps(document).encode()
     before, after = more + whole, whole + more
     if more not in (b"]", b"}", b'"'):
@@ -283,12 +283,14 @@ def test_a_size_is_recorded_if_it_is_one(
     header: str | None, size: int | None, coding: str | None
 ) -> None:
     """That of a packed body is not known."""
-    told: list[dict[str, Any]] = []
+    reported: list[dict[str, Any]] = []
     recorder = Recorder(bodies, error_objects)
-    recorder.record(lambda event, **fields: told.append({"event": event, **fields}), lambda _: [])
+    recorder.record(
+        lambda event, **fields: reported.append({"event": event, **fields}), lambda _: []
+    )
     headers = {"content-length": header, "content-encoding": coding}
     given_headers = {name: value for name, value in headers.items() if value is not None}
     recorder.answer(recorder.begin("GET", "http://host/v1"), 200, given_headers)
-    assert next(line for line in told if line["event"] == "response")["size"] == (
+    assert next(line for line in reported if line["event"] == "response")["size"] == (
         None if coding else size
     )

@@ -55,7 +55,7 @@ def test_what_only_reports_an_error_is_one(document: Any, status: int | None) ->
     assert error_in(document) == ("error-object", status)
 
 
-def test_graphql_answers_with_errors_beside_its_data() -> None:
+def test_graphql_answers_with_errors_next_to_its_data() -> None:
     assert error_in({"data": {"a": 1}, "errors": [{"message": "x"}]}) == ("graphql-errors", None)
     warning = {"message": "x", "extensions": {"severity": "WARNING"}}
     assert error_in({"data": {"a": 1}, "errors": [warning]}) is None

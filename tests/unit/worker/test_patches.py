@@ -71,19 +71,19 @@ def _install(root: Path, name: str, version: str, files: dict[str, str]) -> None
 
 
 @pytest.mark.parametrize("late", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_hook_that_is_gone_fails_the_key_and_names_library_and_version(
+def test_a_missing_hook_fails_the_key_and_names_library_and_version(
     late: bool, tmp_path: Path, run: Refresh
 ) -> None:
     text = "class ConnectionPool:\n    def send(self): ...\nclass AsyncConnectionPool: ...\n"
     _install(tmp_path, "httpcore", "99.1", {"httpcore.py": text})
     with pytest.raises(
         ToolFailed, match=r"httpcore 99\.1: it has no httpcore\.\w+\.handle"
-    ) as told:
+    ) as reported:
         run("os" if late else "httpcore", "import httpcore" if late else "pass")
-    assert "newer state-bundler" in told.value.hint
+    assert "newer state-bundler" in reported.value.hint
 
 
-def test_a_class_that_is_gone_is_a_hook_that_is_gone(tmp_path: Path, run: Refresh) -> None:
+def test_a_missing_class_is_a_missing_hook(tmp_path: Path, run: Refresh) -> None:
     files = {"urllib3/__init__.py": "", "urllib3/response.py": "class Response: ...\n"}
     _install(tmp_path, "urllib3", "9.0", files)
     with pytest.raises(
@@ -118,10 +118,10 @@ def test_a_log_record_names_the_place_of_the_warning(
         "class Own(logging.Logger):\n"
         "    def _log(self, level, msg, args, exc_info=None, extra=None):\n"
         "        logging.root.handlers[0].stream.write(msg)\n"
-        "Own('y').warning('of its own')\n"
+        "Own('y').warning('in its own way')\n"
     )
     run("os", "import warning_here")
-    assert (tmp_path / "log").read_text() == "warning_here.py:3\nof its own"
+    assert (tmp_path / "log").read_text() == "warning_here.py:3\nin its own way"
 
 
 # Each asks with headers for what it gets, or reads only the beginning of a body that is cut.
@@ -189,7 +189,7 @@ def peek():
         ),
     ],
 )
-def test_what_was_asked_for_is_no_fault(
+def test_what_was_asked_for_is_not_a_fault(
     what: str, tmp_path: Path, run: Refresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "asking.py").write_text(_ASKING)
@@ -198,7 +198,7 @@ def test_what_was_asked_for_is_no_fault(
         run("asking", f"from asking import *; {what}")
 
 
-def test_a_library_that_stands_for_another_is_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_replaces_another_is_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is in `sys.modules` under the name of another, as urllib3.future is."""
 
     class Client:

@@ -23,9 +23,11 @@ def parts(value: dict[str, Any]) -> Iterator[str]:
 
 def record(exchanges: Iterable[tuple[Any, ...]]) -> list[tuple[str, str]]:
     """The problems of pages. exchanges: a URL, the answer, and the body of the request."""
-    told: list[dict[str, Any]] = []
+    reported: list[dict[str, Any]] = []
     recorder = Recorder(bodies, error_objects)
-    recorder.record(lambda event, **fields: told.append({"event": event, **fields}), lambda _: [])
+    recorder.record(
+        lambda event, **fields: reported.append({"event": event, **fields}), lambda _: []
+    )
     for url, value, *body in exchanges:
         request = recorder.begin("POST" if body else "GET", url, *body)
         answer = recorder.answer(request, 200, {"content-type": "application/json"})
@@ -35,7 +37,7 @@ def record(exchanges: Iterable[tuple[Any, ...]]) -> list[tuple[str, str]]:
         recorder.decoded(value, text)
         for part in parts(value):
             recorder.decoded(json.loads(part), part)
-    return [(exchange.url, exchange.body) for exchange in report_of(told).unfollowed]
+    return [(exchange.url, exchange.body) for exchange in report_of(reported).unfollowed]
 
 
 @pytest.mark.parametrize(
@@ -153,14 +155,14 @@ def test_an_object_without_anything_is_reported() -> None:
 
 
 def misread(body: bytes, text: str) -> bool:
-    told: list[str] = []
+    reported: list[str] = []
     recorder = Recorder(bodies, error_objects)
-    recorder.record(lambda _, **fields: told.append(str(fields.get("fault"))), lambda _: [])
+    recorder.record(lambda _, **fields: reported.append(str(fields.get("fault"))), lambda _: [])
     answer = recorder.answer(recorder.begin("GET", LIST), 200, {"content-type": "text/json"})
     assert answer is not None
     answer.take(body)
     recorder.decoded(json.loads(text), text)
-    return "not-utf-8" in told
+    return "not-utf-8" in reported
 
 
 UTF_8 = '["Zoë", "100 €"]'.encode()
@@ -197,32 +199,36 @@ def test_ascii_with_other_characters_is_reported() -> None:
         ("something else", False),
     ],
 )
-def test_what_a_library_says_it_leaves_out_is_the_fault_of_the_last_answer(
+def test_what_a_library_says_it_omits_is_blamed_on_the_last_response(
     message: str, *, is_reported: bool
 ) -> None:
-    told: list[dict[str, Any]] = []
+    reported: list[dict[str, Any]] = []
     recorder = Recorder(bodies, error_objects)
-    recorder.record(lambda event, **fields: told.append({"event": event, **fields}), lambda _: [])
+    recorder.record(
+        lambda event, **fields: reported.append({"event": event, **fields}), lambda _: []
+    )
     recorder.answer(recorder.begin("GET", LIST), 200, {})
     recorder.warned(message)
-    assert [one.body for one in report_of(told).failed] == ["skipped"] * is_reported
+    assert [one.body for one in report_of(reported).failed] == ["skipped"] * is_reported
 
 
 @pytest.mark.parametrize(("is_expected", "faults"), [(False, [""]), (True, [])])
 def test_what_is_left_out_after_a_request_that_failed_is_not_the_fault_of_an_earlier_one(
     is_expected: bool, faults: list[str]
 ) -> None:
-    told: list[dict[str, Any]] = []
+    reported: list[dict[str, Any]] = []
     recorder = Recorder(bodies, error_objects)
-    recorder.record(lambda event, **fields: told.append({"event": event, **fields}), lambda _: [])
+    recorder.record(
+        lambda event, **fields: reported.append({"event": event, **fields}), lambda _: []
+    )
     recorder.answer(recorder.begin("GET", f"{LIST}/1"), 200, {})
     recorder.fail(recorder.begin("GET", f"{LIST}/2").number, ConnectionRefusedError())
     recorder.warned("Failed to fetch LookML explore 'a' for model 'b'.")
-    report = report_of(told, ["GET /v1/items/2 error"] * is_expected)
+    report = report_of(reported, ["GET /v1/items/2 error"] * is_expected)
     assert [one.body for one in report.failed] == faults
 
 
-def test_a_message_that_is_no_text_is_left_to_the_logger() -> None:
+def test_a_message_that_is_not_text_is_passed_to_the_logger() -> None:
     class Message:
         def __str__(self) -> str:
             raise LookupError
@@ -235,16 +241,18 @@ def test_a_message_that_is_no_text_is_left_to_the_logger() -> None:
 def test_forks_that_ask_at_the_same_time_do_not_hide_each_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told: list[dict[str, Any]] = []
+    reported: list[dict[str, Any]] = []
     requests = []
     for pid in (41, 42):  # each fork has its own copy of the recorder
         monkeypatch.setattr("os.getpid", lambda pid=pid: pid)
         recorder = Recorder(bodies, error_objects)
-        recorder.record(lambda event, **rest: told.append({"event": event, **rest}), lambda _: [])
+        recorder.record(
+            lambda event, **rest: reported.append({"event": event, **rest}), lambda _: []
+        )
         requests.append((recorder, recorder.begin("GET", f"{LIST}/{pid}")))
     for status, (recorder, request) in zip((200, 500), reversed(requests), strict=True):
         recorder.answer(request, status, {})
-    assert [exchange.status for exchange in report_of(told).failed] == [500]
+    assert [exchange.status for exchange in report_of(reported).failed] == [500]
 
 
 @pytest.mark.parametrize(
@@ -257,10 +265,10 @@ def test_forks_that_ask_at_the_same_time_do_not_hide_each_other(
     ],
 )
 def test_a_redirect_that_is_not_followed(method: str, status: int, counts: bool) -> None:
-    told: list[dict[str, Any]] = []
+    reported: list[dict[str, Any]] = []
     recorder = Recorder(bodies, error_objects)
-    recorder.record(lambda event, **rest: told.append({"event": event, **rest}), lambda _: [])
+    recorder.record(lambda event, **rest: reported.append({"event": event, **rest}), lambda _: [])
     recorder.answer(recorder.begin(method, LIST), status, {"location": "/v2/items"})
-    assert [exchange.body for exchange in report_of(told).failed] == ["redirect"] * counts
+    assert [exchange.body for exchange in report_of(reported).failed] == ["redirect"] * counts
     recorder.begin(method, "https://host:443/v2/items")
-    assert report_of(told).failed == ()
+    assert report_of(reported).failed == ()

@@ -71,11 +71,11 @@ def test_what_cosign_attests_is_our_predicate_bit_for_bit(name: str, kind: str) 
         _opened(altered, _public(name))
 
 
-def test_the_manifest_can_be_made_anew_from_the_attestation() -> None:
+def test_the_manifest_can_be_rebuilt_from_the_attestation() -> None:
     statement = _opened(_RECORDED["states"]["envelope"], _public("states"))
-    told = msgspec.json.decode(canonical(_attested(statement)), type=Predicate)
-    assert build(told.contents, told.support).predicate == told
-    assert {state.key for state in told.contents.states} == {'Shop[a<b>&"ü]', "B"}
+    reported = msgspec.json.decode(canonical(_attested(statement)), type=Predicate)
+    assert build(reported.contents, reported.support).predicate == reported
+    assert {state.key for state in reported.contents.states} == {'Shop[a<b>&"ü]', "B"}
 
 
 @pytest.mark.parametrize("slsa", [False, True])

@@ -1,4 +1,4 @@
-"""``build --each``: every project of a workspace, some at once, and one report of them."""
+"""``build --each``: every project of a workspace, some concurrently, and one report of them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _WRITES = "import sys; open(sys.argv[1], 'w').write('[1, 2]')"
 
 
 def make_workspace(wd: WorkDir, scripts: dict[str, str]) -> None:
-    """Projects without Dagster; each fetches by a script of its own."""
+    """Projects without Dagster; each fetches by its own script."""
     wd.write("pyproject.toml", '[tool.uv.workspace]\nmembers = ["projects/*"]\n')
     wd.write(".gitignore", "/build\nstate\n")
     for name, script in scripts.items():
@@ -340,7 +340,7 @@ def test_each_project_has_its_own_log(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_no_more_than_the_workers_run_at_once(tmp_path: Path) -> None:
+def test_no_more_than_the_workers_run_concurrently(tmp_path: Path) -> None:
     running = tmp_path / "running"
     running.mkdir()
     script = (
@@ -360,7 +360,7 @@ def test_no_more_than_the_workers_run_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_leaves_no_build_behind(wd: WorkDir, number: int) -> None:
+def test_an_interrupted_run_removes_its_build(wd: WorkDir, number: int) -> None:
     make_workspace(
         wd, {"slow": f"import os, time; open('{wd.path}/pid', 'w').write(str(os.getpid()));"
                      " time.sleep(60)"},

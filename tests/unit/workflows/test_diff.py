@@ -74,7 +74,7 @@ def test_the_same_json_in_another_form_differs_in_form_only(tmp_path: Path) -> N
     assert key.files[0].changes == ()
 
 
-def test_what_a_person_calls_volatile_is_no_difference(tmp_path: Path) -> None:
+def test_what_the_user_calls_volatile_is_not_a_difference(tmp_path: Path) -> None:
     found = _diff(tmp_path, {"A": _state({"at": 1})}, {"A": _state({"at": 2})}, "at")
     assert [key.kind for key in found.keys] == ["volatile"]
     assert not found.differs
@@ -97,7 +97,7 @@ def _dbt(models: Mapping[str, str], at: str) -> dict[str, bytes]:
     return {"state": b"", "project/target/manifest.json": json.dumps(manifest).encode()}
 
 
-def test_dbt_is_told_by_model(tmp_path: Path) -> None:
+def test_dbt_is_reported_by_model(tmp_path: Path) -> None:
     before = {"dbt": _dbt({"orders": "select 1\nfrom x", "old": "select 0\nfrom y"}, "1")}
     after = {"dbt": _dbt({"orders": "select 2\nfrom x", "new": "select 3\nfrom z"}, "2")}
     (key,) = _diff(tmp_path, before, after).keys
@@ -192,7 +192,7 @@ def test_what_a_refresh_publishes_is_a_difference(
     assert not key.files[0].form_only
 
 
-def test_a_refresh_tells_the_counts_and_binds_its_record(tmp_path: Path) -> None:
+def test_a_refresh_reports_the_counts_and_binds_its_record(tmp_path: Path) -> None:
     source = '[[tool.state-bundler.source]]\nkey = "A"\ncommand = ["cp", "in", "{state_path}"]\n'
     (tmp_path / "pyproject.toml").write_text(f'{source}path = "src/state"\nplace = "shop/state"\n')
     project = open_project(tmp_path, python=Path(sys.executable))
@@ -240,8 +240,8 @@ def test_the_command_shows_it_and_ends_with_1(tmp_path: Path) -> None:
     markdown = _cli(tmp_path, "--format", "markdown")
     assert "| `A\\|<x>` | 1 table changed, " in markdown.stdout
     assert "<summary><code>A|&lt;x&gt;</code></summary>" in markdown.stdout
-    told = json.loads(_cli(tmp_path, "--format", "json").stdout)
-    assert told["keys"][0]["summary"] == "1 table changed"
+    reported = json.loads(_cli(tmp_path, "--format", "json").stdout)
+    assert reported["keys"][0]["summary"] == "1 table changed"
     shutil.rmtree(tmp_path / "b")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     assert _cli(tmp_path).returncode == 0

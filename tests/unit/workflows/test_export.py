@@ -80,7 +80,7 @@ def test_the_same_states_make_the_same_archive_whatever_was_there(project: Path)
         assert {member.mtime for member in archive} == {0}
 
 
-def test_a_failed_refresh_leaves_the_older_archive(project: Path) -> None:
+def test_a_failed_refresh_keeps_the_older_archive(project: Path) -> None:
     bundler(project, "refresh", "-o", "states.tar")
     before = (project / "states.tar").read_bytes()
     bundler(project, "refresh", "-o", "states.tar", code=71, FEED="/nowhere")
@@ -115,7 +115,7 @@ def test_names_of_destinations(name: str, path: str, tag: str | None) -> None:
     assert (found.path, found.tag) == (Path(path), tag)
 
 
-def test_a_folder_is_no_archive(tmp_path: Path) -> None:
+def test_a_folder_is_not_an_archive(tmp_path: Path) -> None:
     (tmp_path / "x.tar").mkdir()
     with pytest.raises(UsageError):
         destination_of(str(tmp_path / "x.tar"))

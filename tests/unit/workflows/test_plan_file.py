@@ -27,7 +27,7 @@ _DEEP = b'{"format": 2, "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
         (_PLAN, None),
     ],
 )
-def test_what_is_no_plan_is_refused(
+def test_what_is_not_a_plan_is_refused(
     plan: bytes | str, states: bytes | str | None, tmp_path: Path
 ) -> None:
     path = tmp_path / "plan.bin"

@@ -253,7 +253,7 @@ def _run(wd: WorkDir, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_a_plan_of_a_project_is_none_of_another_with_the_same_keys_and_path(wd: WorkDir) -> None:
+def test_a_plan_does_not_fit_another_project_with_the_same_keys_and_path(wd: WorkDir) -> None:
     for name in ("orders", "stock"):
         _write_project(wd, f"{name}/pyproject.toml", f'[project]\nname = "{name}"\n')
     assert _run(wd, "plan", "--project", "orders", "--out", "plan.bin").returncode == 1

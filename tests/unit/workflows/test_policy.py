@@ -83,7 +83,7 @@ _EVERYTHING = Policy(
 )
 
 
-def test_what_is_as_demanded_passes(directory: Path) -> None:
+def test_what_meets_the_policy_passes(directory: Path) -> None:
     assert _breaches(directory, _EVERYTHING) == []
 
 
@@ -138,7 +138,7 @@ def replace_build(build: Build, **fields: object) -> Build:
         (Policy(require_labels={"team": None}), _GOOD, "require-label", "no label team"),
     ],
 )
-def test_each_demand_that_is_not_met_is_one_sentence(
+def test_each_unmet_demand_is_one_message(
     directory: Path, policy: Policy, record: RunRecord, rule: str, sentence: str
 ) -> None:
     ((found, what),) = _breaches(directory, policy, record)
@@ -170,17 +170,17 @@ def test_the_age_is_exact_to_the_second(age: int, most: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("age", "most", "told"),
+    ("age", "most", "reported"),
     [
         (381, 1, "last confirmed 6.3 minutes ago, at .* maximum is 1 second"),
         (90_000, 86_400, "last confirmed 25 hours ago, at .* maximum is 24 hours"),
         (345_600, 119, "last confirmed 4 days ago, at .* maximum is 119 seconds"),
     ],
 )
-def test_ages_are_told_in_words(age: int, most: int, told: str) -> None:
+def test_ages_are_written_in_words(age: int, most: int, reported: str) -> None:
     confirmed = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(_NOW - age))
     (breach,) = judge(Policy(max_age=float(most)), _aged(confirmed))
-    assert re.search(told, breach.what), breach.what
+    assert re.search(reported, breach.what), breach.what
 
 
 def _aged(confirmed: str) -> Subject:
@@ -226,9 +226,9 @@ def test_the_error_of_a_report(directory: Path) -> None:
 
 
 def test_json_has_a_version_and_says_what_is_wrong(directory: Path) -> None:
-    told = json.loads(formatted(_reports(directory), "json"))
-    assert told["schemaVersion"] == 2
-    good, old, bad = told["artifacts"]
+    reported = json.loads(formatted(_reports(directory), "json"))
+    assert reported["schemaVersion"] == 2
+    good, old, bad = reported["artifacts"]
     assert (good["verified"], good["passed"]) == (True, True)
     assert good["directories"][0]["keys"] == ["Shop", "dbt"]
     assert (old["verified"], old["passed"]) == (True, False)
@@ -253,8 +253,8 @@ def test_github_gets_one_command_a_finding_and_no_other(directory: Path) -> None
 
 
 def test_sarif_names_only_rules_that_it_describes(directory: Path) -> None:
-    told = json.loads(formatted(_reports(directory), "sarif"))
-    (run,) = told["runs"]
+    reported = json.loads(formatted(_reports(directory), "sarif"))
+    (run,) = reported["runs"]
     known = {rule["id"] for rule in run["tool"]["driver"]["rules"]}
     assert [result["ruleId"] for result in run["results"]] == ["require", "integrity"]
     assert {result["ruleId"] for result in run["results"]} <= known

@@ -101,7 +101,7 @@ def test_a_key_that_is_not_allowed_is_refused(tmp_path: Path, allowed: Path) -> 
         signature.check(b"x", tmp_path / "x.sig", allowed, NAME)
 
 
-def test_a_public_key_is_no_list_of_signers(tmp_path: Path, key: Path) -> None:
+def test_a_public_key_is_not_a_list_of_signers(tmp_path: Path, key: Path) -> None:
     signature.sign(b"x", key, tmp_path / "x.sig")
     with pytest.raises(Findings, match="invalid key") as failed:
         signature.check(b"x", tmp_path / "x.sig", key.with_suffix(".pub"), NAME)
@@ -176,7 +176,7 @@ def test_a_missing_or_damaged_signature_is_refused(
         signature.check(b"x", tmp_path / "x.sig", allowed, NAME)
 
 
-def test_what_is_no_key_cannot_sign(tmp_path: Path) -> None:
+def test_what_is_not_a_key_cannot_sign(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a key"):
         signature.sign(b"x", tmp_path / "none", tmp_path / "x.sig")
     (tmp_path / "none").write_text("x")
@@ -194,11 +194,11 @@ def test_what_is_no_key_cannot_sign(tmp_path: Path) -> None:
         ("docker-daemon:shop:1.4", "docker-daemon_shop_1.4.sig"),
     ],
 )
-def test_where_a_signature_lies(name: str, expected: str) -> None:
+def test_where_a_signature_is(name: str, expected: str) -> None:
     assert signature.sidecar(name) == Path(expected)
 
 
-def test_where_the_signature_of_a_path_lies(tmp_path: Path) -> None:
+def test_where_the_signature_of_a_path_is(tmp_path: Path) -> None:
     (tmp_path / "app.pex").touch()
     assert signature.sidecar(str(tmp_path / "app.pex")) == tmp_path / "app.pex.sig"
     assert signature.sidecar(f"{tmp_path}/") == tmp_path.with_name(f"{tmp_path.name}.sig")
@@ -208,7 +208,7 @@ def _cli(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     return forked.said("state-bundler", *arguments, cwd=cwd, env={**os.environ, "NO_COLOR": "1"})
 
 
-def test_sign_and_verify_as_a_person_does(tmp_path: Path, key: Path, allowed: Path) -> None:
+def test_sign_and_verify_as_a_user_does(tmp_path: Path, key: Path, allowed: Path) -> None:
     _bundle(tmp_path / "app")
     assert _cli("sign", "app", "--ssh-key", key, cwd=tmp_path).stdout == "app.sig\n"
     good = _cli("verify", "app", "--signed-by", allowed, cwd=tmp_path)
@@ -249,8 +249,8 @@ def test_of_several_state_directories_one_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         attestation.predicate(verdict)
     assert "a/.local_defs_state, b/.local_defs_state" in caught.value.hint
-    told = json.loads(attestation.predicate(verdict, "b/.local_defs_state"))
-    assert told["contents"]["states"][0]["key"] == "B"
+    reported = json.loads(attestation.predicate(verdict, "b/.local_defs_state"))
+    assert reported["contents"]["states"][0]["key"] == "B"
 
 
 def test_the_states_and_the_code_are_resolved_dependencies(tmp_path: Path) -> None:
@@ -259,9 +259,9 @@ def test_the_states_and_the_code_are_resolved_dependencies(tmp_path: Path) -> No
 
     build = Build(commit="a" * 40, dirty=False, remote="https://example.org/shop.git", guarded=True)
     verdict, bundle = _verdict(tmp_path, RunRecord(build=build, environment="prod"))
-    told = json.loads(attestation.slsa(verdict))
-    ParseDict(told, Provenance())  # a name that SLSA does not have is refused
-    code, state = told["buildDefinition"]["resolvedDependencies"]
+    reported = json.loads(attestation.slsa(verdict))
+    ParseDict(reported, Provenance())  # a name that SLSA does not have is refused
+    code, state = reported["buildDefinition"]["resolvedDependencies"]
     assert code["uri"] == f"git+https://example.org/shop.git@{'a' * 40}"
     assert code["digest"] == {"gitCommit": "a" * 40}
     assert state["name"] == "Shop"

@@ -29,9 +29,9 @@ class Part:
         getattr(self, self.name)(state_path)
 
     def good(self, path):
-        told = {"file": Path("/etc/only-here").read_text(), "user": os.getuid()}
-        told |= {name: os.environ[name] for name in ("VENDOR_REGION", "FROM_FILE", "HOME", "OWN")}
-        path.write_text(json.dumps(told))
+        reported = {"file": Path("/etc/only-here").read_text(), "user": os.getuid()}
+        reported |= {name: os.environ[name] for name in ("VENDOR_REGION", "FROM_FILE", "HOME", "OWN")}
+        path.write_text(json.dumps(reported))
 
     def tree(self, path):
         path.mkdir()

@@ -1,4 +1,4 @@
-"""Two components in versioned storage: a file, and a directory beside an empty marker."""
+"""Two components in versioned storage: a file, and a directory next to an empty marker."""
 
 import json
 import os
