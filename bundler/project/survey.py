@@ -13,7 +13,7 @@ from typing import Any
 
 from bundler.project.classic_dbt import ClassicDbt, classic_dbt
 from bundler.project.config import of_pyproject, pyproject_of, read_toml, table
-from bundler.project.layout import dockerfiles_in, repository_of
+from bundler.project.layout import dockerfiles_in, import_path, repository_of
 from bundler.project.projects import DagsterModules, dagster_modules
 from bundler.state.bundle import STATE_DIRECTORY
 from bundler.state.source_path import path_problem
@@ -47,20 +47,25 @@ class Together:
 @dataclass(frozen=True)
 class Survey:
     """root: the project. repository: its work tree. pyproject: its tables. backend: the build
-    backend's name; None if nothing builds a distribution. state_directories: relative to the
-    root, where the project's states are or will be. dockerfiles: relative to the root. together:
-    what is configured with it. classic_dbt: of a project whose only state is a dbt manifest, for
-    which `init` writes a source."""
+    backend's name; None if nothing builds a distribution. places: of the state directories, where
+    the project's states are or will be, relative to the root of its imports. dockerfiles: relative
+    to the root. together: what is configured with it. classic_dbt: of a project whose only state is
+    a dbt manifest, for which `init` writes a source."""
 
     root: Path
     repository: Path | None
     pyproject: Mapping[str, Any]
     dagster: DagsterModules | None
     backend: str | None
-    state_directories: tuple[PurePosixPath, ...]
+    places: Mapping[PurePosixPath, str]
     dockerfiles: tuple[PurePosixPath, ...]
     together: Together
     classic_dbt: ClassicDbt | None = None
+
+    @property
+    def state_directories(self) -> tuple[PurePosixPath, ...]:
+        """Relative to the root."""
+        return tuple(self.places)
 
     @property
     def outer(self) -> Path:
@@ -74,16 +79,17 @@ def survey(root: Path, together: Together | None = None) -> Survey:
     pyproject = read_toml(pyproject_of(root))
     dagster = dagster_modules(root)
     classic = classic_dbt(root) if dagster is None and _may_be_classic(root, pyproject) else None
-    directories = [*_state_directories(root, pyproject, dagster)]
+    places = dict(_places(root, pyproject, dagster))
     if classic is not None and classic.home == root:
-        directories.append(PurePosixPath(classic.state_path))
+        path = PurePosixPath(classic.state_path)
+        places.setdefault(path, import_path(path.parts))
     return Survey(
         root=root,
         repository=repository_of(root),
         pyproject=pyproject,
         dagster=dagster,
         backend=_backend(root, pyproject),
-        state_directories=tuple(dict.fromkeys(directories)),
+        places=places,
         dockerfiles=tuple(PurePosixPath(path.name) for path in dockerfiles_in(root)),
         together=together or Together(root, (root,)),
         classic_dbt=classic,
@@ -114,17 +120,19 @@ def _backend(root: Path, pyproject: Mapping[str, Any]) -> str | None:
     return _BACKENDS.get(first, first)
 
 
-def _state_directories(
+def _places(
     root: Path, pyproject: Mapping[str, Any], dagster: DagsterModules | None
-) -> Iterator[PurePosixPath]:
+) -> Iterator[tuple[PurePosixPath, str]]:
     if dagster is not None:
         module = PurePosixPath(*dagster.defs.split("."))
-        yield _folder_of(root, pyproject, module) / STATE_DIRECTORY
+        folder = _folder_of(root, pyproject, module)
+        yield folder / STATE_DIRECTORY, f"{module}/{STATE_DIRECTORY}"
     sources = table(pyproject, "tool", "state-bundler").get("source", [])
     for source in sources if isinstance(sources, list) else []:
         path = source.get("path") if isinstance(source, Mapping) else None
         if isinstance(path, str) and path_problem(path) is None:
-            yield PurePosixPath(path)
+            relative = PurePosixPath(path)
+            yield relative, str(source.get("place", import_path(relative.parts)))
 
 
 def _folder_of(root: Path, pyproject: Mapping[str, Any], module: PurePosixPath) -> PurePosixPath:

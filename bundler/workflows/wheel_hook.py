@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.errors import BundlerError, VerificationFailed
-from bundler.project.layout import import_path
 from bundler.project.survey import survey
 from bundler.state.bundle import RUN_RECORD_NAME, Bundle
 from bundler.state.manifest import DirectoryRefresh, RunRecord
@@ -49,8 +48,8 @@ def published(root: Path) -> PublishedFiles:
     refreshes: list[DirectoryRefresh] = []
     missing: list[Path] = []
     first = RunRecord()
-    for relative in survey(root).state_directories:
-        directory = StateDir(root / relative, import_path(relative.parts))
+    for relative, place in survey(root).places.items():
+        directory = StateDir(root / relative, place)
         found = directory.read()
         if found is None:
             missing.append(directory.path)

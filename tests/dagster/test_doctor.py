@@ -199,6 +199,7 @@ def test_a_project_without_state_fails_nothing_where_it_is_not_installed(tmp_pat
         ("uv_build", ".local_defs_state\n", "ok"),
         ("flit_core.buildapi", ".local_defs_state\n", "ok"),
         ("pdm.backend", ".local_defs_state\n", "ok"),
+        ("mesonpy", "", "warn"),
     ],
 )
 def test_a_backend_that_is_not_installed_is_guessed(
@@ -212,7 +213,9 @@ def test_a_backend_that_is_not_installed_is_guessed(
     assert finding.grade == grade
     assert finding.what.startswith("Could not try: ")
     assert "; guess: " in finding.what
-    if grade != "ok":
+    if backend == "mesonpy":
+        assert finding.what.endswith("; guess: mesonpy may exclude the state from a wheel.")
+    elif grade != "ok":
         assert finding.fix.startswith("Set this in pyproject.toml:\n[tool.")
         assert finding.part == "backend"
 

@@ -148,6 +148,14 @@ def test_a_package_elsewhere_in_the_wheel_names_the_candidate(tmp_path: Path) ->
     assert f"cannot be imported from {made.name}," in raised.value.what
 
 
+def test_a_package_that_is_imported_from_another_folder_gets_the_setting(tmp_path: Path) -> None:
+    bundle = bundle_of(set_state(tmp_path / "s", A="1"), "lib/code/shop/state")
+    made = wheel(tmp_path)
+    with pytest.raises(ConfigurationError, match="lib cannot be imported") as raised:
+        embed_wheel(made, [bundle], RECORD, made)
+    assert 'set place = "shop/state"' in raised.value.hint
+
+
 @pytest.mark.parametrize(
     ("files", "places", "expected"),
     [
@@ -348,6 +356,15 @@ def test_an_sdist_carries_the_state_and_a_wheel_of_it_is_the_same(
     assert not (unpacked / "src" / PLACE / "Stale").exists()
     assert hatchling(unpacked, "-t", "wheel").returncode == 0
     assert (unpacked / "dist" / made.name).read_bytes() == made.read_bytes()
+
+
+def test_the_hook_finds_the_package_in_another_folder_than_src(project: Path) -> None:
+    (project / "src").rename(project / "code")
+    text = (project / "pyproject.toml").read_text()
+    (project / "pyproject.toml").write_text(text.replace("src/shop", "code/shop"))
+    done = hatchling(project)
+    assert done.returncode == 0, done.stderr
+    assert state_in(project / "dist" / "shop-1.0-py2.py3-none-any.whl") == "published"
 
 
 def test_without_state_the_hook_warns_or_fails(project: Path) -> None:

@@ -89,10 +89,14 @@ def importable(name: str, trees: Sequence[Tree], place: str) -> Tree:
             f"{name} contains {package} more than once: {places}. Python imports only one of them.",
             hint="Remove `-D` or `-P` for a package that a wheel contains, or the wheel.",
         )
+    inner = _inner(trees, place)
     raise ConfigurationError(
         f"{package} cannot be imported from {name}, so its state would never be found. "
         f"{_candidates(trees, package, place)}",
-        hint="In the project, keep the package at the top or in `src`, under its name in the wheel."
+        hint=f'If the program looks for it in {inner}, set place = "{inner}" for its '
+        "[[tool.state-bundler.source]]."
+        if inner
+        else "In the project, keep the package at the top or in `src`, under its name in the wheel."
         if name.endswith(".whl")
         else "Pass pex the folder from which Python imports it: `-D src` for `src/shop`.",
     )
@@ -187,6 +191,17 @@ _SITE = re.compile(r"(?:^|.*/)(?:site-packages|dist-packages|lib/python)/")
 
 def _has_package(tree: Tree, package: str, place: str) -> bool:
     return any(not f"{package}/{path}".startswith(f"{place}/") for path, _ in tree.below(package))
+
+
+def _inner(trees: Sequence[Tree], place: str) -> str | None:
+    """The place without the outermost folders, if a package is there: of ``lib/shop/state``,
+    Python may import ``shop``."""
+    parts = place.split("/")
+    likely = ("/".join(parts[start:]) for start in range(1, len(parts) - 1))
+    return next(
+        (it for it in likely for tree in trees if _has_package(tree, it.rpartition("/")[0], it)),
+        None,
+    )
 
 
 def _candidates(trees: Sequence[Tree], package: str, place: str) -> str:

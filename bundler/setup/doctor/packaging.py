@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from bundler.errors import BundlerError, ConfigurationError, ToolFailed
 from bundler.project.config import pyproject_of, table
-from bundler.project.layout import import_path
 from bundler.project.survey import Survey
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import set_in_pyproject, word
@@ -203,6 +202,10 @@ def _guess(survey: Survey) -> Finding:
         what = f"{survey.backend} includes the state in a wheel"
         if settings := ", ".join(_excluding(survey)):
             return Finding("warn", f"{what}, unless this excludes it: {settings}.", why)
+        if survey.backend not in _TABLES:
+            return Finding(
+                "warn", f"{survey.backend} may exclude the state from a wheel.", why, _OURS
+            )
         return Finding("ok", f"{what}.")
     fix = _fix(survey, *target)
     if survey.backend in _ALWAYS_DROP or _despite(survey) or _is_ignored(survey):
@@ -250,8 +253,8 @@ def _luck(survey: Survey) -> str:
 
 
 def _not_in_a_package(survey: Survey) -> Finding | None:
-    for path in survey.state_directories:
-        if "/" not in import_path(path.parts):
+    for path, place in survey.places.items():
+        if "/" not in place:
             return Finding(
                 "warn",
                 f"{path} is not in a package: {survey.backend} includes no state in a wheel.",

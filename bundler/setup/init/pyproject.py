@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from bundler.errors import ConfigurationError
 from bundler.project.config import pyproject_of, table
-from bundler.project.layout import import_path
 from bundler.project.survey import Survey
 from bundler.setup.file_edits import newline_of
 from bundler.state.bundle import STATE_DIRECTORY
@@ -161,8 +160,8 @@ def _hatch_pattern(directory: PurePosixPath) -> str:
 def _package_data(survey: Survey) -> tuple[str, list[Any]] | None:
     """The package that the first state directory is in, and those of its directories' files."""
     found: dict[str, list[Any]] = {}
-    for directory in survey.state_directories:
-        parts = import_path(directory.parts).split("/")
+    for directory, place in survey.places.items():
+        parts = place.split("/")
         depth = 1
         if survey.dagster is not None and directory.name == STATE_DIRECTORY:
             depth = len(survey.dagster.root.split("."))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bundler.project.survey import survey
+from bundler.setup.init.pyproject import backend_list
 
 _PYPROJECT = '[tool.dg.project]\nroot_module = "shop"\n'
 
@@ -30,5 +31,22 @@ def test_the_package_is_the_folder_with_the_defs(
     for file in files:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
-    (directory,) = survey(tmp_path).state_directories
-    assert str(directory) == f"{package}/defs/.local_defs_state"
+    (found,) = survey(tmp_path).places.items()
+    assert (str(found[0]), found[1]) == (
+        f"{package}/defs/.local_defs_state",
+        "shop/defs/.local_defs_state",
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "place"), [("", "lib/shop/state"), ('place = "shop/state"\n', "shop/state")]
+)
+def test_a_source_says_where_its_program_looks(setting: str, place: str, tmp_path: Path) -> None:
+    source = '[[tool.state-bundler.source]]\nkey = "A"\ncommand = ["x"]\npath = "lib/shop/state"\n'
+    build = '[build-system]\nbuild-backend = "setuptools.build_meta"\n'
+    (tmp_path / "pyproject.toml").write_text(source + setting + build)
+    found = survey(tmp_path)
+    assert list(found.places.values()) == [place]
+    package, _, below = place.partition("/")
+    expected = ("tool", "setuptools", "package-data", package), [f"{below}/**"]
+    assert backend_list(found) == expected
