@@ -16,7 +16,7 @@ from bundler.errors import ConfigurationError, ToolFailed
 from bundler.listener import Listener
 from bundler.project.layout import import_path
 from bundler.project.projects import Project
-from bundler.state.bundle import STATE_DIRECTORY
+from bundler.state.bundle import MANIFEST_NAME, STATE_DIRECTORY
 from bundler.system import credential_files
 from bundler.system.wording import listed
 
@@ -72,7 +72,7 @@ def refuse(name: str, trees: Iterable[Tree], allowed: AllowedFiles, listener: Li
         )
     ignored = _ignored(allowed.root)
     odd = dict.fromkeys(
-        tree.at(top) for tree in own for path in tree.leaves for top in _odd(path, ignored)
+        tree.at(top) for tree in own for path in _code(tree) for top in _odd(path, ignored)
     )
     if odd:
         listener.note(
@@ -88,8 +88,11 @@ def refuse_below(folders: Iterable[Path], allowed: AllowedFiles) -> None:
 
 def below(folder: Path) -> Iterator[str]:
     """The files with credentials among sources; a refresh scans states itself."""
-    found = credential_files.below(folder)
-    return (path for path in found if STATE_DIRECTORY not in Path(path).parts)
+    for path in credential_files.below(folder):
+        above = Path(path).parents
+        states = (folder / each / MANIFEST_NAME for each in above)
+        if STATE_DIRECTORY not in Path(path).parts and not any(it.is_file() for it in states):
+            yield path
 
 
 def _refuse(what: str, found: Iterable[tuple[str, str]], allowed: AllowedFiles) -> None:
@@ -106,12 +109,10 @@ def _refuse(what: str, found: Iterable[tuple[str, str]], allowed: AllowedFiles) 
 def _credentials(tree: Tree) -> Iterator[str]:
     """The files, or the folders that they are in."""
     found: dict[str, None] = {}
-    for path, leaf in tree.leaves.items():
+    for path in _code(tree):
         *above, _ = prefixes(path)
-        if STATE_DIRECTORY in path.split("/"):
-            continue
         top = next((each for each in above if _is_secret_folder(each)), None)
-        if top is None and _is_secret(path, leaf):
+        if top is None and _is_secret(path, tree.leaves[path]):
             top = path
         if top is not None:
             found[top] = None
@@ -134,11 +135,16 @@ def _likely(tree: Tree) -> Iterator[str]:
     """Named or worded like a private key's file, but possibly without a key."""
     return (
         path
-        for path, leaf in tree.leaves.items()
+        for path in _code(tree)
         if path.endswith((*credential_files.BY_CONTENT, ".json"))
-        and STATE_DIRECTORY not in path.split("/")
-        and credential_files.decide(path, leaf.open)
+        and credential_files.decide(path, tree.leaves[path].open)
     )
+
+
+def _code(tree: Tree) -> list[str]:
+    """The files outside of states, which a refresh scans."""
+    states = tuple(f"{found.relative}/" for found in tree.state_directories())
+    return [path for path in tree.leaves if not path.startswith(states)]
 
 
 def _ignored(root: Path | None) -> set[str]:

@@ -14,7 +14,10 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from bundler.artifacts.python.credentials import below
+from bundler.artifacts.python.credentials import NOTHING, below, refuse
+from bundler.artifacts.python.trees import folder_tree
+from bundler.errors import ConfigurationError
+from bundler.listener import SILENT
 from bundler.system.credential_files import holds_credentials
 
 _EC = ec.generate_private_key(ec.SECP256R1())
@@ -69,6 +72,21 @@ def test_a_json_file_is_a_key_if_it_holds_one(
 ) -> None:
     content = json.dumps(document).encode()
     assert bool(_found(tmp_path, "project-0123.json", content)) is expected
+
+
+def test_a_state_is_not_searched_wherever_it_is(tmp_path: Path) -> None:
+    for place in ("state", ".local_defs_state"):
+        state = tmp_path / "shop" / place
+        (state / "A").mkdir(parents=True)
+        (state / "@manifest.json").touch()
+        (state / "A/client.key").write_bytes(_PRIVATE[0])
+        (state / "A/.env").touch()
+    assert list(below(tmp_path)) == []
+    refuse("app.pex", [folder_tree(tmp_path)], NOTHING, SILENT)
+    (tmp_path / "shop/.env").touch()
+    assert list(below(tmp_path)) == ["shop/.env"]
+    with pytest.raises(ConfigurationError, match=r"credentials: shop/\.env\."):
+        refuse("app.pex", [folder_tree(tmp_path)], NOTHING, SILENT)
 
 
 def test_a_folder_that_is_a_document(tmp_path: Path) -> None:
