@@ -139,6 +139,11 @@ def without_state(tag: str) -> str:
     return updated[1] if updated else tag
 
 
+def is_pex_folder(path: Path) -> bool:
+    """A virtual environment that pex has made has a PEX-INFO, too, and is an ordinary folder."""
+    return (path / "PEX-INFO").exists() and not (path / "pyvenv.cfg").exists()
+
+
 def exists(path: str) -> bool:
     """Whether the file or folder exists. Raises `InputOutputError` if that cannot be determined."""
     try:

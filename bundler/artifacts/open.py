@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bundler.artifacts.names import ArtifactName
+from bundler.artifacts.names import ArtifactName, is_pex_folder
 from bundler.artifacts.reference import names_host
 from bundler.errors import (
     BundlerError,
@@ -75,8 +75,7 @@ def shared_connections(names: Sequence[object]) -> Iterator[Connections | None]:
 
 
 def _open_directory(path: Path) -> Artifact:
-    # A virtual environment that pex has made has one, too, and is an ordinary directory.
-    if (path / "PEX-INFO").exists() and not (path / "pyvenv.cfg").exists():
+    if is_pex_folder(path):
         from bundler.artifacts.python.pex.file import PexArtifact
 
         return PexArtifact(path)
@@ -90,7 +89,7 @@ def _open_file(path: Path) -> Artifact:
         from bundler.artifacts.python.wheel import WheelArtifact
 
         return WheelArtifact(path)
-    if _ends_as_zip(path):
+    if ends_as_zip(path):
         from bundler.artifacts.python.pex.file import PexArtifact
 
         return PexArtifact(path)
@@ -104,7 +103,7 @@ def _open_file(path: Path) -> Artifact:
     )
 
 
-def _ends_as_zip(path: Path) -> bool:
+def ends_as_zip(path: Path) -> bool:
     """Whether the record that ends a zip file exists, whatever else is wrong with the file."""
     with reading(path), path.open("rb") as stream:
         stream.seek(-min(_MAX_END_BYTES, path.stat().st_size), os.SEEK_END)

@@ -25,6 +25,7 @@ from bundler.artifacts.image.engine.opening import open_image
 from bundler.artifacts.image.oci import LayoutDestination
 from bundler.artifacts.image.ociread import LoadedImage
 from bundler.artifacts.names import LATEST, ArtifactName
+from bundler.artifacts.open import ends_as_zip
 from bundler.errors import UsageError
 from bundler.listener import Listener
 from bundler.state.manifest import RunRecord
@@ -56,6 +57,8 @@ def _image(text: str) -> ArtifactName:
     name = ArtifactName.parse(text)
     if name.kind == "store":
         raise UsageError(f"{name} is not an image.", hint="To use its states, pass --state-from.")
+    if name.kind == "path" and name.path.is_file() and ends_as_zip(name.path):
+        raise UsageError(f"{name} is not an image.", hint=f"For a PEX: state-bundler update {name}")
     return msgspec.structs.replace(name, kind="layout") if name.kind == "path" else name
 
 
@@ -70,7 +73,7 @@ def refresh_and_embed(
 ) -> EmbedResult:
     """Raises `UsageError` if there is no state, and as `prepare` and `embed` do."""
     for source in sources:
-        require_engine(ArtifactName.parse(source).without_asking())
+        require_engine(_image(source).without_asking())
     projects = request.selection.find(listener)
     with prepare(projects, request, listener) as prepared:
         if not prepared.bundles:

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bundler.artifacts.embedding import Destination, EmbedResult
-from bundler.artifacts.names import LATEST, STATE_DIGITS, ArtifactName, without_state
+from bundler.artifacts.names import (
+    LATEST,
+    STATE_DIGITS,
+    ArtifactName,
+    is_pex_folder,
+    without_state,
+)
 from bundler.artifacts.open import shared_connections
 from bundler.artifacts.reference import names_host
 from bundler.artifacts.verify import verify
@@ -77,7 +83,7 @@ def update_all(
 
 
 def _is_pex(name: ArtifactName) -> bool:
-    return name.kind == "path" and (name.path.is_file() or (name.path / "PEX-INFO").exists())
+    return name.kind == "path" and (name.path.is_file() or is_pex_folder(name.path))
 
 
 def refuse_impossible(name: ArtifactName) -> None:

@@ -276,7 +276,10 @@ def test_a_pex_that_was_installed_is_read_as_a_directory(
     assert not accepts(venv)
 
 
-@pytest.mark.parametrize("argument", ["--pex-path=x.pex", "--pex-path", "--inherit-path=prefer"])
+@pytest.mark.parametrize(
+    "argument",
+    ["--pex-path=x.pex", "--pex-path", "--inherit-path=prefer", "--inherit-path", "--inh=prefer"],
+)
 def test_what_verify_would_refuse_is_refused_before_the_build(argument: str) -> None:
     with pytest.raises(UsageError, match="another copy"):
         parse(["-o", "app.pex", argument, "x.pex"])

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bundler.artifacts.names import is_pex_folder
 from bundler.errors import UsageError
 from bundler.system.atomic import (
     exchange,
@@ -24,7 +25,7 @@ def refuse_foreign(destination: Path) -> None:
     """Raises `UsageError` for a directory with files that is not a PEX: they would be lost."""
     with io_errors(destination):
         is_folder = destination.is_dir() and not destination.is_symlink()
-        if is_folder and not (destination / "PEX-INFO").is_file() and any(destination.iterdir()):
+        if is_folder and not is_pex_folder(destination) and any(destination.iterdir()):
             raise UsageError(
                 f"{destination} is a directory that contains other files.",
                 hint="Choose another file with -o.",

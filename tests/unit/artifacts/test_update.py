@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from bundler.refresh.run import Refreshed
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import Build, DirectoryRefresh, KeyRefresh, RunRecord
 from bundler.state.run_record import TOOL
+from bundler.workflows.embed import refresh_and_embed
 from bundler.workflows.pipeline import Prepared, StateRequest
 from bundler.workflows.update import renewed, update, update_all
 from tests.support.bundles import make_bundle
@@ -73,6 +75,7 @@ def in_layout(root: Path, bundles: list[Bundle], record: RunRecord, prepared: Pr
         ("shop-1.0-py3-none-any.whl", "installers expect that a version never changes"),
         ("image.tar", "cannot be updated"),
         ("folder", "cannot be updated"),
+        ("venv", "cannot be updated"),
         ("store:file:///states", "cannot be updated"),
     ],
 )
@@ -81,10 +84,19 @@ def test_what_is_not_updated_is_refused_before_the_refresh(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
-    for file in ("shop-1.0-py3-none-any.whl", "image.tar"):
+    (tmp_path / "venv").mkdir()
+    for file in ("venv/PEX-INFO", "venv/pyvenv.cfg", "shop-1.0-py3-none-any.whl", "image.tar"):
         (tmp_path / file).touch()
     with pytest.raises(UsageError, match=says):
         list(update_all([name], StateRequest(), SILENT))
+
+
+def test_a_pex_is_not_embedded_into_and_that_is_said_before_the_refresh(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "app.pex", "w") as file:
+        file.writestr("PEX-INFO", "")
+    with pytest.raises(UsageError, match="is not an image") as raised:
+        refresh_and_embed([f"{tmp_path}/app.pex"], ["x:1"], StateRequest(), SILENT)
+    assert raised.value.hint.endswith(f"state-bundler update {tmp_path}/app.pex")
 
 
 @pytest.mark.slow

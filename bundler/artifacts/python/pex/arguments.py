@@ -19,6 +19,7 @@ _OUTPUT = ("--output-file", "--ou", "-o")
 _PEX_ROOT = ("--pex-root", "--pex-ro", "")
 _CACHE_DIR = ("--cache-dir", "--ca", "")
 _PEX_PATH = ("--pex-path", "--pex-p", "")
+_INHERIT_PATH = ("--inherit-path", "--inh", "")
 # Options whose folders are packed completely; of a project, the backend decides what is packed.
 _SOURCES = (
     ("--sources-directory", "--so", "-D"),
@@ -32,10 +33,11 @@ _TOGETHER = re.compile(r"(-v+)([^v].*)", re.DOTALL)
 _MAX_NESTING = 10
 _ASKS = ("-h", "--help", "-V", "--version", "--help-variables", "--docs", "--help-html")
 # What pex would do with its own result before the state is in it.
+_SCIE = "Build the PEX without it, then run `pex3 scie create` on the finished file."
+_RC = "Remove it: Python cannot read the files that it creates."
 _TOO_EARLY = {
-    "--scie": "Build the PEX without it, then run `pex3 scie create` on the finished file.",
-    "--par": "Build the PEX without it, then run `pex3 scie create` on the finished file.",
-    "--rc": "Remove it: Python cannot read the files that it creates.",
+    **dict.fromkeys(("--scie", "--par"), _SCIE),
+    **dict.fromkeys(("--rc", "--pexrc", "--native-runtime"), _RC),
     "--seed": "Remove it: it would unpack the PEX without its state; run the finished file.",
 }
 
@@ -166,7 +168,9 @@ def _value(
 
 def _refuse(argument: str) -> None:
     name, _, value = argument.partition("=")
-    if _names(name, _PEX_PATH) or (name, value) == ("--inherit-path", "prefer"):
+    if _names(name, _PEX_PATH) or (
+        _names(name, _INHERIT_PATH) and value in ("", "prefer")  # which is the default value
+    ):
         raise UsageError(
             f"With {argument}, Python may import another copy of the package, without its state.",
             hint="Remove it: pass the other code to pex, or use --inherit-path=fallback.",

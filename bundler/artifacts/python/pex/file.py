@@ -97,7 +97,9 @@ class PexArtifact(Artifact):
         required = (PEX_INFO, MAIN) if self.zip is None else (PEX_INFO, MAIN, IMPORT_HOOK)
         if not all(name in self._whole.leaves for name in required):
             raise VerificationFailed(
-                f"{self.name} is not a PEX: it has no {PEX_INFO}, or no boot code."
+                f"{self.name} is not a PEX: it has no {PEX_INFO}, or no boot code.",
+                hint="To verify the state in another zip file, such as one for AWS Lambda, unpack "
+                "it and pass the folder.",
             )
         prefix = b"" if self.zip is None else self.zip.read_prefix()
         if prefix and not prefix.startswith(b"#!"):
