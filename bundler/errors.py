@@ -59,6 +59,14 @@ class BundlerError(Exception):
     def __str__(self) -> str:
         return self.what
 
+    def rename(self, old: str, new: str) -> None:
+        """Shows a path as the user knows it, not the temporary one."""
+        self.what, self.problem = self.what.replace(old, new), self.problem.replace(old, new)
+        self.hint, self.headline = self.hint.replace(old, new), self.headline.replace(old, new)
+        self.details = tuple(
+            (rule, tuple(line.replace(old, new) for line in lines)) for rule, lines in self.details
+        )
+
 
 class Findings(BundlerError):
     """A check found something: guard, verify's policy, diff."""

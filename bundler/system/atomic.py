@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from bundler.errors import io_failure
+from bundler.errors import BundlerError, io_failure
 from bundler.system.walking import walk
 
 _AT_FDCWD = -2 if sys.platform == "darwin" else -100
@@ -99,7 +99,11 @@ def give_name(stream: BinaryIO, temporary: Path, path: Path, mode: int | None = 
 def temporary_folder(path: Path) -> Iterator[Path]:
     """An empty folder next to a path, whose contents will get that name; removed at the end."""
     with _temporary(path, _new_folder) as (temporary, _):
-        yield temporary
+        try:
+            yield temporary
+        except BundlerError as error:
+            error.rename(f"{temporary}/", f"{path.parent}/")
+            raise
 
 
 def make_directories(path: Path) -> None:

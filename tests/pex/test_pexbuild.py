@@ -209,8 +209,12 @@ def test_a_failed_verification_keeps_the_older_file(
     made = [bundle_of(set_state(tmp_path / "s", A="1"))]
     arguments = parse(["-D", "src", "-o", "app.pex"])
     request = EmbedRequest(tuple(made), RECORD)
-    with pytest.raises(RuntimeError), building(str(PEX), arguments, request):
-        raise RuntimeError
+    with (
+        pytest.raises(VerificationFailed) as raised,
+        building(str(PEX), arguments, request) as (artifact, _),
+    ):
+        raise VerificationFailed(f"{artifact.name} is wrong.")
+    assert raised.value.what == f"{tmp_path}/app.pex is wrong."
     assert (tmp_path / "app.pex").read_text() == "older"
 
 
@@ -256,7 +260,9 @@ def test_it_may_follow_a_switch_in_the_same_word(
     assert found.rest[-2:] == ("-v", "-Dsrc")
 
 
-@pytest.mark.parametrize("argument", ["--scie", "--seed=verbose", "--scie=eager", "--rc"])
+@pytest.mark.parametrize(
+    "argument", ["--scie", "--seed=verbose", "--scie=eager", "--rc", "--pexrc"]
+)
 def test_what_would_use_the_file_without_its_state_is_refused(argument: str) -> None:
     with pytest.raises(UsageError, match="without its state"):
         parse([argument, "-o", "app.pex"])
