@@ -6,9 +6,9 @@ In a project's definitions::
 
     defs = refresh_definitions(Path(__file__), location="shop", cron_schedule="0 * * * *")
 
-Each key is refreshed by its own step, on whatever executor the deployment has. A step uploads
-what it fetched; only when every step has succeeded, the last one makes everything current
-atomically. The deployment's ``dagster.yaml`` names `bundler.dagster_storage`.
+Each key is refreshed by its own step, on whatever executor the deployment has. A step checks what
+it fetched, and uploads it; only when every step has succeeded, the last one makes everything
+current atomically. The deployment's ``dagster.yaml`` names `bundler.dagster_storage`.
 
 Imports dagster, as `bundler.dagster_storage` does. Dagster reads the annotations of steps as
 values, so they must not become strings: no ``from __future__ import annotations`` here.
@@ -16,9 +16,10 @@ values, so they must not become strings: no ``from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,20 @@ from dagster import DagsterInstance
 
 from bundler.dagster_storage import StoreDefsStateStorage
 from bundler.errors import ConfigurationError
-from bundler.state.manifest import KeyRefresh, state_of
+from bundler.project.config import load
+from bundler.refresh.checks import Baseline, check
+from bundler.refresh.model import Component
+from bundler.refresh.secret_values import collect
+from bundler.state.manifest import KeyRefresh, ManagementType, State, state_of
 from bundler.state.statedir import check_keys, sanitize_key
 from bundler.state.tree import scan
-from bundler.store import local
+from bundler.store import Store, local
+from bundler.store.handover import download
 from bundler.store.pointer import Author
 from bundler.store.pushing import NewState, Push, confirm
 from bundler.system import times
 
-_VERSIONED = "VERSIONED_STATE_STORAGE"
+_VERSIONED: ManagementType = "VERSIONED_STATE_STORAGE"
 _NO_STEP_NAME = re.compile(r"[^A-Za-z0-9_]")
 # A step is retried after about 10, 20 and 40 seconds.
 _RETRY = dg.RetryPolicy(
@@ -105,13 +111,16 @@ def _storage(instance: DagsterInstance) -> StoreDefsStateStorage:
 
 def _components(project: Path) -> dict[str, Any]:
     """The versioned components by key; one of them for a shared key."""
-    tree = dg.ComponentTree.for_project(project)
-    found = tree.get_all_components(of_type=dg.StateBackedComponent)
+    found = _tree(project).get_all_components(of_type=dg.StateBackedComponent)
     return {
         component.defs_state_config.key: component
         for component in found
         if component.defs_state_config.management_type.value == _VERSIONED
     }
+
+
+def _tree(project: Path) -> Any:
+    return dg.ComponentTree.for_project(project)
 
 
 def _keys(project: Path, wanted: Sequence[str]) -> list[str]:
@@ -130,9 +139,9 @@ def _refresh(instance: DagsterInstance, project: Path, key: str) -> str:
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
         directory = Path(scratch)
         result = component.write_state_to_path(directory / "state")
-        if inspect.iscoroutine(result):
-            asyncio.run(result)
-        state = state_of(key, sanitize_key(key), scan(directory))
+        if inspect.isawaitable(result):
+            asyncio.run(_wait_for(result))
+        state = _checked(project, component, directory, store)
         now = times.now()
         new = NewState(state, directory, refresh=KeyRefresh(key, 1, fetched=now, confirmed=now))
         attempt = Push(store.known, [new], Author(local.user())).attempt(share=False)
@@ -140,6 +149,33 @@ def _refresh(instance: DagsterInstance, project: Path, key: str) -> str:
         confirm(store.objects, [new], store.require_current())
         return attempt.before[key].version
     return attempt.versions[0].version
+
+
+async def _wait_for(awaitable: Awaitable[Any]) -> None:
+    await awaitable
+
+
+def _checked(project: Path, component: Any, directory: Path, store: Store) -> State:
+    """The state, with the checks and settings of a refresh; its baseline is the current version.
+
+    Raises `BadData`, `CredentialsRefused` or `ConfigurationError`.
+    """
+    key = component.defs_state_config.key
+    root = Path(_tree(project).project_root)
+    settings = load(root).refresh
+    names = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(component).__mro__]
+    described = Component(key, _VERSIONED, names[0], ancestors=tuple(names[1:]))
+    secrets = collect(os.environ, named=settings.secrets, excluded=settings.not_secrets, root=root)
+    options = settings.of_key(key)
+    current = store.current()
+    version = current.keys[key].version if current and key in current.keys else None
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
+        baseline = None
+        if version is not None:
+            before = Path(scratch)
+            download(store, key, version, before / "state")
+            baseline = Baseline(state_of(key, sanitize_key(key), scan(before)), before)
+        return check(described, directory, options, secrets=secrets, baseline=baseline).state
 
 
 def _publish(instance: DagsterInstance, versions: Sequence[str]) -> int:

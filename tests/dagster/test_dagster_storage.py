@@ -76,6 +76,37 @@ with DagsterInstance.get() as instance:
 """
 
 
+# What a step of the job refuses, and what the project's settings accept.
+STEPS = """
+import os
+from pathlib import Path
+from dagster import DagsterInstance
+from bundler.dagster_job import _publish, _refresh
+from bundler.errors import BundlerError
+
+KEY, PROJECT = "FileComponent[file]", Path.cwd()
+
+def refresh(tables):
+    os.environ["SHOP_TABLES"] = tables
+    try:
+        return _refresh(instance, PROJECT, KEY)
+    except BundlerError as error:
+        return error.what
+
+with DagsterInstance.get() as instance:
+    many = ",".join(map(str, range(40)))
+    first = refresh(many)
+    _publish(instance, [first])
+    assert refresh(many) == first, "unchanged"
+    os.environ["VENDOR_TOKEN"] = "canary-token-of-the-vendor"
+    for tables, said in (("a,b", "has shrunk"), (many + ",canary-token-of-the-vendor", "TOKEN")):
+        assert said in refresh(tables), refresh(tables)
+    settings = PROJECT / "pyproject.toml"
+    settings.write_text(settings.read_text() + "\\n[tool.state-bundler]\\nshrink = 0\\n")
+    assert " " not in refresh("a,b"), refresh("a,b")
+"""
+
+
 @pytest.fixture
 def deployment(tmp_path: Path) -> Deployment:
     url = f"file://{tmp_path}/store"
@@ -128,6 +159,12 @@ def test_the_job_runs_in_one_process_and_keeps_its_names_where_the_project_says(
     kept = b"".join(path.read_bytes() for path in names.rglob("*") if path.is_file())
     for move in change.moves:
         assert str(move.after).encode() in kept
+
+
+def test_a_step_of_the_job_refuses_what_a_refresh_refuses(deployment: Deployment) -> None:
+    deployment.run("python", "-c", STEPS)
+    (change,) = deployment.store.history()
+    assert [move.key for move in change.moves] == ["FileComponent[file]"]
 
 
 def test_a_program_starts_from_what_is_embedded_while_the_stores_server_is_stopped(
