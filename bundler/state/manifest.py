@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from bundler.errors import VerificationFailed
+from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.state.tree import File as File  # noqa: PLC0414  # a part of the manifest, too
 from bundler.state.tree import Hex256, Size, StateTree, dir_hash
 from bundler.system.times import seconds_of
@@ -249,11 +249,18 @@ def _digest(domain: bytes, value: object) -> str:
 
 
 def canonical(value: object) -> bytes:
-    """RFC 8785 canonical JSON of a model."""
+    """RFC 8785 canonical JSON of a model. Raises `ConfigurationError` for what `decode_canonical`
+    would refuse as too large."""
     if sys.version_info < (3, 11) and isinstance(value, msgspec.Struct):
         # There, an empty tuple of a generator is not `()`, so that msgspec would not omit it.
         value = msgspec.json.decode(msgspec.json.encode(value), type=type(value))
-    return _dumped(value)
+    raw = _dumped(value)
+    if len(raw) > MAX_MANIFEST_BYTES:
+        raise ConfigurationError(
+            f"The list of the states' files is larger than {MAX_MANIFEST_BYTES} bytes.",
+            hint="Leave out what the program does not need, with `exclude`, or pack the files.",
+        )
+    return raw
 
 
 def _dumped(value: object) -> bytes:

@@ -165,7 +165,11 @@ class StateDir(msgspec.Struct, frozen=True):
                 return None
         if raw is None:
             return None
-        manifest = parse(raw, f"{self.path / MANIFEST_NAME}")
+        try:
+            manifest = parse(raw, f"{self.path / MANIFEST_NAME}")
+        except VerificationFailed as error:
+            error.hint = error.hint or f"Restore it, or remove {self.path}; then refresh."
+            raise
         if record is None:
             return PublishedState(manifest, None)
         what = f"{self.path / RUN_RECORD_NAME}"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
 from typing import get_args
 
 import msgspec
 import pytest
 
-from bundler.errors import VerificationFailed
+from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.state import manifest
 from bundler.state.manifest import Dated, KeyRefresh, Model, Time, decode_canonical
-from bundler.store import records
+from bundler.store import open_store, records
 from bundler.store.records import Change, Current, Entry, Pin, encode
+from tests.support.storefixtures import Make
 
 _UUID = "00000000-0000-0000-0000-000000000000"
 _MOMENT = "2026-01-04T00:00:00Z"
@@ -49,3 +52,21 @@ def test_an_empty_tuple_of_any_origin_is_written_in_canonical_form() -> None:
     pins = tuple(Pin(_UUID, key) for key in "")
     current = Current(Change(1, _UUID, _MOMENT, "push", ()), {}, pins)
     assert decode_canonical(encode(current), Current, "it") == current
+
+
+def test_what_could_not_be_read_again_is_not_pushed(
+    tmp_path: Path, states: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(f"file://{tmp_path}/store")
+    store.push(states(A=b"1"))
+    many = {"state": b"", **{f"file-{number}": b"%d" % number for number in range(30)}}
+    large = states(A=b"2", B=many)
+    small = [states(**{f"K{number}": b"%d" % number}) for number in range(30)]
+    monkeypatch.setattr(manifest, "MAX_MANIFEST_BYTES", 4000)
+    with pytest.raises(ConfigurationError, match="larger than 4000 bytes"):
+        store.push(large)
+    with suppress(ConfigurationError):
+        for new in small:
+            store.push(new)
+    assert len(records.encode(store.require_current())) > 3500, "refused as late as possible"
+    assert len(open_store(store.url).currents()) > 2
