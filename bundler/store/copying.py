@@ -49,7 +49,7 @@ def copy(source: Store, target: Store, *, history: bool = False, author: Author 
             )
     start = target.current() or pointer.NOTHING
     number, moves = start.number, list[Move]()
-    for step in steps[_done(steps, start, there) :]:
+    for step in steps[_done(steps, start, there, new=versions) :]:
         members = [there[version] for version in step.values() if version in there]
         gone = [key for key, version in step.items() if version is None]
         current = target.adopt(members, "copy", author, gone)
@@ -60,12 +60,16 @@ def copy(source: Store, target: Store, *, history: bool = False, author: Author 
     return Copied(versions, size, number, tuple(moves))
 
 
-def _done(steps: Sequence[_Step], start: Current, there: Collection[str]) -> int:
+def _done(
+    steps: Sequence[_Step], start: Current, there: Collection[str], new: Collection[str]
+) -> int:
     """How many steps an earlier copy has made: the target's keys are not taken back to older
-    versions."""
+    versions. new: versions that the target did not have, so no step with one was made."""
     have = {key: entry.version for key, entry in start.keys.items()}
     done, made = 0, dict[str, str | None]()
     for number, step in enumerate(steps, 1):
+        if any(version in new for version in step.values()):
+            break
         made.update((key, item) for key, item in step.items() if item is None or item in there)
         if all(have.get(key) == version for key, version in made.items()):
             done = number

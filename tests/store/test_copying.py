@@ -45,3 +45,15 @@ def test_a_repeated_copy_of_the_history_takes_no_key_back(tmp_path: Path, states
     source.push(states(A=b"3"))
     copied = copying.copy(source, target, history=True)
     assert (copied.number, [move.key for move in copied.moves]) == (5, ["B", "A"])
+
+
+def test_the_history_can_be_copied_after_what_is_current(tmp_path: Path, states: Make) -> None:
+    source, target = (open_store(f"file://{tmp_path}/{name}") for name in ("source", "target"))
+    for value in (b"1", b"2", b"3"):
+        source.push(states(A=value))
+    copying.copy(source, target)
+    older = copying.copy(source, target, history=True)
+    assert len(older.versions) == 2
+    assert [move.after for move in older.moves] == [
+        move.after for change in reversed(list(source.history())) for move in change.moves
+    ]
