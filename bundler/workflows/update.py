@@ -275,7 +275,7 @@ def require_engine(name: ArtifactName) -> None:
     if name.kind == "engine" or (name.kind == "image" and not names_host(name.name)):
         from bundler.artifacts.image.engine.connection import Docker
 
-        Docker.from_environment().refuse_silence()
+        Docker.from_environment().connect()
 
 
 def _current(old: Artifact, there: Artifact | None, bundles: Sequence[Bundle]) -> Artifact | None:

@@ -95,7 +95,7 @@ def test_so_is_an_engine_that_has_the_image(wd: WorkDir, words: tuple[str, ...])
 def test_a_build_starts_docker_for_its_version_to_build_and_to_ask_the_interpreter(
     project: Project, tmp_path: Path
 ) -> None:
-    """Each start costs more than all that git is asked: the first continues during the guard."""
+    """Each start costs more than all that git is asked."""
     project.configure()
     wrapper, log = tmp_path / "bin" / "docker", tmp_path / "log"
     wrapper.parent.mkdir()
@@ -130,18 +130,6 @@ def test_a_missing_engine_is_an_error(tmp_path: Path, engine: Engine) -> None:
         Docker("docker-that-is-not-there", (), environment).connect()
     with pytest.raises(ToolFailed, match="not found"):  # before a refresh
         Docker("docker-that-is-not-there", (), engine.environment).refuse_missing()
-
-
-def test_a_local_engine_is_asked_later_and_a_remote_one_immediately(
-    tmp_path: Path, engine: Engine
-) -> None:
-    here = {**engine.environment, "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
-    late = Docker(engine.clis[0], (), here).connect_late()
-    with pytest.raises(ToolFailed, match="No Docker engine responds"):
-        late.info()
-    elsewhere = {**engine.environment, "DOCKER_HOST": "tcp://127.0.0.1:9"}
-    with pytest.raises(ToolFailed):
-        Docker(engine.clis[0], (), elsewhere).connect_late()
 
 
 def test_buildkit_without_buildx_is_said(engine: Engine) -> None:

@@ -39,7 +39,7 @@ def build(
     if without := [name for name in found.final if name not in targets]:
         listener.note(f"Without state: {', '.join(without)}. To add it, pass --state-target.")
     baking.preflight(found, targets, projects)
-    engine = docker.connect_late()
+    engine = docker.connect()
     for name in targets:
         refuse_names(found.arguments(name), engine)
     with prepare(projects, request, listener, loads=True) as prepared:

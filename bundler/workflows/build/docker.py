@@ -44,7 +44,7 @@ def build(
         refuse_relative(image_path, projects)
         for project in projects:
             building.refuse_missing_configuration(given, project.root)
-        building.refuse_names(arguments, docker.connect_late())
+        building.refuse_names(arguments, docker.connect())
         with prepare(projects, request, listener, loads=True) as prepared:
             listener.phase("Building the image")
             listener.hands_over(silent=quiet)

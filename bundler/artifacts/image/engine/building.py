@@ -14,7 +14,7 @@ from pathlib import Path
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.engine import bypasses_image_store, outputs
 from bundler.artifacts.image.engine.arguments import Arguments, fields_of, output_of
-from bundler.artifacts.image.engine.connection import Docker, Engine, InvalidRequest, preload
+from bundler.artifacts.image.engine.connection import Docker, Engine, InvalidRequest
 from bundler.artifacts.image.engine.context import missing_configuration, shown
 from bundler.artifacts.image.engine.dockerbuild import Builder, BuildInput, DockerBuild
 from bundler.artifacts.image.engine.dockerfile import (
@@ -110,7 +110,7 @@ def building(
     Raises `ChildFailed` with docker's own exit code if the build fails, and as
     `EngineDestination.embed` does.
     """
-    arguments, engine = given.arguments, docker.connect_late()
+    arguments, engine = given.arguments, docker.connect()
     request.listener.note(f"Building with {builder}.")
     for sentence in shown(arguments, request.bundles):
         request.listener.warning(sentence)
@@ -162,7 +162,6 @@ def _loaded(build: DockerBuild) -> str:
         folder = Path(name)
         iidfile = folder / "iid"
         is_buildx = build.builder.kind == "buildx"
-        preload()
         build.run(folder, ["--iidfile", str(iidfile), *(["--load"] if is_buildx else [])])
         if not iidfile.exists():
             raise ToolFailed("docker build succeeded but did not report which image it built.")

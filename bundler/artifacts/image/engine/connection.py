@@ -94,18 +94,10 @@ class Docker:
         said = self.ask("--version")
         return next((word.strip(",v") for word in said.split() if word[:1].isdecimal()), said)
 
-    def refuse_silence(self) -> None:
-        """Raises `ToolFailed` if the engine cannot be reached; sends no request to a local one."""
-        if self._local_socket is not None:
-            _require_listener(self._local_socket)
-        else:
-            self.connect()
-
     def refuse_missing(self) -> None:
-        """Raises `ToolFailed` if the program or the engine cannot be reached, as `refuse_silence`
-        does."""
+        """Raises `ToolFailed` if the program or the engine cannot be reached."""
         process.require(self.program)
-        self.refuse_silence()
+        self.connect()
 
     @cached_property
     def _engine(self) -> Engine:
@@ -116,14 +108,6 @@ class Docker:
         """Raises `ToolFailed` if the program is missing or no engine answers."""
         _ = self._engine.headers  # sends a request
         return self._engine
-
-    def connect_late(self) -> Engine:
-        """Like `connect`, but contacts an engine at a local socket only with the first request.
-
-        The SDK's import takes longer than all requests to an engine. This way it runs next to
-        docker's own build.
-        """
-        return self.connect() if self._local_socket is None else self._engine
 
 
 class Engine:
@@ -312,13 +296,6 @@ def _body_of(response: requests.Response) -> BinaryIO:
         return len(data)
 
     return Readable(fill).buffered()
-
-
-def preload() -> None:
-    """Imports the SDK during other work, since the import takes longer than all requests."""
-    import importlib
-
-    threading.Thread(target=importlib.import_module, args=("docker",)).start()
 
 
 def _require_listener(host: str) -> None:

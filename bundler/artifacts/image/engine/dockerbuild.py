@@ -68,7 +68,7 @@ def detect(docker: Docker) -> Builder:
     if is_disabled:
         return Builder("classic", version)
     if is_old:
-        is_buildkit = wanted or docker.connect_late().headers.get("builder-version") == "2"
+        is_buildkit = wanted or docker.connect().headers.get("builder-version") == "2"
         return Builder("buildkit" if is_buildkit else "classic", version)
     if docker.succeeds("buildx", "version"):
         return Builder("buildx", version)
