@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from bundler.git.blocking import refuse_if_it_blocks
 from bundler.git.repository import Question, Repository, open_repository
 from bundler.system.fast_tuple import NamedTuple
 
@@ -35,8 +34,6 @@ def code_identity(root: str | os.PathLike[str]) -> CodeIdentity | None:
     repository = open_repository(root)
     if repository is None:
         return None
-    if repository.top is not None:
-        _refuse_rules_that_block(repository.top, os.fsencode(os.path.realpath(root)))
     wanted = r"^(remote\..*\.url|branch\..*\.remote|filter\..*\.(clean|process|required))$"
     questions = [
         Question(["config", "-z", "--get-regexp", wanted], expected=(0, 1)),
@@ -53,15 +50,6 @@ def code_identity(root: str | os.PathLike[str]) -> CodeIdentity | None:
         repository.top is not None and _is_dirty(repository, settings),
         _remote(settings, os.fsdecode(branch).strip()),
     )
-
-
-def _refuse_rules_that_block(top: bytes, directory: bytes) -> None:
-    """Refuses a FIFO among the ignore rules in or above the project: `git status` would wait for
-    it."""
-    while directory.startswith(top):
-        for name in (b".gitignore", b".gitattributes"):
-            refuse_if_it_blocks(os.path.join(directory, name))
-        directory = os.path.dirname(directory) if directory != top else b""
 
 
 def commit_of(root: str | os.PathLike[str], revision: str) -> str | None:

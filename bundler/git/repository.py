@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from bundler.errors import ToolFailed
-from bundler.git.blocking import refuse_rules_that_block, refuse_what_blocks
 from bundler.git.words import quoted
 from bundler.system import git_directory
 from bundler.system.fast_process import Answer, Command, run_concurrently
@@ -13,7 +12,7 @@ from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 
 DEFAULT_TIMEOUT_SECONDS = 120.0
@@ -65,8 +64,6 @@ _OVERRIDES = (
     "log.showSignature=false",
 )
 _FATAL = 128
-# These read ignore or attribute files.
-_READING_RULES = frozenset({"check-ignore", "diff-files", "diff-index", "ls-files", "status"})
 
 
 class Question(NamedTuple):
@@ -140,7 +137,6 @@ def open_repository(
     """
     place = os.path.realpath(os.fsencode(root))
     env = environment(os.environ, handed_over(place, os.environ) if from_hook else None)
-    _refuse_what_blocks(place, env)
     return _locate(place, env, fast=fast)
 
 
@@ -155,18 +151,6 @@ def initialised(root: str | os.PathLike[str], *, fast: bool = False) -> Reposito
     if answer.exit_code or repository is None:
         raise _cannot_answer(question.arguments, answer)
     return repository
-
-
-def _refuse_what_blocks(place: bytes, env: Mapping[str, str]) -> None:
-    """Raises `ToolFailed` if git would wait for a FIFO before it answers anything."""
-    try:
-        own = git_directory.locate(place)
-    except (OSError, ValueError):  # git reports the error itself
-        own = None
-    named = os.fsencode(env.get("GIT_DIR", ""))
-    if named or own:
-        git_dir = named or (own.git_dir if own else b"")
-        refuse_what_blocks(git_dir, own.top if own else None, env)
 
 
 def handed_over(place: bytes, inherited: Mapping[str, str]) -> dict[str, str]:
@@ -346,36 +330,21 @@ def _ask(
         Command(git, ["-C", place, *_OVERRIDES, *question.arguments], question.stdin)
         for question in questions
     ]
-    meanwhile = _meanwhile(questions, env)
+
+    def told_slow() -> None:
+        from bundler import listener  # `typing`, which it imports, is slow
+
+        verbs = dict.fromkeys(os.fsdecode(question.arguments[0]) for question in questions)
+        listener.of_process.note(
+            f"Still waiting for git ({', '.join(verbs)}): this can take a while in a large "
+            "repository or on a slow disk."
+        )
+
     if fast:
-        return run_concurrently(commands, env, timeout, meanwhile)
+        return run_concurrently(commands, env, timeout, told_slow)
     from bundler.git.runner import run
 
-    return run(commands, env, timeout, meanwhile)
-
-
-def _meanwhile(questions: Sequence[Question], env: Mapping[str, str]) -> Iterator[None]:
-    """Reports progress while git is slow, and look for what it may be waiting for."""
-    from bundler import listener  # `typing`, which it imports, is slow
-
-    verbs = list(dict.fromkeys(os.fsdecode(question.arguments[0]) for question in questions))
-    listener.of_process.note(
-        f"Still waiting for git ({', '.join(verbs)}): this can take a while in a large repository "
-        "or on a slow disk."
-    )
-    if "GIT_WORK_TREE" in env and not _READING_RULES.isdisjoint(verbs):
-        top = os.fsencode(env["GIT_WORK_TREE"])
-        yield from refuse_rules_that_block(top, lambda path: _is_ignored(path, top, env))
-
-
-def _is_ignored(path: bytes, top: bytes, env: Mapping[str, str]) -> bool:
-    """Whether git ignores a directory; then it reads no ignore file in it."""
-    question = Command(
-        _executable(),
-        ["-C", top, *_OVERRIDES, "check-ignore", "-z", "--stdin"],
-        b"./" + os.path.relpath(path, top) + b"\0",
-    )
-    return run_concurrently([question], env, DEFAULT_TIMEOUT_SECONDS)[0].exit_code == 0
+    return run(commands, env, timeout, told_slow)
 
 
 def _executable() -> str:

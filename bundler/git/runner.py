@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from threading import Thread
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from git.cmd import Git
 
 _ENV = "/usr/bin/env"
-# How long to wait for git between two steps of other work.
-_STEP_SECONDS = 0.001
-_END = object()
 _IMPORTING = {"GIT_PYTHON_GIT_EXECUTABLE": os.devnull, "GIT_PYTHON_REFRESH": "quiet"}
 
 
@@ -37,12 +34,12 @@ def run(
     commands: Sequence[Command],
     env: Mapping[str, str],
     timeout: float,
-    meanwhile: Iterator[None],
+    is_slow: Callable[[], None],
 ) -> list[Answer]:
     """As `fast_process.run_concurrently`, for git."""
     with ExitStack() as stack:
         started = [stack.enter_context(_started(command, env)) for command in commands]
-        return [_answer(process, timeout, meanwhile) for process in started]
+        return [_answer(process, timeout, is_slow) for process in started]
 
 
 @contextmanager
@@ -71,7 +68,9 @@ def _feed(stdin: IO[bytes], data: bytes) -> None:
         stdin.write(data)
 
 
-def _answer(process: subprocess.Popen[bytes], timeout: float, meanwhile: Iterator[None]) -> Answer:
+def _answer(
+    process: subprocess.Popen[bytes], timeout: float, is_slow: Callable[[], None]
+) -> Answer:
     deadline = time.monotonic() + timeout
     wait = min(timeout, fast_process.PATIENCE_SECONDS)
     while True:
@@ -82,7 +81,8 @@ def _answer(process: subprocess.Popen[bytes], timeout: float, meanwhile: Iterato
             left = deadline - time.monotonic()
             if left <= 0:
                 raise too_slow("git", timeout) from error
-            wait = left if next(meanwhile, _END) is _END else min(left, _STEP_SECONDS)
+            is_slow()
+            wait = left
 
 
 @cache

@@ -27,9 +27,7 @@ RULE_FILE = b".gitignore"
 _PROJECT_FILES = (b"pyproject.toml", b"dg.toml")
 _BORDERS = (NAME, b".git")
 _SUBMODULE = b"160000"
-# What git reads in any directory.
-_READ_BY_GIT = (RULE_FILE, b".gitattributes")
-_TELLING = frozenset((*_BORDERS, *_PROJECT_FILES, *_READ_BY_GIT))
+_TELLING = frozenset((*_BORDERS, *_PROJECT_FILES))
 # Without these words a file has no Dagster table that we read, so it need not be parsed.
 _OF_INTEREST = (b"root_module", b"defs_module")
 
@@ -132,7 +130,6 @@ def walk(top: bytes) -> FoundStatePaths:
     """Looks through the whole work tree, down to other repositories' borders.
 
     A link is a file, as it is for git: what is behind it is not looked at.
-    Raises `ToolFailed` for an ignore file that would block git.
     """
     telling = []
     unreadable = {}
@@ -146,9 +143,6 @@ def walk(top: bytes) -> FoundStatePaths:
             continue
         for entry in entries:
             if entry.name in _TELLING:
-                if entry.name in _READ_BY_GIT:
-                    _refuse_if_it_blocks(entry)
-                    continue
                 telling.append((directory[len(top.rstrip(b"/")) + 1 :], entry))
                 if entry.name in _BORDERS:
                     continue
@@ -180,13 +174,6 @@ def _found(
         tuple(sorted({path for path in projects if not _behind(path, borders)})),
         {path: error for path, error in unreadable.items() if not _behind(path, borders)},
     )
-
-
-def _refuse_if_it_blocks(entry: os.DirEntry[bytes]) -> None:
-    if not entry.is_file(follow_symlinks=False):
-        from bundler.git.blocking import refuse_if_it_blocks
-
-        refuse_if_it_blocks(entry.path)
 
 
 def _listing(directory: bytes) -> list[os.DirEntry[bytes]]:
@@ -222,8 +209,6 @@ def takeable(top: bytes, directory: bytes) -> Iterator[bytes]:
         below = pending.pop()
         for entry in _listing(join(top, below)):
             path = join(below, entry.name)
-            if entry.name in _READ_BY_GIT:
-                _refuse_if_it_blocks(entry)
             if entry.is_dir(follow_symlinks=False):
                 if is_repository(join(top, join(path, b".git"))):
                     yield path

@@ -10,7 +10,6 @@ import os
 
 from bundler import git
 from bundler.errors import BundlerError
-from bundler.git.blocking import refuse_if_it_blocks
 from bundler.guard import fixes
 from bundler.guard.durable import PROBE, durably_protected
 from bundler.guard.index import (
@@ -219,8 +218,6 @@ def _ask(
     paths = [*probes, *sorted(places | owners)]
     if not paths:
         return IgnoreRules({}, {}, frozenset())
-    for path, _ in directories:  # the walk ends at a state directory, git does not
-        refuse_if_it_blocks(join(join(repository.top or b"", path), RULE_FILE))
     (answer,) = repository.ask(git.rules_question(paths, from_index=from_index))
     rules = {rule.path: rule for rule in git.rules(answer)}
     ignored = sorted(owner for owner in owners if rules[owner].ignores)

@@ -17,11 +17,10 @@ from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 
 PATIENCE_SECONDS = 5.0
-_END = object()
 _READ_BYTES = 1 << 16
 # POSIX fixes these numbers; the module `signal` creates enumerations of all of them on import.
 _SIGPIPE = 13
@@ -120,18 +119,18 @@ def run_concurrently(
     commands: Sequence[Command],
     env: Mapping[str, str],
     timeout: float,
-    meanwhile: Iterator[None] | None = None,
+    is_slow: Callable[[], None] | None = None,
 ) -> list[Answer]:
     """Runs programs concurrently, each in its own process group.
 
-    timeout: in seconds, for all of them; then they are killed. meanwhile: advanced step by step
-    once they take more than a few seconds, until they end; an exception from it ends them, too.
+    timeout: in seconds, for all of them; then they are killed. is_slow: called once if they take
+    more than a few seconds.
     Raises `ToolFailed` if one cannot be started or exceeds the timeout.
     """
     running: list[_Conversation] = []
     try:
         running.extend(_Conversation(command, env) for command in commands)
-        _listen(running, timeout, meanwhile)
+        _listen(running, timeout, is_slow)
         answers = []
         while running:
             answers.append(running[0].answer())
@@ -151,10 +150,10 @@ def too_slow(name: str, timeout: float) -> ToolFailed:
 
 
 def _listen(
-    running: Sequence[_Conversation], timeout: float, meanwhile: Iterator[None] | None
+    running: Sequence[_Conversation], timeout: float, is_slow: Callable[[], None] | None
 ) -> None:
     deadline = time.monotonic() + timeout
-    patience = deadline - timeout + PATIENCE_SECONDS if meanwhile else deadline
+    patience = deadline - timeout + PATIENCE_SECONDS if is_slow else deadline
     poll = select.poll()
     owners = {}
     for conversation in running:
@@ -170,8 +169,9 @@ def _listen(
         now = time.monotonic()
         if now >= deadline:
             raise too_slow(running[0].name, timeout)
-        if meanwhile and now >= patience and next(meanwhile, _END) is _END:
-            meanwhile, patience = None, deadline
+        if is_slow and now >= patience:
+            is_slow()
+            is_slow, patience = None, deadline
         for descriptor, _ in poll.poll(max(0.0, min(patience, deadline) - now) * 1000):
             owner = owners[descriptor]
             if descriptor == owner.descriptors[0]:

@@ -18,7 +18,7 @@ def build(
     Raises as `refuse_unbuildable`, `prepare` and `building` do.
     """
     projects = request.selection.find(listener)
-    refuse_unbuildable(arguments, projects, pex, listener)
+    refuse_unbuildable(arguments, projects, pex)
     with prepare(projects, request, listener, loads=True) as prepared:
         command = find_pex(projects[0].interpreter.path, pex)
         embedding, allowed = prepared.request(listener), AllowedFiles.of(projects)

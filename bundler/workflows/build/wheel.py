@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from bundler.artifacts.embedding import EmbedResult
-from bundler.artifacts.python.blocking import refuse_fifos_of_project
 from bundler.artifacts.python.credentials import AllowedFiles
 from bundler.artifacts.python.wheel.building import building, command
 from bundler.errors import UsageError
@@ -27,7 +26,6 @@ def build(request: StateRequest, directory: Path, listener: Listener) -> EmbedRe
     (project,) = projects
     python, output = project.interpreter.path, directory.resolve()
     command(python, project.root, directory)  # refuses what cannot be built
-    refuse_fifos_of_project(project.root, "the build backend", listener)
     with prepare(projects, request, listener, loads=True) as prepared:
         embedding, allowed = prepared.request(listener), AllowedFiles.of(projects)
         with building(project.root, python, output, embedding, allowed) as (made, path):

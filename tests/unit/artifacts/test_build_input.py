@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from bundler.artifacts.image.engine.arguments import parse
 from bundler.artifacts.image.engine.building import preflight
 from bundler.artifacts.image.engine.dockerbuild import Builder, BuildInput
-from bundler.errors import UsageError
+from bundler.artifacts.image.engine.ignore import effective
+from bundler.errors import InputOutputError, UsageError
 from tests.support.pex_projects import write
 
 
@@ -67,3 +69,10 @@ def test_only_buildkit_reads_a_dockerfiles_own_ignore_file(
     detected = None if kind is None else lambda: Builder(kind, "")
     given = BuildInput(parse([str(tmp_path)]), detected=detected)
     assert given.ignore_file == (tmp_path / read if read else None)
+
+
+@pytest.mark.parametrize("name", [".dockerignore", "Dockerfile.dockerignore"])
+def test_ignore_rules_that_are_no_file(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputOutputError, match=f"{name} cannot be read: it is not a regular file"):
+        effective(tmp_path, tmp_path / "Dockerfile")

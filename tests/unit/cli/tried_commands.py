@@ -11,7 +11,6 @@ _MORE = "tests/unit/cli/test_pasted_commands.py"
 _TOOLS = "tests/unit/cli/test_pasted_tools.py"
 _GUARD = "tests/unit/guard/test_guard_printed_fixes.py"
 _REPOSITORIES = "tests/unit/guard/test_guard_repositories.py"
-_FIFOS = "tests/unit/artifacts/test_fifos_in_packed_files.py"
 _IGNORED = "tests/unit/guard/test_guard_ignored.py"
 _CURES = (
     "tests/dagster/test_doctor_traps.py::test_a_fix_that_is_printed_cures_what_it_was_printed_for"
@@ -76,11 +75,6 @@ TRIED: tuple[tuple[str, str, str], ...] = (
         "docker login {}, or set DOCKER_AUTH_CONFIG or REGISTRY_AUTH_FILE",
         f"{_DOCKER}::test_a_registry_that_wants_a_login",
     ),
-    (
-        "artifacts/python/blocking.py _refusal",
-        "mv {} {}",
-        f"{_FIFOS}::test_a_build_names_it_and_the_fix_moves_it",
-    ),
     *(
         (place, "pex3 scie create", f"{_TOOLS}::test_the_scie_of_a_finished_pex")
         for place in (
@@ -98,11 +92,6 @@ TRIED: tuple[tuple[str, str, str], ...] = (
         "component.py _refuse_missing",
         "state-bundler refresh",
         f"{_MORE}::test_a_load_without_its_state",
-    ),
-    (
-        "git/blocking.py refuse_if_it_blocks",
-        "mv {} {}",
-        f"{_GUARD}::test_a_file_that_blocks_git",
     ),
     (
         "git/questions.py require_whole_index",

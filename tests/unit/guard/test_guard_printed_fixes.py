@@ -420,16 +420,3 @@ def test_a_damaged_index(wd: WorkDir) -> None:
     (fix,) = (line for line in said.err.splitlines() if line.startswith("  Fix: "))
     wd(["sh", "-c", fix.partition("Rebuild it from HEAD: ")[2]])
     assert wd.guard().code == 0
-
-
-@pytest.mark.parametrize("path", [".gitignore", "src/.gitattributes", ".git/info/exclude"])
-def test_a_file_that_blocks_git(wd: WorkDir, path: str) -> None:
-    wd.write("src/code.py")
-    wd.commit("code")
-    (wd.path / path).unlink(missing_ok=True)
-    os.mkfifo(wd.path / path)
-    said = wd.guard()
-    assert said.code == 71
-    (fix,) = (line for line in said.err.splitlines() if line.startswith("  Fix: "))
-    wd(["sh", "-c", fix.partition("Move it away: ")[2]])
-    assert wd.guard().code == 0

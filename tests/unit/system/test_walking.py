@@ -18,7 +18,6 @@ _MAY_SKIP = {
     "bundler/system/walking.py",
     "bundler/worker/dagster_worker.py",  # runs alone, and only looks for what to warn about
     "bundler/dagster_health.py",  # looks for a state directory; none is a failed check
-    "bundler/git/blocking.py",  # what cannot be read cannot block git either
     "bundler/guard/durable.py",  # rmdir fails for a directory that was left out
     "bundler/artifacts/image/engine/context.py",  # looks for a dbt project to check
     "bundler/project/classic_dbt.py",  # where it only looks for a dbt project

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.python import credentials
-from bundler.artifacts.python.blocking import refuse_fifos, refuse_fifos_of_project
 from bundler.artifacts.python.credentials import AllowedFiles
 from bundler.artifacts.python.pex import PexDestination
 from bundler.artifacts.python.pex.arguments import PexArguments
@@ -51,16 +50,12 @@ def find_pex(interpreter: Path | None, named: str | None = None) -> str:
 
 
 def refuse_unbuildable(
-    arguments: PexArguments, projects: Sequence[Project], named: str | None, listener: Listener
+    arguments: PexArguments, projects: Sequence[Project], named: str | None
 ) -> None:
-    """Raises for what would make the build block or fail, before anything is refreshed.
+    """Raises for what would make the build fail, before anything is refreshed.
 
     named: the pex command, if the user names one.
     """
-    for folder in arguments.sources:
-        refuse_fifos(folder, "pex")
-    for root in arguments.projects:
-        refuse_fifos_of_project(root, "pex", listener)
     credentials.refuse_below(arguments.sources, AllowedFiles.of(projects))
     refuse_old(find_pex(projects[0].interpreter.path, named))
 
