@@ -30,7 +30,6 @@ _SHARED = (
     "stamina",
     "bundler.cli.store_options",
     "bundler.guard.content",
-    "bundler.guard.wheel",
     "bundler.guard.worktree",
     "bundler.refresh.sources",
     "bundler.workflows.loadcheck",

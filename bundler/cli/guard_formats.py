@@ -17,7 +17,6 @@ _RULES = {
     "protection-local": "A state directory is ignored on this machine only.",
     "project-unread": "A partial clone lacks a project file, and with it the sources.",
     "history-unknown": "A shallow clone hides the content of older commits.",
-    "wheel-drops-state": "An ignore rule would drop the state from the wheel.",
 }
 
 

@@ -277,11 +277,6 @@ def unprotected(
         _offered(top, directory, files, target(directory))
         for directory, files in sorted(addable.items())
     ]
-    if durable:
-        from bundler.guard.wheel import dropped_from_wheels
-
-        projects = (project.directory for project in scope.projects)
-        findings += dropped_from_wheels(top, projects, sorted(durable))
     findings += [
         _not_durable(top, directory, rule, target(directory))
         for directory, rule in protected.items()

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from bundler.guard.moments import check
 from bundler.guard.verdict import grouped
-from bundler.guard.wheel import RULE as WHEEL_DROPS_STATE
 from bundler.project.config import load
 from bundler.project.source_paths import refuse_shared
 from bundler.setup.doctor import DoctorContext, Finding
@@ -24,11 +23,9 @@ def guard(patient: DoctorContext) -> Iterator[Finding]:
     refuse_shared(config, patient.survey.dagster)
     directories = [root / source.path for source in config.sources]
     verdict = check(root, "build", directories, config.guard_allow)
-    # Another check tries what the build backend drops.
-    findings = tuple(it for it in verdict.findings if it.rule != WHEEL_DROPS_STATE)
-    for finding in grouped(findings):
+    for finding in grouped(verdict.findings):
         part = "ignore" if finding.rule in _MENDED_BY_A_RULE else ""
         where = os.path.relpath(Path(verdict.top, finding.where), root)
         yield Finding(finding.grade, finding.what, finding.why, finding.fix, part, where)
-    if not findings:
+    if not verdict.findings:
         yield Finding("ok", "git ignores the state in every clone.")

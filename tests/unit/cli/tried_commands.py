@@ -135,11 +135,6 @@ TRIED: tuple[tuple[str, str, str], ...] = (
     ("guard/fixes.py _examined", "chmod u+w {}", _RULES),
     ("guard/fixes.py _examined", "mv {} {}.moved", _RULES),
     ("guard/fixes.py _examined", "rm {}", _RULES),
-    (
-        "guard/wheel.py dropped_from_wheels",
-        "state-bundler doctor --fix --project {}",
-        f"{_GUARD}::test_wheels_of_several_projects",
-    ),
     ("project/environment_tools.py ", "pip install {}", f"{_TOOLS}::test_a_package_that_pip_adds"),
     ("project/environment_tools.py ", "pip install -r requirements.txt", _PIP),
     ("project/environment_tools.py how_to_install", "pip install -e", _PIP),

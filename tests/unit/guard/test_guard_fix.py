@@ -1,8 +1,7 @@
-"""``guard --fix``: the safe part, and nothing else. And what a wheel would lose."""
+"""``guard --fix``: the safe part, and nothing else."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -79,54 +78,3 @@ def test_the_user_fixes_a_copy(leaky: WorkDir) -> None:
     leaky("git add fixture.json")
     leaky.guard("--fix")
     assert leaky("git ls-files fixture.json") == "fixture.json"
-
-
-@pytest.mark.parametrize(
-    ("backend", "warned"),
-    [
-        ("hatchling.build", True),
-        ("poetry.core.masonry.api", True),
-        ("setuptools.build_meta", True),
-        ("uv_build", False),
-        ("flit_core.buildapi", False),
-    ],
-)
-def test_what_a_wheel_would_lose(wd: WorkDir, backend: str, *, warned: bool) -> None:
-    project = (
-        f'[tool.dg.project]\nroot_module = "shop"\n[build-system]\nbuild-backend = "{backend}"\n'
-    )
-    wd.write("pyproject.toml", project)
-    wd.write("src/shop/defs/__init__.py", "")
-    wd.write(".gitignore", f"{STATE}/\n")
-    wd.commit()
-    said = wd.guard()
-    assert said.code == 0
-    assert ["from wheels" in line for line in said.warnings] == [True] * warned
-    wd.write("pyproject.toml", f'{project}\n[tool.hatch.build]\nartifacts = ["**/{STATE}/**"]\n')
-    assert wd.guard().warnings == []
-
-
-@pytest.mark.parametrize(
-    ("backend", "line"),
-    [
-        ("hatchling.build", '[tool.hatch.build]\nartifacts = ["/src/shop/state/**"]\n'),
-        ("setuptools.build_meta", '[tool.setuptools.package-data]\nshop = ["state/**"]\n'),
-    ],
-)
-def test_what_a_wheel_of_a_program_without_dagster_would_lose(
-    wd: WorkDir, backend: str, line: str
-) -> None:
-    source = (
-        '[[tool.state-bundler.source]]\nkey = "A"\ncommand = ["true"]\npath = "src/shop/state"\n'
-    )
-    project = f'{source}[build-system]\nbuild-backend = "{backend}"\n'
-    wd.write("pyproject.toml", project)
-    wd.write(".gitignore", "/src/shop/state\n")
-    wd.commit()
-    (finding,) = json.loads(wd.guard("--format", "json").out)["findings"]
-    assert (finding["rule"], finding["fix"]) == (
-        "wheel-drops-state",
-        "state-bundler doctor --fix --project .",
-    )
-    wd.write("pyproject.toml", project + line)
-    assert wd.guard().warnings == []

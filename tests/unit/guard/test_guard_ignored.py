@@ -200,18 +200,6 @@ def test_one_line_a_workspace(wd: WorkDir) -> None:
     assert len(json.loads(wd.guard("--format", "json").out)["findings"]) == 7
 
 
-def test_one_line_for_the_wheels_of_a_workspace(wd: WorkDir) -> None:
-    wd.write(".gitignore", f"{STATE}\n")
-    for number in range(7):
-        backend = '[build-system]\nbuild-backend = "hatchling.build"\n'
-        wd.write(f"locations/{number}/pyproject.toml", DG + backend)
-        wd.write(f"locations/{number}/src/shop/defs/__init__.py", "")
-    wd.commit("code")
-    said = wd.guard()
-    assert len(said.warnings) == 1
-    assert said.err.count("--fix --project locations/") == 7
-
-
 def test_a_sparse_checkout_and_a_submodule_without_git(wd: WorkDir, tmp_path: Path) -> None:
     """git says nothing about what is in it; the fix that is printed connects it again."""
     library = WorkDir.make(tmp_path / "library")

@@ -383,30 +383,6 @@ def test_what_only_the_user_can_do_is_a_message(wd: WorkDir) -> None:
         assert all(is_sentence(each["fix"]) for each in findings(wd, moment))
 
 
-# --- the build backend ----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "backend", ["hatchling.build", "setuptools.build_meta", "poetry.core.masonry.api"]
-)
-@pytest.mark.parametrize("where", ["", "one project", "elsewhere"])
-def test_wheels_of_several_projects(wd: WorkDir, backend: str, where: str) -> None:
-    for project in ("one project", "it's"):
-        wd.write(
-            f"{project}/pyproject.toml",
-            f'[build-system]\nbuild-backend = "{backend}"\n[tool.dg.project]\nroot_module = "x"\n',
-        )
-        wd.write(f"{project}/src/x/defs/__init__.py")
-    wd.write(".gitignore", f"{STATE}\n")
-    wd.write("elsewhere/code.py")
-    wd.commit("code")
-    at = wd.at(where)
-    found = findings(at)
-    assert [each["rule"] for each in found] == ["wheel-drops-state"] * 2
-    at.run(["sh", "-c", found[0]["fix"]])  # it fails for what else it finds
-    assert findings(wd) == []
-
-
 # --- when git cannot answer -----------------------------------------------------------------
 
 
