@@ -66,6 +66,7 @@ WHEELS: dict[str, Callable[[Entries], Entries]] = {
     "purelib next to a state": added(f"shop-1.0.data/purelib/{PLACE}/more"),
     "purelib over code": added("shop-1.0.data/purelib/shop/defs/__init__.py"),
     "purelib into the package": added("shop-1.0.data/purelib/shop/defs/more.py"),
+    "data into the package": added("shop-1.0.data/data/shop/defs/more/defs.yaml"),
     "a file for the state directory": added(f"shop-1.0.data/purelib/{PLACE}"),
     "a file for the package": added("shop-1.0.data/purelib/shop"),
     "another distribution's data": added(f"other-1.0.data/purelib/{_STATE}"),
@@ -112,6 +113,7 @@ def test_a_wheel_that_installs_something_else_is_refused(
     [
         "shop-1.0.data/data/share/doc/shop/README",
         "shop-1.0.data/data/etc/shop/defs/x",
+        "shop-1.0.data/data/shop/defs/README",
         "shop-1.0.data/scripts/shop-tool",
         "shop-1.0.data/headers/shop.h",
         "shop-1.0.data/purelib/other/x.py",

@@ -137,6 +137,8 @@ def _shadows(other: Tree, place: str, tree: Tree) -> Iterator[str]:
 
 
 _MODULES = (".py", ".pyc", ".so", ".pyd")
+# By Python, and by Dagster.
+_READ = (*_MODULES, ".toml", ".yaml", ".yml")
 # How namespace packages were made before Python supported them.
 _NAMESPACE = (b"declare_namespace", b"extend_path")
 _MAX_NAMESPACE_BYTES = 4096
@@ -151,9 +153,9 @@ def _is_namespace(tree: Tree, path: str) -> bool:
 
 def _put_over(other: Tree, place: str, tree: Tree) -> Iterator[str]:
     """Files of a wheel's ``*.data`` folder, or of pex's ``.prefix``, that an installer writes
-    into the package of a state, or over an existing file."""
+    into a state, or over an existing file; or that are read with the package of a state."""
     package = place.rpartition("/")[0]
-    inside = (f"{fold(place)}/", f"{fold(package)}/")
+    state, beside = f"{fold(place)}/", f"{fold(package)}/"
     files: set[str] | None = None
     for path in other.leaves:
         for name in _installed_as(path):
@@ -161,7 +163,10 @@ def _put_over(other: Tree, place: str, tree: Tree) -> Iterator[str]:
             if files is None:
                 files = {fold(leaf) for leaf in tree.leaves}
             over = (
-                folded in files or folded.startswith(inside) or inside[0].startswith(f"{folded}/")
+                folded in files
+                or folded.startswith(state)
+                or (folded.startswith(beside) and folded.endswith(_READ))
+                or state.startswith(f"{folded}/")
             )
             if over:
                 yield f"{other.at(path)} is installed over {tree.at(name)}."
