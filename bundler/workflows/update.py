@@ -135,7 +135,7 @@ def update(
             verdict = verify(current)  # its support files may be from an older version
             verdict.raise_for_problems()
             return EmbedResult(unchanged, changed=False, verdict=verdict)
-        record = renewed(found.old.run_record(), prepared)
+        record = renewed(_record_by_place(found.old, prepared.bundles), prepared)
         request = prepared.request(listener, record=record, every_byte=every_byte)
         listener.phase(f"Embedding the state in {found.name}")
         with found.destination.embed(request) as made:
@@ -315,6 +315,19 @@ def is_current(artifact: Artifact, bundles: Sequence[Bundle]) -> bool:
     """Whether the artifact contains these states already, by its manifests' content digests."""
     there = {manifest.content_digest for manifest in artifact.manifests().values()}
     return all(bundle.manifest.content_digest in there for bundle in bundles)
+
+
+def _record_by_place(artifact: Artifact, bundles: Sequence[Bundle]) -> RunRecord | None:
+    """The artifact's record, with the places of these states instead of their paths in an image,
+    which end differently behind a link and with ``image-path``."""
+    from bundler.artifacts.image.examining import ImageArtifact
+    from bundler.artifacts.image.image import import_paths
+
+    record = artifact.run_record()
+    if record is None or not isinstance(artifact, ImageArtifact):
+        return record
+    places, known = {bundle.place for bundle in bundles}, import_paths(artifact.config)
+    return record.moved({path: place for path, place in known.items() if place in places})
 
 
 def renewed(before: RunRecord | None, prepared: Prepared) -> RunRecord:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -121,7 +122,16 @@ def test_one_of_several_directories(tmp_path: Path, make: Make) -> None:
     assert fetched == {"A": "2026-02-02T00:00:00Z", "B": "2026-01-01T00:00:00Z"}
 
 
-def test_the_result_is_named_with_its_tag_whether_anything_changed_or_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"app/src/one/defs/__init__.py": b""},
+        {"real/__init__.py": b"", "app/src/one/defs": "-> /real"},
+    ],
+)
+def test_the_result_is_named_with_its_tag_whether_anything_changed_or_not(
+    files: dict[str, bytes | str | tarfile.TarInfo | None], tmp_path: Path
+) -> None:
     old, new = (
         make_bundle(tmp_path / content, {"A": {"state": content.encode()}}, place=ONE)
         for content in ("old", "new")
@@ -129,9 +139,7 @@ def test_the_result_is_named_with_its_tag_whether_anything_changed_or_not(tmp_pa
     record = record_of(new, fetched="2026-02-02T00:00:00Z")
     prepared = Prepared((), Refreshed((new,), record.refresh, ()))
     maker = LayoutMaker(tmp_path / "base")
-    maker.tag(
-        maker.manifest([layer({"app/src/one/defs/__init__.py": b""})], {"WorkingDir": "/app"})
-    )
+    maker.tag(maker.manifest([layer(files)], {"WorkingDir": "/app"}))
     first = record_of(old, fetched="2026-01-01T00:00:00Z")
     embed_layout(maker.path, [old], first, tmp_path / "layout", tag="1.4")
     name = ArtifactName.parse(f"oci:{tmp_path}/layout")
