@@ -1,6 +1,7 @@
 """The project files that a partial clone lacks, as one with a sparse checkout does.
 
-What they configure is unknown. For a commit that matters if it changes something in the project.
+What they configure is unknown. A build does not read what is not checked out, which is a warning. A
+commit that changes something in such a project could bring its state, which is a failure.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 from bundler import git
 from bundler.guard.fixes import git_command
 from bundler.guard.state_paths import join
-from bundler.guard.verdict import GuardFinding
+from bundler.guard.verdict import Grade, GuardFinding
 from bundler.system.git_directory import is_below
 
 TYPE_CHECKING = False
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
-def unread(directories: Iterable[bytes], fix: str) -> list[GuardFinding]:
+def unread(directories: Iterable[bytes], fix: str, grade: Grade = "fail") -> list[GuardFinding]:
     """A finding for each of these projects."""
     return [
         GuardFinding(
-            "warn",
+            grade,
             "project-unread",
             os.fsdecode(path),
             f"This partial clone lacks {git.printable(path)}.",
@@ -43,11 +44,13 @@ def unread_and_staged(
 ) -> list[GuardFinding]:
     """The findings for those in which something is staged."""
     (answer,) = repository.ask(git.staged_question(base, map(git.below, filter(None, directories))))
-    return unread_here(repository, changed_below(directories, git.changes(answer)))
+    return unread_here(repository, changed_below(directories, git.changes(answer)), "fail")
 
 
-def unread_here(repository: git.Repository, directories: Iterable[bytes]) -> list[GuardFinding]:
+def unread_here(
+    repository: git.Repository, directories: Iterable[bytes], grade: Grade = "warn"
+) -> list[GuardFinding]:
     """The findings for projects in the index. One request fetches their files."""
     specs = " ".join(f"':(top,glob)**/{name}'" for name in ("pyproject.toml", ".gitignore"))
     call = f"{git_command(repository.top or b'')} diff --stat --cached"
-    return unread(directories, f"{call} {git.empty_tree(repository)} -- {specs} > /dev/null")
+    return unread(directories, f"{call} {git.empty_tree(repository)} -- {specs} > /dev/null", grade)

@@ -99,6 +99,11 @@ TRIED: tuple[tuple[str, str, str], ...] = (
         f"{_GUARD}::test_a_damaged_index",
     ),
     (
+        "git/repository.py ",
+        "git fetch --refetch --no-filter",
+        f"{_IGNORED}::test_a_partial_clone_of_a_part",
+    ),
+    (
         "git/repository.py _cannot_answer",
         "git config --global --add safe.directory {}",
         f"{_REPOSITORIES}::test_another_owner",

@@ -220,7 +220,8 @@ def test_a_sparse_checkout_and_a_submodule_without_git(wd: WorkDir, tmp_path: Pa
     assert "In src/a lib: git add -A would add 1 file" in wd.guard().err
 
 
-def test_a_partial_clone_of_a_part(wd: WorkDir, tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", [(), ("--push",)])
+def test_a_partial_clone_of_a_part(wd: WorkDir, tmp_path: Path, moment: tuple[str, ...]) -> None:
     """It lacks the files of other projects: no reason to refuse a commit in this one."""
     for project in ("here", "other"):
         wd.write(f"{project}/pyproject.toml", f'[project]\nname = "{project}"\n')
@@ -236,17 +237,20 @@ def test_a_partial_clone_of_a_part(wd: WorkDir, tmp_path: Path) -> None:
     assert findings(clone, "--staged") == []
     clone.commit(add=False)
     assert findings(clone, "--push") == []
-    for moment in ([], ["--history"]):
-        assert findings(clone, *moment) == [("project-unread", "other/pyproject.toml")]
+    for question in ([], ["--history"]):
+        assert findings(clone, *question) == [("project-unread", "other/pyproject.toml")]
+    assert clone.guard().code == 0, "what is not checked out is in no build"
+    assert clone.guard("--history").code == 1
     clone.write("other/code.py")
     clone("git add --sparse other/code.py")
     assert findings(clone, "--staged") == [("project-unread", "other/pyproject.toml")]
+    assert clone.guard("--staged").code == 1
     clone.commit(add=False)
     assert findings(clone, "--push") == [("project-unread", "other/pyproject.toml")]
-    (fix,) = re.findall(r"Fix: (.*)$", clone.guard().err, re.MULTILINE)
+    (fix,) = re.findall(r"Fix: (.*)$", clone.guard(*moment).err, re.MULTILINE)
     clone(["sh", "-c", fix])
-    for moment in ([], ["--push"], ["--history"]):
-        assert findings(clone, *moment) == []
+    for question in ([], ["--push"], ["--history"]):
+        assert findings(clone, *question) == []
     source = '[[tool.state-bundler.source]]\nkey = "K"\ncommand = ["true"]\npath = "var"\n'
     clone.write("here/pyproject.toml", source)
     clone.write("here/var/K/state")
