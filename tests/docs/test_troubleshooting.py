@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import re
 
@@ -17,17 +18,15 @@ _CLASSES = [kind for kind in vars(errors).values()
             if inspect.isclass(kind) and "title" in vars(kind)]  # fmt: skip
 
 
-def _texts() -> set[str]:
+@functools.cache
+def _texts() -> str:
     """Every text in the program, with f-strings in the pieces between what they fill in."""
-    return {
+    return "\0".join(
         node.value
         for path in (ROOT / "bundler").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
-
-
-_TEXTS = "\0".join(_texts())
+    )
 
 
 @pytest.mark.parametrize("kind", _CLASSES, ids=lambda kind: kind.__name__)
@@ -42,4 +41,4 @@ def test_a_quoted_message_is_one_that_the_program_prints(message: str) -> None:
     pieces = [piece for piece in message.split("…") if len(piece) > 2]
     assert pieces
     for piece in pieces:
-        assert piece in _TEXTS or piece.strip(" .:") in _TEXTS, piece
+        assert piece in _texts() or piece.strip(" .:") in _texts(), piece

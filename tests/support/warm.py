@@ -73,7 +73,7 @@ class WarmForks(ForkServers):
             owner = self._folder.name.rpartition("-")[2]
             server = subprocess.Popen(
                 [python, "-B", Path(__file__).with_name("warmserver.py"), START,
-                 str(requests.fileno()), owner],
+                 str(requests.fileno()), owner, f"{path}.dbt"],
                 cwd="/dev",
                 env={"PATH": os.environ["PATH"], "HOME": os.devnull, "LC_ALL": "C.UTF-8"},
                 stdin=subprocess.DEVNULL,
@@ -94,7 +94,7 @@ def warm_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="warm-", suffix=f"-{os.getpid()}") as name:
         yield Path(name)
         for path in Path(name).iterdir():
-            if path.suffix != ".lock":
+            if not path.suffix:
                 with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
                     line.connect(os.fspath(path))
                     line.send(b"")

@@ -1,9 +1,10 @@
-"""An interpreter with Dagster, to fork workers from: ``warmserver.py START REQUESTS OWNER``.
+"""An interpreter with Dagster, to fork workers from: ``warmserver.py START REQUESTS OWNER DBT``.
 
 START: the file that starts a worker. REQUESTS: a socket's descriptor. OWNER: this ends with that
-process. A request is that of `bundler.worker.fork_server`, with JSON after the folder: the worker's
-environment, and its interpreter if that is one of a sample's, which imports from further paths
-before this one's packages.
+process. DBT: a folder to make, with a program that stands for dbt. A request is that of
+`bundler.worker.fork_server`, with JSON after the folder: the worker's environment, and its
+interpreter if that is one of a sample's, which imports from further paths before this one's
+packages.
 """
 
 from __future__ import annotations
@@ -21,20 +22,24 @@ _SECONDS_BETWEEN_LOOKS = 5.0
 
 
 def main() -> None:
-    _, start, requests, owner = sys.argv
+    _, start, requests, owner, dbt = sys.argv
     del sys.path[0]
+    has_dbt = importlib.util.find_spec("dagster_dbt") is not None
+    if has_dbt:
+        _load("warmdbt", Path(__file__).with_name("warmdbt.py")).start(dbt)
     sys.argv = [start, "dagster", requests]
     worker = _load("_state_bundler_worker", Path(start).with_name("worker.py"))
     program = worker.Worker("dagster")
-    server = _server_of(worker)(int(requests), [sys.executable, start, "dagster"], worker._kill_all)
+    server = _server_of(worker, dbt if has_dbt else "")(
+        int(requests), [sys.executable, start, "dagster"], worker._kill_all
+    )
     signal.signal(signal.SIGALRM, lambda *_: os.path.exists(f"/proc/{owner}") or server._end())
     signal.setitimer(signal.ITIMER_REAL, _SECONDS_BETWEEN_LOOKS, _SECONDS_BETWEEN_LOOKS)
-    has_dbt = importlib.util.find_spec("dagster_dbt") is not None
     server.import_shared("dagster_dbt" if has_dbt else "dagster")
     program.serve(*server.next_worker())
 
 
-def _server_of(worker: ModuleType) -> Any:
+def _server_of(worker: ModuleType, programs: str) -> Any:
     module = worker._sibling("_state_bundler_fork_server", "fork_server.py")
 
     class WarmServer(module.ForkServer):  # type: ignore[misc, name-defined]
@@ -45,6 +50,8 @@ def _server_of(worker: ModuleType) -> Any:
             folder, _, rest = packet.partition(b"\0")
             asked = json.loads(rest)
             self._environment = asked["environment"]
+            if programs:
+                self._environment["PATH"] = f"{programs}:{self._environment['PATH']}"
             os.environ.clear()
             os.environ.update(self._environment)
             if asked["paths"]:
