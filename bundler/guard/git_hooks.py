@@ -56,7 +56,7 @@ def install(root: Path, names: Sequence[str] = NAMES) -> list[Hook]:
             f"core.hooksPath points to {used}, which this clone does not have for itself.",
             hint=f"Add these lines to the hooks in {_of_the_user(used)}: {lines}"
             if used != Path(os.devnull)
-            else "Allow hooks again: git config --unset core.hooksPath, or with --global.",
+            else "Remove it from the file that this shows: git config --show-origin core.hooksPath",
         )
     try:
         make_directories(directory)

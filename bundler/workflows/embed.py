@@ -9,6 +9,7 @@ image goes by mounting its blobs. Nothing that was there before is touched until
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
@@ -58,7 +59,10 @@ def _image(text: str) -> ArtifactName:
     if name.kind == "store":
         raise UsageError(f"{name} is not an image.", hint="To use its states, pass --state-from.")
     if name.kind == "path" and name.path.is_file() and ends_as_zip(name.path):
-        raise UsageError(f"{name} is not an image.", hint=f"For a PEX: state-bundler update {name}")
+        raise UsageError(
+            f"{name} is not an image.",
+            hint=f"For a PEX: state-bundler update {shlex.quote(str(name))}",
+        )
     return msgspec.structs.replace(name, kind="layout") if name.kind == "path" else name
 
 

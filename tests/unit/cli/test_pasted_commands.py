@@ -12,6 +12,7 @@ import pytest
 from bundler.errors import VerificationFailed
 from bundler.workflows.wheel_hook import published
 from tests.campaigns.fault_campaign import STATES, configure
+from tests.support.pex_projects import run_pex
 from tests.support.workdir import WorkDir
 from tests.unit.cli.test_printed_commands import BIN, index, paste, printed, said, shop, store
 
@@ -202,3 +203,12 @@ def test_a_wheel_of_an_altered_state(shop: WorkDir) -> None:
         published(shop.path)
     paste(shop, printed(caught.value.hint))
     assert published(shop.path).missing == ()
+
+
+@pytest.mark.slow
+def test_a_pex_that_is_embedded_into(shop: WorkDir, tmp_path: Path) -> None:
+    shop.write("src/shop/__init__.py")
+    run_pex("-D", "src", "-o", "an app.pex", cwd=shop.path, root=tmp_path / "root")
+    command = printed(said(shop, "embed", "an app.pex", "--tag", "x:1", code=2))
+    paste(shop, f"{command} --no-guard")
+    said(shop, "verify", "an app.pex", code=0)

@@ -79,7 +79,6 @@ TRIED: tuple[tuple[str, str, str], ...] = (
         (place, "pex3 scie create", f"{_TOOLS}::test_the_scie_of_a_finished_pex")
         for place in (
             "artifacts/python/pex/arguments.py ",
-            "artifacts/python/pex/arguments.py ",
             "artifacts/python/pex/file.py _refuse_scie",
         )
     ),
@@ -133,6 +132,11 @@ TRIED: tuple[tuple[str, str, str], ...] = (
         "guard/commits.py check_history",
         "git fetch --unshallow (actions/checkout: fetch-depth: 0) and try again",
         f"{_REPOSITORIES}::test_shallow",
+    ),
+    (
+        "guard/git_hooks.py install",
+        "git config --show-origin core.hooksPath",
+        "tests/unit/guard/test_githooks.py::test_hooks_that_are_switched_off",
     ),
     ("guard/fixes.py append_command", "printf '{}%s\\n' {} >> {}", _RULES),
     ("guard/fixes.py git_command", "git -C {}", f"{_GUARD}::test_from_where_the_user_is"),
@@ -298,6 +302,11 @@ TRIED: tuple[tuple[str, str, str], ...] = (
         "store/store.py command",
         "state-bundler store {} --store {}",
         f"{_HERE}::test_what_a_store_does_not_have",
+    ),
+    (
+        "workflows/embed.py _image",
+        "state-bundler update {}",
+        f"{_MORE}::test_a_pex_that_is_embedded_into",
     ),
     (
         "workflows/embed.py _in_engine",
