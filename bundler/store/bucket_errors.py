@@ -13,8 +13,18 @@ from bundler.errors import (
     Unavailable,
 )
 
-_STATUS = re.compile(r"status: (\d{3})|status code: (\d{3})")
-# What the vendors' errors mean, whatever status they have.
+_STATUS = re.compile(r"status code: (\d{3})")
+_ADDRESS = re.compile(r"https?://\S+|(?:location|path) \S+")
+_LATER = "Try again later."
+_BROKEN = HTTPStatus.INTERNAL_SERVER_ERROR
+_AGAIN = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
+# Errors that pass, although their status can be 400.
+_PASSES = re.compile(r"RequestTimeout\b|OperationTimedOut|SlowDown|ServerBusy|Throttling")
+# Where the library looks for credentials if it is given none.
+_MACHINE = re.compile(
+    r"https?://(?:169\.254\.|metadata\.google\.internal)|Failed to read .*token file"
+)
+# What the vendors' errors mean, whatever status below 500 they have.
 _MEANINGS: tuple[tuple[str, type[BundlerError], str, str], ...] = (
     (
         r"NoSuchBucket|ContainerNotFound|bucket does not exist|container does not exist",
@@ -47,7 +57,7 @@ _MEANINGS: tuple[tuple[str, type[BundlerError], str, str], ...] = (
         "Restore it, and exclude the store from the lifecycle rule that archives.",
     ),
     (
-        r"AuthorizationHeaderMalformed|PermanentRedirect|redirect without LOCATION",
+        r"AuthorizationHeaderMalformed(?![\s\S]*AKID)|PermanentRedirect|redirect without LOCATION",
         ConfigurationError,
         "the bucket is in another region",
         "Set AWS_REGION to the bucket's region.",
@@ -69,12 +79,17 @@ _REFUSED = re.compile(
 
 def classified(error: Exception, url: str, action: str) -> BundlerError:
     """Classifies an error of the library; its text is read, never shown."""
-    text = str(error)
-    found = _STATUS.search(text)
-    status = int(found.group(1) or found.group(2)) if found else 0
+    status, text = _answer(error)
     kind = type(error).__name__
     if meant := meant_by(error, url, action):
         return meant
+    if _passes(status, text):
+        return Unavailable(f"{url} answered {status} when asked to {action}.", hint=_LATER)
+    if _MACHINE.search(str(error)):
+        return CredentialsRefused(
+            f"{url} could not {action}: no credentials were found.",
+            hint="Set the variables that configure the store (AWS_…, GOOGLE_…, AZURE_…).",
+        )
     refused = kind in ("PermissionDeniedError", "UnauthenticatedError") or isinstance(
         error, PermissionError
     )
@@ -88,20 +103,31 @@ def classified(error: Exception, url: str, action: str) -> BundlerError:
             f"{url} does not support what is needed to {action}.",
             hint="Use a store that supports conditional writes.",
         )
-    again = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
-    if status and status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in again:
+    if status:
         return ToolFailed(
             f"{url} answered {status} when asked to {action}.",
             hint="Check the URL and the variables that configure the store.",
         )
-    answer = f"answered {status}" if status else "did not answer"
-    return Unavailable(f"{url} {answer} when asked to {action}.", hint="Try again later.")
+    return Unavailable(f"{url} did not answer when asked to {action}.", hint=_LATER)
 
 
 def meant_by(error: Exception, url: str, action: str) -> BundlerError | None:
     """The error that a text of the library names; None if it names none of those known here."""
-    text = str(error)
+    status, text = _answer(error)
     for pattern, kind, what, hint in _MEANINGS:
-        if re.search(pattern, text):
+        if re.search(pattern, text) and not (status >= _BROKEN or _PASSES.search(text)):
             return kind(f"{url} could not {action}: {what}.", hint=hint)
     return None
+
+
+def _answer(error: Exception) -> tuple[int, str]:
+    """The status, or 0, and what the text says apart from names and addresses, which may contain
+    any word."""
+    text = str(error).partition("\nDebug source:")[0]
+    found = _STATUS.search(text)
+    return (int(found[1]), text[found.end() :]) if found else (0, _ADDRESS.sub("", text))
+
+
+def _passes(status: int, text: str) -> bool:
+    broken = status >= _BROKEN and status != HTTPStatus.NOT_IMPLEMENTED
+    return broken or status in _AGAIN or _PASSES.search(text) is not None

@@ -109,7 +109,7 @@ class Bucket:
         return self._conditional(name, data, mode)
 
     def _conditional(self, name: str, data: bytes, mode: Any) -> bool:
-        with self._errors(f"write {name}"), suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), self._errors(f"write {name}"):
             try:
                 obstore.put(self._store, name, data, mode=mode)
             except (AlreadyExistsError, PreconditionError):
