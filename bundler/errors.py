@@ -179,15 +179,16 @@ class ConfigurationError(BundlerError):
 
 
 class Interrupted(BundlerError):
-    """A signal ended the run. done: what was published before."""
+    """A signal ended the run. done: what was published before, if that is known."""
 
     title = "interrupted"
 
-    def __init__(self, signal_number: int, done: str = "nothing was published") -> None:
+    def __init__(self, signal_number: int, done: str = "") -> None:
         import signal
 
         name = signal.Signals(signal_number).name
-        super().__init__(f"Stopped by signal {signal_number} ({name}); {done}.")
+        what = f"; {done}" if done else ""
+        super().__init__(f"Stopped by signal {signal_number} ({name}){what}.")
         self.exit_code = 128 + signal_number  # type: ignore[misc]  # a code for each signal
 
 

@@ -255,7 +255,8 @@ def run_to_end(work: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:
     try:
         return asyncio.run(main())
     except asyncio.CancelledError:
-        raise Interrupted(received[0] if received else signal.SIGINT) from None
+        number = received[0] if received else signal.SIGINT
+        raise Interrupted(number, "nothing was published") from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

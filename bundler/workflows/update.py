@@ -58,6 +58,8 @@ def update_all(
     """Refreshes once, and updates each artifact; one that fails does not stop the others."""
     names = [ArtifactName.parse(artifact) for artifact in artifacts]
     for name in names:
+        if new_tag is not None and _is_pex(name):
+            raise UsageError(f"{name} is a PEX, which has no tag.", hint="Remove --tag.")
         refuse_impossible(name)
     with ExitStack() as stack:
         connections = stack.enter_context(shared_connections(names))

@@ -91,7 +91,8 @@ def test_a_signal_ends_the_build_and_leaves_nothing_behind(
         _, said = process.communicate(timeout=_SECONDS)
     assert process.returncode == 128 + number, said.decode()
     wait_for(lambda: not running("sleep", pause))
-    assert b"nothing was published" in said
+    assert b"Stopped by signal" in said
+    assert b"nothing was published" not in said
     assert not project.engine.has_image(project.name)
     assert list(folder.iterdir()) == []
     containers, volumes, _ = project.left_behind()

@@ -199,6 +199,31 @@ def test_dagsters_configuration_is_in_the_package(
             assert f'_module = "{expected[name]}"' in file.read(name).decode() or not expected[name]
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "right"), [("sha512", True), ("sha384", True), ("sha1", False), ("md5", False)]
+)
+@pytest.mark.parametrize("altered", [False, True])
+def test_record_may_have_any_hash_that_is_as_strong_as_sha256(
+    algorithm: str, right: bool, altered: bool, tmp_path: Path
+) -> None:
+    embedded, made = wheel(tmp_path), tmp_path / "shop-1.0-py3-none-any.whl"
+    embed_wheel(embedded, [bundle_of(set_state(tmp_path / "s", A="1"))], RECORD, embedded)
+    lines = io.StringIO()
+    with zipfile.ZipFile(embedded) as source:
+        files = {name: source.read(name) for name in source.namelist()}
+    *names, record = files
+    for name in names:
+        digest = hashlib.new(algorithm, files[name] + b"x" * altered).digest()
+        value = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        csv.writer(lines).writerow([name, f"{algorithm}={value}", len(files[name])])
+    files[record] = f"{lines.getvalue()}{record},,\n".encode()
+    with zipfile.ZipFile(made, "w") as target:
+        for name, data in files.items():
+            target.writestr(name, data)
+    with WheelArtifact(made) as artifact:
+        assert (verify(artifact).all_problems == ()) is (right and not altered)
+
+
 @pytest.mark.parametrize("place", ["shop/data/state", "shop/a/b/state"])
 def test_a_folder_of_the_package_may_contain_only_the_state(place: str, tmp_path: Path) -> None:
     made = wheel(tmp_path)

@@ -162,7 +162,7 @@ def _exit_codes() -> Iterator[str]:
             "\n", " "
         )
         yield f"| {kind.exit_code} | {kind.title} | {when} |"
-    yield "| 128+n | interrupted | Signal n ended the run; nothing was published. |"
+    yield "| 128+n | interrupted | Signal n ended the run. |"
     yield ""
     yield _SEVERAL.format(order=" · ".join(map(str, errors._PRECEDENCE)))
 

@@ -92,6 +92,12 @@ def test_what_is_not_updated_is_refused_before_the_refresh(
         list(update_all([name], StateRequest(), SILENT))
 
 
+def test_a_pex_gets_no_tag(tmp_path: Path) -> None:
+    (tmp_path / "app.pex").touch()
+    with pytest.raises(UsageError, match="a PEX, which has no tag"):
+        list(update_all([f"{tmp_path}/app.pex"], StateRequest(), SILENT, new_tag="2"))
+
+
 def test_a_pex_is_not_embedded_into_and_that_is_said_before_the_refresh(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "app.pex", "w") as file:
         file.writestr("PEX-INFO", "")

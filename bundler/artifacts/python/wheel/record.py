@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
 
 from bundler.artifacts.python.trees import NewFile, TreeChange
 from bundler.errors import VerificationFailed
+
+_STRONGER = ("sha384", "sha512", "sha3_256", "sha3_384", "sha3_512", "blake2b", "blake2s")
+_CHUNK_BYTES = 1024 * 1024
 
 
 def read(raw: bytes, where: str) -> dict[str, tuple[str, str]]:
@@ -32,8 +37,24 @@ def read(raw: bytes, where: str) -> dict[str, tuple[str, str]]:
 
 def encoded(sha256: str) -> str:
     """A hexadecimal sha256 in RECORD's format."""
-    digest = base64.urlsafe_b64encode(bytes.fromhex(sha256)).rstrip(b"=").decode()
-    return f"sha256={digest}"
+    return f"sha256={_base64(bytes.fromhex(sha256))}"
+
+
+def _base64(digest: bytes) -> str:
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def matches(written: str, sha256: str, read: Callable[[], BinaryIO]) -> bool:
+    """Whether a row's hash is that of a file: sha256, or as the specification allows, another one
+    that is at least as strong."""
+    name, _, value = written.partition("=")
+    if name not in _STRONGER:
+        return written == encoded(sha256)
+    digest = hashlib.new(name)
+    with read() as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return value == _base64(digest.digest())
 
 
 def edited(raw: bytes, change: TreeChange, where: str) -> bytes:

@@ -48,10 +48,10 @@ def deceptions(tree: Tree, file: ZipFile, found: Mapping[str, Manifest]) -> Iter
         yield f"{file.name}:{record} {what} {path}."
     states = _state_files(tree, found)
     for path in sorted(listed & there):
-        sha256, size = rows[path]
-        expected = states.get(path)
-        if size not in ("", str(tree.leaves[path].size)) or (
-            expected is not None and sha256 != wheelrecord.encoded(expected)
+        written, size = rows[path]
+        leaf, expected = tree.leaves[path], states.get(path)
+        if size not in ("", str(leaf.size)) or (
+            expected is not None and not wheelrecord.matches(written, expected, leaf.open)
         ):
             yield f"{file.name}:{record} does not match {path}."
     yield from _stray_scripts(tree, metadata)
