@@ -20,11 +20,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Protocol
 
+import msgspec
+
 from bundler.artifacts.image.image_program import (
     RunsAs,
     command_words,
+    followed,
     is_script,
-    with_script,
 )
 from bundler.artifacts.image.image_users import Lookup, passwd
 from bundler.artifacts.image.layer import Owned, parents_of
@@ -161,7 +163,8 @@ def as_started(files: Files, runs: RunsAs) -> RunsAs:
         node = files.lookup(real) if real is not None and not files.is_directory(real) else None
         return node.content if node is not None else None
 
-    return with_script(runs, read)
+    home = () if runs.variable("HOME") else (("HOME", _home(files, runs.user)),)
+    return followed(msgspec.structs.replace(runs, environment=runs.environment + home), read)
 
 
 def first_roots(files: Files, runs: RunsAs, place: str) -> list[str] | None:
@@ -378,8 +381,9 @@ def _user_base(files: Files, runs: RunsAs) -> str:
 
 def _home(files: Files, user: str) -> str:
     name = user.partition(":")[0] or "root"
-    known = [fields[5] for fields in passwd(files) if name in (fields[0], fields[2])]
-    return known[0] if known else "/root" if name in ("root", "0") else "/"
+    if name in ("root", "0"):
+        return "/root"
+    return next((it[5] for it in passwd(files) if name in (it[0], it[2])), "/")
 
 
 def _prefixes(runs: RunsAs) -> list[str]:

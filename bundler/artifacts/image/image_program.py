@@ -6,7 +6,6 @@ import itertools
 import posixpath
 import re
 import shlex
-import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
@@ -27,22 +26,35 @@ _MOVES = {
     "celery": ("--workdir",),
     "uvicorn": ("--app-dir",),
 }
-# After these, a shell certainly runs the next command.
-_BETWEEN = ("&", ";")
+# After these, a shell certainly runs the next command; in a subshell after the last one.
+_BETWEEN = ("&", ";", "(")
 # Whether and how often it runs what is inside of these, it decides itself.
 _BLOCKS = {"if": "fi", "case": "esac", "{": "}"}
 _BLOCKS |= dict.fromkeys(("for", "while", "until", "select"), "done")
+_BLOCKS |= dict.fromkeys(("[", "[[", "test"), ";")  # with `&&`
 # What may change the directory or the variables in a way that `_moved` does not follow.
 _UNCLEAR = ("cd", "eval", "popd", "pushd", "su")
 _READS = (".", "source")
-_STARTS = (*_BETWEEN, "|", "(", "{", "then", "do", "else")
+_ACTIVATE = "bin/activate"
+_STARTS = (*_BETWEEN, "|", "{", "then", "do", "else")
+_PUNCTUATION = frozenset("();&|")
+# What starts the image's program, if anything on its command line does.
+_PROGRAM = re.compile(
+    r"((.*/)?(dagster(-[a-z]+)?|dg|uv|python[0-9.]*|gunicorn|uvicorn|hypercorn|celery|flask)|\$@)$"
+)
+_MAX_SCRIPTS = 4
+# Where a script is, as it finds out itself, with or without links in the path.
+_OWN_FOLDER = re.compile(r'\$\(dirname (-- )?"?\$(0|BASH_SOURCE|\{BASH_SOURCE(\[0\])?\})"?\)')
+_REAL_FOLDER = re.compile(r'\$\(cd (-- )?"?([^"$()]+)"? && pwd( -P)?\)')
 # The variables that decide from where Python and Dagster import.
 DECIDING = re.compile(
     r"PYTHON(HOME|PATH|SAFEPATH|USERBASE)|DAGSTER_(EMPTY_)?WORKING_DIRECTORY"
     r"|PATH|HOME|VIRTUAL_ENV|UV_PROJECT_ENVIRONMENT"
 )
+_NAME = re.compile(r"[A-Za-z_]\w*")
 # What only a shell can say, in a path: options, homes, variables and what follows.
 _UNKNOWN = re.compile(r"^[-~]|[$`;&|()]")
+_OPEN = "$"  # the value of a variable that only a shell knows
 # As click reads a switch from the environment.
 _ON = ("1", "true", "t", "yes", "y", "on")
 
@@ -66,19 +78,27 @@ class RunsAs(msgspec.Struct, frozen=True):
 
     def code_directory(self) -> str | None:
         """From where Dagster imports code; None if from the interpreter's own path alone."""
-        words = command_words(self.program)
-        at = next((i for i, word in enumerate(words) if _is(_DAGSTER, word)), len(words))
-        rest = words[at + 1 :]
+        rest = self._options_of_dagster()
         is_empty = self.variable("DAGSTER_EMPTY_WORKING_DIRECTORY").lower() in _ON
         if is_empty or "--empty-working-directory" in rest:
             return None
-        named = [
-            *_values(rest, _DAGSTER_OPTIONS),
-            *(word[2:] for word in rest if re.match(r"-d[^-]", word)),
-            self.variable("DAGSTER_WORKING_DIRECTORY"),
-        ]
-        directory = _substituted(named[0], dict(self.environment))
+        directory = _substituted(self._named(rest), dict(self.environment))
         return posixpath.normpath(posixpath.join(self.working_directory, directory))
+
+    def is_code_directory_open(self) -> bool:
+        """Whether only a shell knows the directory that Dagster is given."""
+        named = self._named(self._options_of_dagster())
+        return bool(named) and not _substituted(named, dict(self.environment))
+
+    def _options_of_dagster(self) -> Sequence[str]:
+        words = command_words(self.program)
+        at = next((i for i, word in enumerate(words) if _is(_DAGSTER, word)), len(words))
+        return words[at + 1 :]
+
+    def _named(self, words: Sequence[str]) -> str:
+        short = (word[2:] for word in words if re.match(r"-d[^-]", word))
+        found = (*_values(words, _DAGSTER_OPTIONS), *short)
+        return next(iter(found), self.variable("DAGSTER_WORKING_DIRECTORY"))
 
 
 def _is(name: re.Pattern[str], word: str) -> bool:
@@ -95,8 +115,37 @@ def _values(words: Sequence[str], options: Sequence[str]) -> Iterator[str]:
 
 def _substituted(text: str, values: Mapping[str, str]) -> str:
     """The text with these variables; empty if it has others, so that it has no effect."""
-    found = string.Template(text).safe_substitute(values)
+    found = expanded(text, values)
     return "" if _UNKNOWN.search(found) else found
+
+
+_VARIABLE = re.compile(
+    r"\$(?:\{(\w+)(?::?([-+?])([^${}]*)|([^\w$}][^$}]*))?\}|(\w+))"  # the fourth: any other form
+)
+_MAX_NESTED = 4
+
+
+def expanded(text: str, values: Mapping[str, str], unknown: str | None = None) -> str:
+    """The text with its variables replaced, as shells, Dockerfiles and Compose write them.
+
+    unknown: what replaces a variable without a value or default, or in another form; its name by
+    default.
+    """
+
+    def replaced(found: re.Match[str]) -> str:
+        name, operator, word, other = found[1] or found[5], found[2], found[3], found[4]
+        known = None if other else values.get(name)
+        if operator == "+":
+            return word if known else ""
+        if operator == "-" and not known:
+            return str(word)
+        if known is None:
+            return f"${{{name}}}" if unknown is None else unknown
+        return known
+
+    for _ in range(_MAX_NESTED):
+        text = _VARIABLE.sub(replaced, text)
+    return text
 
 
 def command_words(program: Sequence[str]) -> list[str]:
@@ -126,33 +175,54 @@ def _words_of(script: str) -> list[str]:
 def runs_as(config: Mapping[str, object]) -> RunsAs:
     """Parses the part of an image's ``config`` object that says how its program starts."""
     variables = [str(entry).partition("=") for entry in _strings(config.get("Env"))]
-    return _moved(
-        RunsAs(
-            working_directory=str(config.get("WorkingDir") or "/"),
-            environment=tuple((name, value) for name, _, value in variables),
-            program=(*_strings(config.get("Entrypoint")), *_strings(config.get("Cmd"))),
-            user=str(config.get("User") or ""),
-        )
+    return RunsAs(
+        working_directory=str(config.get("WorkingDir") or "/"),
+        environment=tuple((name, value) for name, _, value in variables),
+        program=(*_strings(config.get("Entrypoint")), *_strings(config.get("Cmd"))),
+        user=str(config.get("User") or ""),
     )
 
 
-def with_script(runs: RunsAs, read: Callable[[str], bytes | None]) -> RunsAs:
-    """The same start with the commands of the script that it runs, if any.
+def followed(runs: RunsAs, read: Callable[[str], bytes | None]) -> RunsAs:
+    """The same start after what its command line, and the scripts that it runs, do to the directory
+    and the variables. The program's words are then those of the last script.
 
     read: returns the content of a script, by its absolute path.
     """
+    runs = _moved(runs)
+    for _ in range(_MAX_SCRIPTS):
+        found = _script(runs, read)
+        if found is None:
+            break
+        runs = _moved(msgspec.structs.replace(runs, program=found))
+    return msgspec.structs.replace(
+        runs, is_clear=runs.is_clear and not runs.is_code_directory_open()
+    )
+
+
+def _script(runs: RunsAs, read: Callable[[str], bytes | None]) -> tuple[str, ...] | None:
+    """The script that the program is, as a shell's ``-c``; None if it is none."""
     words = command_words(runs.program)
     for at, word in enumerate(words):
-        if is_script(word) or (at == 0 and "." not in word and not _is(_NO_SCRIPT, word)):
-            folders = [""] if "/" in word else runs.variable("PATH").split(":")
-            paths = [posixpath.join(runs.working_directory, folder, word) for folder in folders]
-            text = next(filter(None, map(read, paths)), b"").decode(errors="replace")
+        is_program = at == 0 and "." not in word and not _is(_NO_SCRIPT, word)
+        if not (is_program or is_script(word)) or _is_only_a_step(words, at):
+            continue
+        folders = [""] if "/" in word else runs.variable("PATH").split(":")
+        for folder in folders:
+            path = posixpath.join(runs.working_directory, folder, word)
+            text = (read(path) or b"").decode(errors="replace")
             first = text.partition("\n")[0]
             if (first.startswith("#!") and not _RUNS_SHELL.search(first)) or not _words_of(text):
                 continue
-            shell = ("sh", "-c", text, *words[at + 1 :])
-            return _moved(msgspec.structs.replace(runs, program=shell))
-    return runs
+            text = _OWN_FOLDER.sub(lambda _: posixpath.dirname(path), text)  # noqa: B023  # used here
+            return ("sh", "-c", _REAL_FOLDER.sub(r"\2", text), *words[at + 1 :])
+    return None
+
+
+def _is_only_a_step(words: Sequence[str], at: int) -> bool:
+    """Whether a shell goes on after a command."""
+    after = "".join(word for word in words[at:] if _PUNCTUATION.issuperset(word)).rstrip(";)")
+    return words[at - 1 : at] != ["exec"] and bool(after)
 
 
 def is_script(path: str) -> bool:
@@ -163,33 +233,86 @@ def is_script(path: str) -> bool:
 
 def _moved(runs: RunsAs) -> RunsAs:
     """In the directory to which its command line changes, with the variables that it sets."""
-    here, values, is_clear = runs.working_directory, dict(runs.environment), True
-    closing: list[str] = []  # the ends of the blocks of a shell that are open
+    shell = _Shell(runs)
     options: Sequence[str] = ()
     before = ";"
-    for word, following in itertools.pairwise([*command_words(runs.program), ""]):
+    words = command_words(runs.program)
+    for at, (word, following) in enumerate(itertools.pairwise([*words, ""])):
         name, equals, value = word.partition("=")
-        if word in _BLOCKS or word.startswith("("):
-            closing.append(_BLOCKS.get(word, ")"))
-        elif closing and word.startswith(closing[-1]):
-            closing.pop()
-        if name in options or (word == "cd" and before.endswith(_BETWEEN)):
-            path = _substituted(value if equals else following, values)
-            here = posixpath.join(here, path)
-            is_clear &= bool(path) and not closing
-        elif equals and DECIDING.fullmatch(name):
-            values[name] = _substituted(value, {name: "", **values})
-            is_clear &= bool(values[name] or not value) and not closing
-        elif word in _UNCLEAR or (word in _READS and before.endswith(_STARTS)):
-            is_clear &= word in _READS and following.endswith("/activate")
+        starts = before.endswith(_STARTS)
+        shell.enter_or_leave(word, starts=starts)
+        if _PUNCTUATION.issuperset(word):
+            shell.fork_or_return(words, at)
+        elif name in options or (word == "cd" and before.endswith(_BETWEEN)):
+            shell.change_directory(value if equals else following)
+        elif equals and _NAME.fullmatch(name):
+            shell.assign(name, value)
+        elif word in _READS and starts:
+            shell.activate(following)
+        elif word in _UNCLEAR:
+            shell.is_clear = False
         options = _MOVES.get(posixpath.basename(word), options)
         before = word
     return msgspec.structs.replace(
         runs,
-        working_directory=posixpath.normpath(here),
-        environment=tuple(values.items()),
-        is_clear=is_clear and runs.is_clear,
+        working_directory=posixpath.normpath(shell.here),
+        environment=tuple(shell.values.items()),
+        is_clear=shell.is_clear and runs.is_clear,
     )
+
+
+class _Shell:
+    """What a shell's words do to its directory and its variables."""
+
+    def __init__(self, runs: RunsAs) -> None:
+        self.here = self._last = runs.working_directory
+        self.values = dict(runs.environment)
+        self.is_clear = True
+        self._blocks: list[str] = []  # the ends of those that are open
+        self._outside: list[tuple[int, str, dict[str, str]]] = []  # what subshells began with
+
+    def enter_or_leave(self, word: str, *, starts: bool) -> None:
+        blocks = self._blocks
+        if blocks and word.startswith(blocks[-1]) and (starts or blocks[-1] == ";"):
+            blocks.pop()
+        elif starts and word in _BLOCKS:
+            blocks.append(_BLOCKS[word])
+
+    def fork_or_return(self, words: Sequence[str], at: int) -> None:
+        for mark in words[at]:
+            if mark == "(":
+                self._outside.append((at, self.here, dict(self.values)))
+            elif mark == ")" and self._outside:
+                began, here, values = self._outside.pop()
+                if (here, values) != (self.here, self.values):
+                    is_inside = _has_program(words[began:at])
+                    self.is_clear &= _has_program(words[at:]) and not is_inside
+                    self.here, self.values = here, values
+
+    def change_directory(self, to: str) -> None:
+        path = self._last if to == "-" else _substituted(to, self.values)
+        self.here, self._last = posixpath.join(self.here, path), self.here
+        self.is_clear &= bool(path) and not self._blocks
+
+    def assign(self, name: str, value: str) -> None:
+        new = _substituted(value, {name: "", **self.values})
+        is_known = bool(new or not value) and not self._blocks
+        if not DECIDING.fullmatch(name):
+            self.values[name] = new if is_known else _OPEN
+        elif is_known:
+            self.values[name] = new
+        else:
+            self.is_clear = False
+
+    def activate(self, path: str) -> None:
+        path = _substituted(path, self.values)
+        self.is_clear &= path.endswith(_ACTIVATE)
+        folder = posixpath.join(self.here, posixpath.dirname(path))
+        self.values["PATH"] = f"{folder}:{self.values.get('PATH', '')}"
+
+
+def _has_program(words: Sequence[str]) -> bool:
+    return any(map(_PROGRAM.match, words))
 
 
 def _strings(value: object) -> list[str]:

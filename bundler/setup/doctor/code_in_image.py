@@ -13,9 +13,9 @@ from bundler.artifacts.image.engine.dockerfile import (
     Instruction,
     context_sources,
     environment_of,
-    expanded,
     words_of,
 )
+from bundler.artifacts.image.image_program import expanded
 
 
 def state_in_image(

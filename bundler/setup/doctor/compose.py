@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bundler.artifacts.image.engine.dockerfile import copied_paths, expanded, instructions
+from bundler.artifacts.image.engine.dockerfile import copied_paths, instructions
+from bundler.artifacts.image.image_program import expanded
 from bundler.project.config import pyproject_of, table
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.code_in_image import hides, state_in_image, working_directories

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from bundler.artifacts.image.image_program import expanded
 from bundler.errors import ConfigurationError
 from bundler.state.bundle import STATE_DIRECTORY
 
@@ -153,33 +154,6 @@ def _mounts(found: Instruction) -> Iterator[dict[str, str]]:
         if word.startswith("--mount="):
             parts = [part.partition("=") for part in word.removeprefix("--mount=").split(",")]
             yield {name: value for name, _, value in parts}
-
-
-_VARIABLE = re.compile(
-    r"\$(?:\{(\w+)(?::?([-+?])([^${}]*)|([^\w$}][^$}]*))?\}|(\w+))"  # the fourth: any other form
-)
-_MAX_NESTED = 4
-
-
-def expanded(text: str, values: Mapping[str, str], unknown: str | None = None) -> str:
-    """The text with its variables replaced, as Dockerfiles and Compose write them.
-
-    unknown: what replaces a variable without a value or default, or in another form; its name by
-    default.
-    """
-
-    def replaced(found: re.Match[str]) -> str:
-        name, operator, word, other = found[1] or found[5], found[2], found[3], found[4]
-        known = "" if other else values.get(name, "")
-        if operator == "+":
-            return known and word
-        if not known and operator == "-":
-            return word
-        return known or (f"${{{name}}}" if unknown is None else unknown)
-
-    for _ in range(_MAX_NESTED):  # inner ones first
-        text = _VARIABLE.sub(replaced, text)
-    return text
 
 
 def open_arguments(text: str) -> Iterator[str]:
