@@ -35,7 +35,8 @@ _PREFIXES: dict[str, Kind] = {
 }
 _PREFIX_OF = {kind: prefix for prefix, kind in _PREFIXES.items()}
 # No image's tag ends like this by accident.
-_SUFFIXES = (".pex", ".pyz", ".whl", ".tar", ".tgz", ".gz", ".zst")
+ARCHIVES = (".tar", ".tgz", ".gz", ".zst")
+_SUFFIXES = (".pex", ".pyz", ".whl", *ARCHIVES)
 # An update adds this many digits of the content digest to a tag.
 STATE_DIGITS = 12
 _STATE_TAG = re.compile(rf"(.+)-s[0-9a-f]{{{STATE_DIGITS}}}")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bundler.artifacts.names import ArtifactName, is_pex_folder
+from bundler.artifacts.names import ARCHIVES, ArtifactName, is_pex_folder
 from bundler.artifacts.reference import names_host
 from bundler.errors import (
     BundlerError,
@@ -89,14 +89,14 @@ def _open_file(path: Path) -> Artifact:
         from bundler.artifacts.python.wheel import WheelArtifact
 
         return WheelArtifact(path)
+    if path.suffix in ARCHIVES:  # whose last file may be a zip file
+        from bundler.artifacts.image.ociread import open_layout
+
+        return open_layout(path)
     if ends_as_zip(path):
         from bundler.artifacts.python.pex.file import PexArtifact
 
         return PexArtifact(path)
-    if path.suffix in (".tar", ".tgz", ".gz", ".zst"):
-        from bundler.artifacts.image.ociread import open_layout
-
-        return open_layout(path)
     raise VerificationFailed(
         f"{path} is not an artifact: neither a PEX, a wheel, nor an image archive.",
         hint="If it is a PEX, it is truncated or damaged: build it again.",

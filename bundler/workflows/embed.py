@@ -25,7 +25,7 @@ from bundler.artifacts.image.engine.full_image_transfer import saved
 from bundler.artifacts.image.engine.opening import open_image
 from bundler.artifacts.image.oci import LayoutDestination
 from bundler.artifacts.image.ociread import LoadedImage
-from bundler.artifacts.names import LATEST, ArtifactName
+from bundler.artifacts.names import ARCHIVES, LATEST, ArtifactName
 from bundler.artifacts.open import ends_as_zip
 from bundler.errors import UsageError
 from bundler.listener import Listener
@@ -58,7 +58,8 @@ def _image(text: str) -> ArtifactName:
     name = ArtifactName.parse(text)
     if name.kind == "store":
         raise UsageError(f"{name} is not an image.", hint="To use its states, pass --state-from.")
-    if name.kind == "path" and name.path.is_file() and ends_as_zip(name.path):
+    is_file = name.kind == "path" and name.path.suffix not in ARCHIVES and name.path.is_file()
+    if is_file and ends_as_zip(name.path):
         raise UsageError(
             f"{name} is not an image.",
             hint=f"For a PEX: state-bundler update {shlex.quote(str(name))}",

@@ -16,6 +16,7 @@ import msgspec
 
 from bundler.artifacts.embedding import Destination, EmbedResult
 from bundler.artifacts.names import (
+    ARCHIVES,
     LATEST,
     STATE_DIGITS,
     ArtifactName,
@@ -100,7 +101,7 @@ def refuse_impossible(name: ArtifactName) -> None:
             f"{name} is a wheel: installers expect that a version never changes.",
             hint="Build it again, with a new version.",
         )
-    is_archive = name.kind == "path" and name.path.suffix in (".tar", ".tgz", ".gz", ".zst")
+    is_archive = name.kind == "path" and name.path.suffix in ARCHIVES
     if name.kind == "store" or is_archive or (name.kind == "path" and not _is_pex(name)):
         raise UsageError(f"{name} cannot be updated.", hint="Pass a PEX or an image.")
     if _is_pex(name):

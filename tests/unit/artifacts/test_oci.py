@@ -14,11 +14,13 @@ import pytest
 
 from bundler.artifacts.image.layout import write_archive
 from bundler.artifacts.image.ociread import open_layout
+from bundler.artifacts.open import open_artifact
 from bundler.artifacts.verify import verify
 from bundler.errors import ConfigurationError, UsageError, VerificationFailed
 from bundler.state.artifact import LABEL_RUN_RECORD, LABEL_STATES
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import Build, RunRecord
+from bundler.workflows.embed import target_name
 from tests.support.bundles import PLACE, make_bundle, make_record
 from tests.support.embedding import embed_layout
 from tests.support.layouts import (
@@ -156,6 +158,21 @@ def test_an_archive_keeps_only_what_its_images_need(
             names.append([name for name in opened.getnames() if "._" not in name])
     assert len(names[0]) == len(names[1]) == len(names[2])
     assert_verifies(archive)
+
+
+def test_an_archive_may_contain_a_zip_file_near_its_end(
+    base: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    """Such as an image whose last layer is a PEX."""
+    archive = tmp_path / "image.tar"
+    embed_here(base, bundle, archive)
+    with tarfile.open(archive, "a") as opened:
+        stray = tarfile.TarInfo("blobs/sha256/._zip")
+        stray.size = 22
+        opened.addfile(stray, io.BytesIO(b"PK\x05\x06" + bytes(18)))
+    with open_artifact(str(archive)) as artifact:
+        assert artifact.run_record() is not None
+    assert target_name(str(archive), None).kind == "layout"
 
 
 def test_an_archive_may_lack_its_attestations(bundle: Bundle, tmp_path: Path) -> None:
