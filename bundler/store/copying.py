@@ -11,7 +11,7 @@ from bundler.store import content, pointer, records
 from bundler.store.content import Incoming
 from bundler.store.pointer import NOBODY, Author
 from bundler.store.pushing import relocated
-from bundler.store.records import Batch, Current, Move
+from bundler.store.records import Batch, Move
 from bundler.store.store import Store
 
 # The version that each key of a set gets; None for a key that is removed.
@@ -49,7 +49,7 @@ def copy(source: Store, target: Store, *, history: bool = False, author: Author 
             )
     start = target.current() or pointer.NOTHING
     number, moves = start.number, list[Move]()
-    for step in steps[_done(steps, start, there, new=versions) :]:
+    for step in steps[_done(steps, target, there) :]:
         members = [there[version] for version in step.values() if version in there]
         gone = [key for key, version in step.items() if version is None]
         current = target.adopt(members, "copy", author, gone)
@@ -60,20 +60,34 @@ def copy(source: Store, target: Store, *, history: bool = False, author: Author 
     return Copied(versions, size, number, tuple(moves))
 
 
-def _done(
-    steps: Sequence[_Step], start: Current, there: Collection[str], new: Collection[str]
-) -> int:
+def _done(steps: Sequence[_Step], target: Store, there: Collection[str]) -> int:
     """How many steps an earlier copy has made: the target's keys are not taken back to older
-    versions. new: versions that the target did not have, so no step with one was made."""
-    have = {key: entry.version for key, entry in start.keys.items()}
-    done, made = 0, dict[str, str | None]()
-    for number, step in enumerate(steps, 1):
-        if any(version in new for version in step.values()):
-            break
+    versions. What is current now may be that of several steps, if a version came back; so the
+    steps are looked for in the target's own sets, one after the other."""
+    now = target.current()
+    if now is None or len(steps) == 1:
+        return 0
+    expected, made = list[_Step](), dict[str, str | None]()
+    for step in steps:
         made.update((key, item) for key, item in step.items() if item is None or item in there)
-        if all(have.get(key) == version for key, version in made.items()):
-            done = number
-    return done
+        expected.append(dict(made))
+    changes = list(pointer.history(target.objects, now))
+    have: dict[str, str | None] = {**pointer.keys_at(now, changes, now.oldest - 1)}
+    done = _last(expected, have)  # older sets may have been pruned
+    for change in reversed(changes):
+        have.update((move.key, move.after) for move in change.moves)
+        while done < len(steps) and _is_in(expected[done], have):
+            done += 1
+    return _last(expected[:done], have)
+
+
+def _last(expected: Sequence[_Step], have: _Step) -> int:
+    """The number of the last step whose versions a store has; 0 if there is none."""
+    return max((n for n, step in enumerate(expected, 1) if _is_in(step, have)), default=0)
+
+
+def _is_in(step: _Step, have: _Step) -> bool:
+    return all(have.get(key) == version for key, version in step.items())
 
 
 def _steps(source: Store, *, history: bool) -> Iterator[_Step]:
