@@ -15,7 +15,7 @@ from contextlib import suppress
 # `typing` takes longer than everything else here: only the names of types need it.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
 
@@ -44,9 +44,13 @@ def forget_inherited() -> None:
 
 class Unnoticed:
     """What ends a thread, a task or a future from now on, and what nothing looks at: Python prints
-    it, at most, and continues."""
+    it, at most, and continues.
 
-    def __init__(self) -> None:
+    causes: all exceptions behind one, itself included.
+    """
+
+    def __init__(self, causes: Callable[[BaseException], Iterable[BaseException]]) -> None:
+        self._causes = causes
         self._in_threads: list[BaseException] = []
         self._failed: list[Any] = []  # tasks and futures
         self._watch_threads()
@@ -59,6 +63,17 @@ class Unnoticed:
         # does without.
         is_seen = not all(it._log_traceback for it in self._failed)  # noqa: SLF001  # as asyncio
         return [*self._in_threads, *(it._exception for it in self._failed if not is_seen)]  # noqa: SLF001
+
+    def _add(self, failed: Any, error: BaseException) -> None:
+        """What one of them has looked at and passes on, for example to a task that waits for it, is
+        not another failure."""
+        behind = {id(cause) for cause in self._causes(error)}
+        for one in [*self._failed]:
+            is_passed_on = not one._log_traceback or type(one) is not type(failed)  # noqa: SLF001  # see above
+            if is_passed_on and id(one._exception) in behind:  # noqa: SLF001  # likewise
+                with suppress(ValueError):  # another thread was faster
+                    self._failed.remove(one)
+        self._failed.append(failed)
 
     def _watch_threads(self) -> None:
         """Without those that only run in the background."""
@@ -76,32 +91,38 @@ class Unnoticed:
         threading.excepthook = note
 
     def _watch_tasks(self) -> None:
-        from asyncio import BaseEventLoop, Task
-
-        kind: Any = BaseEventLoop
-        usual = kind.create_task
+        import asyncio
 
         def note(task: Any) -> None:
+            # What was cancelled is not waited for any more. Python 3.10 does not count that.
+            is_given_up = getattr(task, "cancelling", int)()
             is_handled = task.get_loop().get_exception_handler() is not None
-            if isinstance(task._exception, Exception) and not is_handled:  # noqa: SLF001  # unseen
-                self._failed.append(task)
+            error = task._exception  # noqa: SLF001  # `exception()` would be a look
+            if isinstance(error, Exception) and not is_handled and not is_given_up:
+                self._add(task, error)
 
-        def create_task(*args: Any, **kwargs: Any) -> Any:
-            task = usual(*args, **kwargs)
-            if isinstance(task, Task):
-                task.add_done_callback(note)
-            return task
+        def noting(usual: Any) -> Any:
+            def start(*args: Any, **kwargs: Any) -> Any:
+                task = usual(*args, **kwargs)
+                if isinstance(task, asyncio.Future):
+                    task.add_done_callback(note)
+                return task
 
-        kind.create_task = create_task
+            return start
+
+        kind: Any = asyncio.BaseEventLoop
+        kind.create_task = noting(kind.create_task)
+        kind.run_in_executor = noting(kind.run_in_executor)
 
     def _watch_futures(self) -> None:
         from concurrent.futures import Future
 
         def noting(usual: Any) -> Any:
             def note(future: Any, error: Any) -> None:
-                if isinstance(error, Exception):
+                # Not tenacity's own, which are attempts.
+                if isinstance(error, Exception) and type(future) is Future:
                     vars(future).setdefault("_log_traceback", True)
-                    self._failed.append(future)
+                    self._add(future, error)
                 usual(future, error)
 
             return note

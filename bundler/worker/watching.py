@@ -65,10 +65,18 @@ def _asks(frame: FrameType | None, root: str) -> bool:
 def describe(error: BaseException) -> list[dict[str, Any]]:
     """The chain of exceptions behind one, outermost first, as plain values.
 
-    Follows causes, contexts (including hidden ones), exceptions inside ``args`` and ``reason``, and
-    groups. The text of an exception may contain credentials: the parent decides what to show.
+    The text of an exception may contain credentials: the parent decides what to show.
     """
-    links: list[dict[str, Any]] = []
+    return [_describe_one(link) for link in causes(error)]
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """The exceptions behind one, outermost first, itself included.
+
+    Follows causes, contexts (including hidden ones), exceptions inside ``args`` and ``reason``, and
+    groups.
+    """
+    links: list[BaseException] = []
     pending: list[Any] = [error]
     seen: set[int] = set()
     while pending and len(links) < _MAX_LINKS:
@@ -76,7 +84,7 @@ def describe(error: BaseException) -> list[dict[str, Any]]:
         if not isinstance(link, BaseException) or id(link) in seen:
             continue
         seen.add(id(link))
-        links.append(_describe_one(link))
+        links.append(link)
         pending += [link.__cause__, link.__context__, _attribute(link, "reason")]
         for inside in (_attribute(link, "args"), _attribute(link, "exceptions")):
             pending += inside if isinstance(inside, (tuple, list)) else ()

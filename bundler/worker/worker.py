@@ -253,7 +253,7 @@ class Worker:
                     report,
                 )
             gc.set_threshold(*self._usual_threshold)
-            unnoticed = self._endings.Unnoticed()
+            unnoticed = self._endings.Unnoticed(self._watching.causes)
             self._write(command)
             self._endings.end_as_python_does(unnoticed)
         except BaseException as error:  # noqa: BLE001  # SystemExit too: a component must not end us

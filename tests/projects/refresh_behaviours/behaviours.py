@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.request
 import weakref
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed, wait
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -179,6 +179,46 @@ def fails_in_a_future(path):
         pool.submit(fails)
 
 
+async def passes_on():
+    with ThreadPoolExecutor() as pool:
+        await asyncio.wrap_future(pool.submit(fails))
+
+
+async def passes_on_as_another():
+    try:
+        await asyncio.create_task(passes_on())
+    except RuntimeError as error:
+        raise RuntimeError("not now, either") from error
+
+
+def fails_in_what_a_task_waits_for(path):
+    """Each looks at the one inside, and nothing at the outermost."""
+
+    async def main():
+        good(path)
+        await asyncio.wait([asyncio.create_task(passes_on_as_another())])
+
+    return main()
+
+
+def fails_in_an_executor(path):
+    async def main():
+        good(path)
+        with ThreadPoolExecutor() as pool:
+            asyncio.get_running_loop().run_in_executor(pool, fails)
+        await asyncio.sleep(0.01)
+
+    return main()
+
+
+def fails_in_the_loop_of_a_thread(path):
+    good(path)
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    left.append(asyncio.run_coroutine_threadsafe(passes_on(), loop))
+    wait([left[-1]])
+
+
 def fails_in_a_process(path):
     good(path)
     process = multiprocessing.get_context("fork").Process(target=fails)
@@ -285,6 +325,22 @@ def repeats_what_fails(path):
         with ThreadPoolExecutor(2) as pool:
             return [it.result() for it in order([pool.submit(fails) for _ in range(4)])]
 
+    async def shares():
+        shared = asyncio.ensure_future(fetch())
+        await asyncio.gather(*(asyncio.wait_for(shared, 1) for _ in range(3)))
+
+    async def cancels():
+        async def fails_to_close():
+            try:
+                await asyncio.sleep(1)
+            finally:
+                fails()
+
+        task = asyncio.ensure_future(fails_to_close())
+        await asyncio.sleep(0)
+        if hasattr(task, "cancelling"):  # from Python 3.11 on
+            task.cancel()
+
     context = multiprocessing.get_context("fork")
     late = Future()
     threading.Timer(0.1, late.set_exception, [RuntimeError("late")]).start()
@@ -296,7 +352,7 @@ def repeats_what_fails(path):
             lambda order=order: asyncio.run(results(order))
             for order in (iter, asyncio.as_completed)
         ),
-        lambda: asyncio.run(waits_too_briefly()),
+        *(lambda it=it: asyncio.run(it()) for it in (waits_too_briefly, shares, cancels)),
     ):
         with suppress(RuntimeError, TimeoutError, asyncio.TimeoutError):
             attempt()
