@@ -69,10 +69,13 @@ _ACCEPTED, _PARTIAL, _NOT_MODIFIED = 202, 206, 304
 _WITHOUT_BODY = (204, 205)
 _CODINGS = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress")
 _CONDITIONAL = ("if-none-match", "if-modified-since")
-_RANGE = "range"
+# Azure's own header, too.
+_RANGES = ("range", "x-ms-range")
+# What a request asks for that continues another one, whose answer was cut off.
+_REST = re.compile(r"bytes=\d+-")
 # Headers that select what the answer is about; others differ when a request is repeated.
 _SCOPE = re.compile(
-    r"^(?:range|soapaction|x-amz-target)$|tenant|(?<![a-z])org(?!in)|project|workspace|account"
+    r"^(?:(?:x-ms-)?range|soapaction|x-amz-target)$|tenant|(?<![a-z])org(?!in)|project|workspace|account"
     r"|site(?!map)|profile|database|schema|region"
 )
 _is_quiet: ContextVar[bool] = ContextVar("_state_bundler_quiet", default=False)
@@ -142,7 +145,7 @@ class Recorder:
         request = RecordedRequest(number, method.upper(), url)
         sent = sorted((_text(name).lower(), _text(value)) for name, value in headers)
         request.headers.update(name for name, _ in sent)
-        scope = [pair for pair in sent if _SCOPE.search(pair[0])]
+        scope = [pair for pair in sent if _SCOPE.search(pair[0]) and not _REST.fullmatch(pair[1])]
         self._report(
             "request",
             id=request.number,
@@ -198,7 +201,7 @@ class Recorder:
     def _judge_status(self, request: RecordedRequest, status: int, location: str | None) -> None:
         if status == _NOT_MODIFIED and request.headers.isdisjoint(_CONDITIONAL):
             self.reject(request.number, "not-modified")
-        elif status == _PARTIAL and _RANGE not in request.headers:
+        elif status == _PARTIAL and request.headers.isdisjoint(_RANGES):
             self.reject(request.number, "partial")
         elif status == _ACCEPTED and request.method == "GET":
             self.reject(request.number, "accepted")

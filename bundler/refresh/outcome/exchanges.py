@@ -272,6 +272,8 @@ class _Reading(msgspec.Struct):
             self.unfollowed[exchange.id, fault] = told
 
     def _note_failure(self, exchange: Exchange) -> None:
+        if exchange.is_abandoned and exchange.id in self.repeated:
+            return
         known = self.failed.get(exchange.same)
         if known is not None and known.id == exchange.id:
             return  # the first problem usually says most
@@ -287,9 +289,8 @@ class _Reading(msgspec.Struct):
         """Notes what a component that has returned did not wait for: a thread or a process of it
         was still waiting."""
         for exchange in list(self.open.values()) if self.report.returned else ():
-            if exchange.id not in self.repeated:
-                unanswered = msgspec.structs.replace(exchange, body="unanswered", is_abandoned=True)
-                self._note_failure(unanswered)
+            unanswered = msgspec.structs.replace(exchange, body="unanswered", is_abandoned=True)
+            self._note_failure(unanswered)
 
 
 def read(path: Path, allowed: Sequence[str] = ()) -> Report:

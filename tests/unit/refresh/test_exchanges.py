@@ -218,3 +218,11 @@ def test_a_request_without_an_answer_when_the_component_has_returned_is_a_failur
     assert failed(request(1, A), returned, allowed=("GET /a error",)) == []
     (exchange,) = report_of([request(1, A), returned]).failed
     assert (exchange.body, exchange.is_abandoned) == ("unanswered", True)
+
+
+def test_an_abandoned_request_that_another_one_has_answered_meanwhile_is_no_failure() -> None:
+    abandoned = {**failure(1), "abandoned": True}
+    returned = {"event": "returned"}
+    assert failed(request(1, A), abandoned, returned) == [A]
+    assert failed(request(1, A), request(2, A), response(2, 200), abandoned, returned) == []
+    assert failed(request(2, A), response(2, 200), request(1, A), abandoned, returned) == [A]

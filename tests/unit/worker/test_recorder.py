@@ -272,3 +272,32 @@ def test_a_redirect_that_is_not_followed(method: str, status: int, counts: bool)
     assert [exchange.body for exchange in report_of(reported).failed] == ["redirect"] * counts
     recorder.begin(method, "https://host:443/v2/items")
     assert report_of(reported).failed == ()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_same"),
+    [
+        ({}, {"Range": "bytes=500-"}, True),
+        ({"Range": "bytes=0-"}, {"range": "bytes=500-"}, True),
+        ({"Range": "bytes=0-499"}, {"Range": "bytes=500-999"}, False),
+        ({"x-ms-range": "bytes=0-499"}, {"x-ms-range": "bytes=500-999"}, False),
+        ({}, {"Range": "bytes=500-999"}, False),
+        ({"X-Tenant": "a"}, {"X-Tenant": "b"}, False),
+        ({"Idempotency-Key": "a", "traceparent": "b"}, {"X-Amz-Date": "c", "Date": "d"}, True),
+    ],
+)
+def test_which_headers_make_another_request(
+    first: dict[str, str], second: dict[str, str], *, is_same: bool
+) -> None:
+    reported: list[dict[str, Any]] = []
+    recorder = Recorder(bodies, error_objects)
+    recorder.record(
+        lambda event, **fields: reported.append({"event": event, **fields}), lambda _: []
+    )
+    for headers in (first, second):
+        request = recorder.begin("GET", LIST, None, headers.items())
+        recorder.answer(request, 206, {})
+    requests = [line["same"] for line in reported if line["event"] == "request"]
+    assert (requests[0] == requests[1]) == is_same
+    partial = [line for line in reported if line.get("fault") == "partial"]
+    assert len(partial) == sum("range" not in " ".join(it).lower() for it in (first, second))
