@@ -42,9 +42,15 @@ def changed_below(directories: Sequence[bytes], changes: Iterable[git.StagedChan
 def unread_and_staged(
     repository: git.Repository, directories: Sequence[bytes], base: str
 ) -> list[GuardFinding]:
-    """The findings for those in which something is staged."""
+    """The findings for those in which something is staged that was made here.
+
+    What the clone lacks was not: a merge stages it, and it is where the clone is from.
+    """
     (answer,) = repository.ask(git.staged_question(base, map(git.below, filter(None, directories))))
-    return unread_here(repository, changed_below(directories, git.changes(answer)), "fail")
+    changes = git.changes(answer)
+    here = git.existing(repository, [change.oid for change in changes])
+    made = [change for change in changes if change.oid in here]
+    return unread_here(repository, changed_below(directories, made), "fail")
 
 
 def unread_here(

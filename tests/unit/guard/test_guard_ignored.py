@@ -241,6 +241,12 @@ def test_a_partial_clone_of_a_part(wd: WorkDir, tmp_path: Path, moment: tuple[st
         assert findings(clone, *question) == [("project-unread", "other/pyproject.toml")]
     assert clone.guard().code == 0, "what is not checked out is in no build"
     assert clone.guard("--history").code == 1
+    wd.write("other/theirs.py", "theirs")
+    wd.commit("theirs")
+    clone("git fetch -q")
+    clone("git merge -q --no-ff --no-commit origin/main")
+    assert findings(clone, "--staged") == [], "a merge brings what others pushed"
+    clone.commit(add=False)
     clone.write("other/code.py")
     clone("git add --sparse other/code.py")
     assert findings(clone, "--staged") == [("project-unread", "other/pyproject.toml")]
