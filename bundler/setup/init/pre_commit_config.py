@@ -7,6 +7,7 @@ next place is tried, and after the last one the file is refused, as is a list in
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -17,7 +18,8 @@ from bundler.setup.file_edits import newline_of
 FILE = ".pre-commit-config.yaml"
 _REPOS = "repos"
 _BYTE_ORDER_MARK = "\ufeff"
-_HINT = "Add the hook by hand, or skip it: state-bundler init --without pre-commit"
+_SKIP = "or skip it: state-bundler init --without pre-commit"
+_HINT = f"Add the hook by hand, {_SKIP}"
 
 
 def load(text: str) -> dict[str, Any]:
@@ -80,7 +82,10 @@ def with_item(text: str, block: Sequence[str]) -> str:
         with suppress(ConfigurationError):
             if load(changed) == expected:
                 return mark + changed
-    raise _refused("cannot be changed safely: only a list with each item on its own line can")
+    raise _refused(
+        "cannot be changed safely: only a list with each item on its own line can",
+        f"Add this to {_REPOS} by hand, {_SKIP}\n{json.dumps(item)}",
+    )
 
 
 def _candidates(text: str, block: Sequence[str]) -> Iterator[str]:

@@ -151,6 +151,13 @@ REFUSED = {
 }
 
 
+def test_the_refusal_shows_what_to_add_by_hand() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        precommit.add_entry(f"repos: [{ITEM}]\n")
+    (item,) = (line for line in caught.value.hint.splitlines() if line.startswith("{"))
+    assert precommit.names_hook(f"repos: [{ITEM}, {item}]\n")
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_changed_is_refused_with_a_reason(case: str, tmp_path: Path) -> None:
     text, reason = REFUSED[case]
