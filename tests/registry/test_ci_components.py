@@ -86,6 +86,10 @@ def test_the_action_builds(ci: Ci) -> None:
     assert (ci.wd.path / "image/index.json").exists()
 
 
+def test_the_action_passes_on_an_empty_argument(ci: Ci) -> None:
+    run_action(ci, build="oci", arguments="-o image --environment ''")
+
+
 def test_the_action_refuses_a_quote_without_an_end(ci: Ci) -> None:
     run_action(ci, 1, build="oci", arguments="-o image --environment 'a place")
     assert not (ci.wd.path / "image").exists()
