@@ -62,7 +62,8 @@ class Unnoticed:
         # A component that has seen one of them fail knows that others may have: it repeats all, or
         # does without.
         is_seen = not all(it._log_traceback for it in self._failed)  # noqa: SLF001  # as asyncio
-        return [*self._in_threads, *(it._exception for it in self._failed if not is_seen)]  # noqa: SLF001
+        unseen = [] if is_seen else [it._exception for it in self._failed]  # noqa: SLF001
+        return self._in_threads + unseen
 
     def _add(self, failed: Any, error: BaseException) -> None:
         """What one of them has looked at and passes on, for example to a task that waits for it, is
