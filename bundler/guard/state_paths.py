@@ -413,7 +413,7 @@ def _parse(text: bytes, name: str) -> dict[str, Any]:
     try:
         return toml.loads(text.decode())
     except ValueError as error:
-        raise ConfigurationError(f"{name} is not TOML: {error}.") from error
+        raise ConfigurationError(f"{name} is not valid TOML: {error}.") from error
 
 
 def within(top: bytes, directories: Sequence[str | os.PathLike[str]]) -> list[bytes]:

@@ -18,7 +18,7 @@ import msgspec
 from bundler.errors import ConfigurationError, io_failure
 from bundler.project import environment_settings
 from bundler.project.options import KeyOptions, RefreshMode, RefreshOptions, SourceOptions
-from bundler.project.settings_docs import described
+from bundler.project.settings_docs import ROOT, SOURCE, described
 from bundler.state.definitions import KINDS
 from bundler.state.source_path import ADVICE, nested, path_problem
 from bundler.system import toml
@@ -197,7 +197,7 @@ def parse(table: Mapping[str, Any], file: Path) -> Config:
     try:
         root = msgspec.convert(normal, _Root)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{file}: [{TABLE}]: {_readable(error)}.") from error
+        raise _bad(file, str(error)) from error
     return _config(root, file, normal)
 
 
@@ -260,10 +260,16 @@ def _checked_below(key: str, value: Any, name: str, file: Path) -> Any:
     return value
 
 
-def _readable(error: msgspec.ValidationError) -> str:
-    """msgspec's message, with the location in TOML's notation."""
-    text, _, place = str(error).partition(" - at `$")
-    return f"{place.strip('`.') or 'the table'}: {text}".replace("[...]", "")
+def _bad(file: Path, reason: str) -> ConfigurationError:
+    """For msgspec's message: the location in TOML's notation, and the meaning of the setting."""
+    _, _, path = reason.partition(" - at `$")
+    place = path.strip("`.").replace("[...]", "")
+    settings = SOURCE if place.startswith("source[") else ROOT
+    name = place.rpartition(".")[2].partition("[")[0]
+    return ConfigurationError(
+        f"{file}: [{TABLE}]: {place or 'the table'}: {environment_settings.readable(reason)}.",
+        hint=f"Correct it. {settings.get(name, '')}".rstrip(),
+    )
 
 
 def _key_options(table: _KeyTable, root: Path) -> KeyOptions:

@@ -6,6 +6,7 @@ variable counts as unset.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Any, get_origin
@@ -26,6 +27,15 @@ OTHERS = (
 _COMMANDS = ("validate", "reach")
 # The only setting in another table.
 _GUARD_ALLOW = "guard-allow"
+_TYPES = re.compile(r"`([^`]+)`")
+_WORDS = {
+    "array": "a list",
+    "bool": "true or false",
+    "float": "a number",
+    "int": "an integer",
+    "object": "a table",
+    "str": "text",
+}
 
 
 def given(environ: Mapping[str, str], model: type[msgspec.Struct]) -> dict[str, Any]:
@@ -74,14 +84,22 @@ def _value(variable: str, text: str, name: str, kind: Any) -> Any:
     try:
         msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise _bad(variable, text, _readable(str(error)), name) from error
+        raise _bad(variable, text, readable(str(error)), name) from error
     return value
 
 
-def _readable(reason: str) -> str:
+def readable(reason: str) -> str:
+    """msgspec's message in TOML's words, without the place."""
     if "matching regex" in reason:
         return "expected a number and a unit, such as 30s, 5m, 24h, 7d"
-    return reason[:1].lower() + reason[1:].partition(" - at ")[0].replace(" | null", "")
+    reason = reason.partition(" - at ")[0].replace(" | null", "")
+    reason = reason.replace("Object missing required field", "there is no")
+    reason = reason.replace("Invalid enum value", "unknown value")
+    return reason[:1].lower() + _TYPES.sub(lambda found: _named(found[1]), reason[1:])
+
+
+def _named(types: str) -> str:
+    return " or ".join(_WORDS.get(name, repr(name)) for name in types.split(" | "))
 
 
 def _words(variable: str, text: str) -> list[str]:

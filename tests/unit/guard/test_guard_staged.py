@@ -413,7 +413,7 @@ def test_broken_configuration_of_dagster_s(repository: WorkDir) -> None:
     repository.write("pyproject.toml", "[tool.dg.project\nroot_module = 'x'\n")
     repository("git add -A")
     said = repository.guard("--staged")
-    assert (said.code, "pyproject.toml is not TOML" in said.err) == (78, True)
+    assert (said.code, "pyproject.toml is not valid TOML" in said.err) == (78, True)
 
 
 def test_gitlink_below_a_state_directory(repository: WorkDir) -> None:
