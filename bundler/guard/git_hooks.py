@@ -53,7 +53,7 @@ def install(root: Path, names: Sequence[str] = NAMES) -> list[Hook]:
     if used.resolve() != directory.resolve():
         lines = "; ".join(f"{name}: {_line(name)}" for name in names)
         raise UsageError(
-            f"core.hooksPath points to {used}, which this clone does not have for itself.",
+            f"core.hooksPath points to {used}, which is not this clone's own directory of hooks.",
             hint=f"Add these lines to the hooks in {_of_the_user(used)}: {lines}"
             if used != Path(os.devnull)
             else "Remove it from the file that this shows: git config --show-origin core.hooksPath",

@@ -109,7 +109,7 @@ def open_or_refuse(
     if repository is None:
         raise ToolFailed(
             f"{os.path.realpath(root)} is not in a git repository, so git cannot check it.",
-            hint="Create one with git init; if CI has removed .git, use --no-guard.",
+            hint="Create one with git init; if CI has removed .git, build with --no-guard.",
         )
     return repository
 

@@ -83,15 +83,35 @@ def shared(finding: GuardFinding) -> tuple[str, ...]:
 
 
 def grouped(findings: Iterable[GuardFinding]) -> list[GuardFinding]:
-    """The findings to print: warnings with the same reason and fix become one.
+    """The findings to print: warnings with the same reason and fix become one, and failures that
+    one git command fixes have that command.
 
     A workspace of many projects lacks one rule, and not one a project.
     """
     groups: dict[object, list[GuardFinding]] = {}
-    for number, finding in enumerate(findings):
+    for number, finding in enumerate(with_joined_fixes(list(findings))):
         key = shared(finding) if finding.grade == "warn" else number
         groups.setdefault(key, []).append(finding)
     return [_as_one(group) for group in groups.values()]
+
+
+def with_joined_fixes(findings: Sequence[GuardFinding]) -> list[GuardFinding]:
+    """State that is in the index has one fix for all its paths, not one for each key."""
+    paths: dict[str, dict[str, None]] = {}
+    for finding in findings:
+        command, path = _taken_out(finding)
+        paths.setdefault(command, {})[path] = None
+    return [
+        finding._replace(fix=f"{command} -- {' '.join(paths[command])}") if command else finding
+        for finding in findings
+        for command in [_taken_out(finding)[0]]
+    ]
+
+
+def _taken_out(finding: GuardFinding) -> tuple[str, str]:
+    """The command that takes a path out of the index, and the path; empty for another fix."""
+    command, _, path = finding.fix.partition(" -- ")
+    return (command, path) if finding.rule == "state-in-index" else ("", "")
 
 
 def _as_one(group: Sequence[GuardFinding]) -> GuardFinding:

@@ -76,10 +76,18 @@ def test_the_command_that_it_advises_fixes_it(project: WorkDir) -> None:
     assert project.guard().code == 0
 
 
-def test_every_state_file_has_its_message(project: WorkDir) -> None:
-    project.write(f"{DIRECTORY}/Customers/project/target/manifest.json")
+@pytest.mark.parametrize("asked", [(), ("--staged",)])
+def test_every_state_file_has_its_message_and_one_command_fixes_all(
+    project: WorkDir, asked: tuple[str, ...]
+) -> None:
+    for name in ("Customers/project/target/manifest.json", "It's one/state", "Öl -- x/state"):
+        project.write(f"{DIRECTORY}/{name}")
     project(["git", "add", "-f", DIRECTORY])
-    assert len(project.guard().errors) == 2
+    said = project.guard(*asked)
+    assert len(said.errors) == 4
+    (fix,) = [line for line in said.err.splitlines() if "Fix: git rm" in line]
+    project(["sh", "-c", fix.partition("Fix: ")[2]])
+    assert project.guard(*asked).code == 0
 
 
 def test_unprotected_state_directory(wd: WorkDir) -> None:
