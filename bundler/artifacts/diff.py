@@ -17,6 +17,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
+from bundler.artifacts.verify import without_state
 from bundler.errors import VerificationFailed
 from bundler.state.artifact import Artifact, StateDirectory, read_settled
 from bundler.state.bundle import MANIFEST_NAME, is_at
@@ -186,7 +187,7 @@ class _Side(msgspec.Struct):
             for directory in self._directories()
         }
         if not manifests:
-            raise VerificationFailed(f"{self.artifact.name} contains no state directory.")
+            raise without_state(self.artifact.name)
         self.paths = tuple(manifests)
         self.states = _named(
             [

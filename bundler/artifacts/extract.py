@@ -10,7 +10,13 @@ from pathlib import Path
 
 import msgspec
 
-from bundler.artifacts.verify import manifest_problems, refusal, unverified, verify_directory
+from bundler.artifacts.verify import (
+    manifest_problems,
+    refusal,
+    unverified,
+    verify_directory,
+    without_state,
+)
 from bundler.errors import UsageError, VerificationFailed
 from bundler.state.artifact import Artifact, Member, StateDirectory, read_settled
 from bundler.state.bundle import MANIFEST_NAME, RUN_RECORD_NAME
@@ -55,7 +61,7 @@ def extract(artifact: Artifact, destination: Path) -> tuple[Extracted, ...]:
                 hint = "Choose a new directory with -o."
                 raise UsageError(f"{destination} is not empty.", hint=hint)
         if not artifact.state_directories():
-            raise VerificationFailed(f"{artifact.name} contains no state directory.")
+            raise without_state(artifact.name)
         make_directories(place.parent)
         written = place / "states" if exists else place
         temporary, found = read_settled(artifact, lambda: _extract_all(artifact, written, stack))

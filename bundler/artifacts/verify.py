@@ -66,8 +66,22 @@ class Verdict(msgspec.Struct, frozen=True):
 
     def raise_for_problems(self) -> None:
         """Raises `VerificationFailed` naming every problem, if there is any."""
+        if self.all_problems == (_no_state(self.name),):
+            raise without_state(self.name)
         if self.all_problems:
             raise unverified(self.name, self.all_problems)
+
+
+def without_state(name: str) -> VerificationFailed:
+    """The error for an artifact that no state was embedded in."""
+    return VerificationFailed(
+        _no_state(name),
+        hint="Build it with state-bundler build; state-bundler embed adds the state to an image.",
+    )
+
+
+def _no_state(name: str) -> str:
+    return f"{name} contains no state directory."
 
 
 def unverified(name: str, problems: Sequence[str]) -> VerificationFailed:
@@ -94,7 +108,7 @@ def _verified(artifact: Artifact) -> Verdict:
     problems: list[str] = []
     directories = [_judge(directory, claims) for directory in artifact.state_directories()]
     if not directories:
-        problems.append(f"{artifact.name} contains no state directory.")
+        problems.append(_no_state(artifact.name))
     paths = {directory.path for directory in directories}
     problems += [
         f"The label lists {claim.path}, which does not exist."

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bundler.artifacts.open import is_in_registry, open_artifact, shared_connections
-from bundler.artifacts.verify import verify
+from bundler.artifacts.verify import verify, without_state
 from bundler.errors import BundlerError, Findings, VerificationFailed
 from bundler.listener import Listener
 from bundler.state.artifact import Artifact, read_settled
@@ -192,7 +192,7 @@ def _of_artifact(artifact: Artifact, baseline: Artifact | None, demands: Demands
         contents[directory.path] = manifest.content_digest
         keys += _of_manifest(directory.path, manifest, record)
     if not contents:
-        raise VerificationFailed(f"{artifact.name} contains no state directory.")
+        raise without_state(artifact.name)
     known = Holder(artifact.name, artifact.kind, tuple(keys), artifact.digest, contents, record)
     if demands.history:
         known = msgspec.structs.replace(known, earlier=_earlier(artifact))

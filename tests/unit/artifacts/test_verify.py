@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundler import verify_at_start
+from bundler.artifacts.diff import diff
 from bundler.artifacts.extract import extract
 from bundler.artifacts.verify import Verdict, verify
 from bundler.errors import ConfigurationError, InputOutputError, UsageError, VerificationFailed
@@ -18,6 +19,7 @@ from bundler.state.directory import DirectoryArtifact
 from bundler.state.manifest import DirectoryRefresh, KeyRefresh, RunRecord, canonical, state_of
 from bundler.state.statedir import StateDir, check_keys, sanitize_key
 from bundler.state.tree import scan
+from bundler.workflows import status
 from tests.support.examples import scaled
 from tests.support.statedirs import NOTHING_FETCHED, publish
 
@@ -91,9 +93,23 @@ def _replace_by_link(path: Path) -> None:
     path.symlink_to("../../copy")
 
 
-def test_a_folder_without_state_does_not_verify(tmp_path: Path) -> None:
-    with pytest.raises(VerificationFailed, match="contains no state directory"):
-        _verify(tmp_path).raise_for_problems()
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda artifact, _: verify(artifact).raise_for_problems(),
+        extract,
+        lambda artifact, _: diff(artifact, artifact),
+        lambda artifact, _: status.of_artifact(artifact),
+    ],
+)
+def test_for_an_artifact_without_state_the_fix_says_how_to_embed_it(
+    tmp_path: Path, read: Callable[[DirectoryArtifact, Path], object]
+) -> None:
+    (tmp_path / "in").mkdir()
+    with DirectoryArtifact(tmp_path / "in") as artifact, pytest.raises(VerificationFailed) as error:
+        read(artifact, tmp_path / "out")
+    assert error.value.what == f"{artifact.name} contains no state directory."
+    assert "state-bundler embed" in error.value.hint
 
 
 def test_a_program_may_add_files_below_a_writable_path_and_change_none(tmp_path: Path) -> None:
