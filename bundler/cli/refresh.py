@@ -151,19 +151,18 @@ def _show(refreshed: Refreshed, style: str, **more: Any) -> None:
     """Prints the states; more: members of the JSON document."""
     if style == "json":
         _print_json(refreshed, more)
-    console = Console(sys.stdout)
-    for bundle in refreshed.bundles:
-        rows = [
-            (
-                state.key,
-                size(state.size),
-                short(state.digest.dir_hash),
-                "changed" if state.key in refreshed.changed else "unchanged",
-            )
-            for state in bundle.manifest.states
-        ]
-        if style == "text":
-            console.table(("KEY", "SIZE", "DIGEST", ""), rows, "SIZE")
+    rows = [
+        (
+            state.key,
+            size(state.size),
+            short(state.digest.dir_hash),
+            "changed" if state.key in refreshed.changed else "unchanged",
+        )
+        for _, state, _ in refreshed.states()
+    ]
+    if style == "text" and rows:
+        Console(sys.stdout).table(("KEY", "SIZE", "DIGEST", ""), rows, "SIZE")
+    if rows:
         summarise(["### States", "", *table(("key", "size", "digest", ""), rows)])
     summarise(keys_summary(finished()))
 

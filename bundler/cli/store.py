@@ -18,6 +18,8 @@ from bundler.errors import Interrupted, UsageError, VerificationFailed, signal_o
 from bundler.system.wording import counted, listed, nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
     from bundler.store import Store
     from bundler.store.records import Change, Current, Version
 
@@ -78,14 +80,22 @@ def list_(given: ListArguments) -> None:
     if given.sets:
         _show_sets(list(islice(found.history(), given.most)), found, given.style)
     else:
-        versions = [
-            version
-            for version in _versions(found, current, everything=given.everything)
-            if not given.keys or version.key in given.keys
-        ]
-        _show_versions(versions, current, found, given.style)
+        versions = _versions(found, current, everything=given.everything)
+        known = {version.key for version in versions}
+        _require(given.keys, known, f"{found.url} has no version of")
+        shown = [each for each in versions if not given.keys or each.key in given.keys]
+        _show_versions(shown, current, found, given.style)
         # What was lost is in no row: an error, after what is left.
         found.all_of({key: entry.version for key, entry in current.keys.items()})
+
+
+def _require(keys: Iterable[str], known: Collection[str], problem: str) -> None:
+    """Raises `UsageError` for a key that is not known."""
+    for key in keys:
+        if key not in known:
+            near = nearest(key, known)
+            hint = f"Did you mean {near!r}?" if near else f"Known: {listed(sorted(known), 10)}."
+            raise UsageError(f"{problem} {key}.", hint=hint, key=key)
 
 
 def _versions(store: Store, current: Current, *, everything: bool) -> list[Version]:
@@ -269,11 +279,7 @@ def pull(given: PullArguments) -> None:
 
     found = given.open()
     versions = versions_at(found, moment(given.at))
-    for key in given.keys:
-        if key not in versions:
-            near = nearest(key, versions)
-            hint = f"Did you mean {near!r}?" if near else ""
-            what = f"{found.url} has no version of {key} at that point."
-            raise UsageError(what, hint=hint, key=key)
+    when = f"at {given.at} " if given.at else ""
+    _require(given.keys, versions, f"{found.url} {when}has no version of")
     wanted = {key: versions[key] for key in (given.keys or versions)}
     show_extracted(extract(StoredStates(found.url, found, wanted), given.output), given.style)

@@ -180,7 +180,8 @@ def _in_development(found: Found) -> Iterator[Finding]:
             f"In development, every load fetches {counted(len(set(keys)), 'key')}.",
             "`dg list defs` and `dg check defs` then call the APIs and overwrite what a refresh "
             "published. A build always refreshes.",
-            "Set attributes.defs_state.refresh_if_dev to false in its defs.yaml.",
+            "Set refresh_if_dev to false: in attributes.defs_state of its defs.yaml, or, if the "
+            "component has no such attribute, in its defs_state_config.",
         )
 
 

@@ -114,6 +114,8 @@ def _unread(patient: DoctorContext) -> Iterator[Finding]:
 
 
 def _state_in_context(patient: DoctorContext, rules: list[DockerIgnoreRule]) -> Iterator[Finding]:
+    # With exceptions, a rule that is there may have to come again, after them.
+    present = {rule.text for rule in rules} if all(rule.exclude for rule in rules) else set()
     for directory in _states(patient):
         if not excluded(f"{directory}/state", rules):
             yield _unnamed(
@@ -121,7 +123,7 @@ def _state_in_context(patient: DoctorContext, rules: list[DockerIgnoreRule]) -> 
                 str(directory),
                 "New state invalidates the cached layers of the code, and an unverified copy "
                 "gets into the image.",
-                docker_patterns(patient.survey),
+                [rule for rule in docker_patterns(patient.survey) if rule not in present],
             )
 
 

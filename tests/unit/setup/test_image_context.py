@@ -75,3 +75,29 @@ def test_a_build_names_the_file_with_the_rule(wd: WorkDir, dockerfile: str, *, o
     write(wd.path, {name: "**/pyproject.toml\n"})
     with pytest.raises(ConfigurationError, match=f"{wd.path}/{name} excludes projects/shop/pyp"):
         refuse_missing_configuration(given, wd.path / "projects/shop")
+
+
+@pytest.mark.parametrize(
+    ("rules", "missing"),
+    [
+        ("", ["**/.local_defs_state", "**/src/other"]),
+        ("**/.local_defs_state\n", ["**/src/other"]),
+        ("**/.local_defs_state\n!**/x\n", ["**/.local_defs_state", "**/src/other"]),
+    ],
+)
+def test_the_fix_names_the_rules_that_are_missing(
+    wd: WorkDir, rules: str, missing: list[str]
+) -> None:
+    source = '[[tool.state-bundler.source]]\nkey = "k"\ncommand = ["c"]\npath = "src/other"\n'
+    write(
+        wd.path,
+        {
+            "Dockerfile": "FROM x\nCOPY . .\n",
+            "pyproject.toml": _PROJECT + source,
+            "src/shop/defs/__init__.py": "",
+            ".dockerignore": rules,
+        },
+    )
+    findings = [*docker.context(DoctorContext(survey(wd.path)))]
+    (fix,) = {it.fix for it in findings if "does not exclude src/other" in it.what}
+    assert [rule for rule in ("**/.local_defs_state", "**/src/other") if rule in fix] == missing

@@ -34,6 +34,19 @@ def test_a_rollback_that_changes_nothing_shows_no_move(
     assert json.loads(capsys.readouterr().out)["moves"] == []
 
 
+@pytest.mark.parametrize("command", ["list", "list --all-versions", "pull -o out", "show"])
+@pytest.mark.parametrize(("key", "hint"), [("AB", "Did you mean 'A'?"), ("zzz", "")])
+def test_a_key_that_the_store_does_not_have_is_an_error(
+    command: str, key: str, hint: str, file_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = [key] if command == "show" else ["--key", key]
+    assert run(cli, ["store", *command.split(), *named, "--store", file_url]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert f"version of {key}." in shown.err
+    assert hint in shown.err
+
+
 @pytest.mark.parametrize(
     ("error", "code"), [(KeyboardInterrupt, 130), (lambda: SystemExit(143), 143)]
 )
