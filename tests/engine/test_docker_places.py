@@ -151,6 +151,9 @@ def test_image_path_decides(project: Project) -> None:
         EmbedRequest((bundle,), make_record(bundle), places), project.docker(), check=verified,
     )  # fmt: skip
     assert built.paths == (f"/app/copy/{PLACE}",)
+    again = embed_image(project.docker().connect(), project.name, [bundle], make_record(bundle))
+    assert again.paths == built.paths
+    assert project.build(bundle=bundle).paths == (f"/app/src/{PLACE}",), "nobody named it this time"
 
 
 def test_a_link_among_the_parents_hides_nothing(project: Project) -> None:

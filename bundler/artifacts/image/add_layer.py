@@ -187,7 +187,8 @@ def _layer_for(job: _Job, loaded: LoadedImage) -> Layer:
         override = job.request.places.get(bundle.place)
         path = image_import_path.find(tree, runs, bundle.place, override=override)
         placed.append(_placed(bundle, path, tree))
-    return Layer(tuple(placed), user=image_users.user_id(tree, runs.user))
+    user = image_users.user_id(tree, runs.user)
+    return Layer(tuple(placed), user=user, chosen=bool(job.request.places))
 
 
 def _remembered(job: _Job, loaded: LoadedImage) -> Layer | None:
@@ -197,7 +198,8 @@ def _remembered(job: _Job, loaded: LoadedImage) -> Layer | None:
     for candidates in (lambda: (loaded,), job.before):
         for known in candidates():
             if image.files_below(known.config) == own:
-                layer = image.remembered(known.config, job.request.bundles)
+                own_place = known is loaded
+                layer = image.remembered(known.config, job.request.bundles, chosen=own_place)
                 if layer is not None:
                     return layer
     return None

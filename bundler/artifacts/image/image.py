@@ -304,17 +304,18 @@ class _Place(msgspec.Struct, frozen=True, array_like=True):
     parents: tuple[Owned, ...]
 
 
-class PlacesOfUser(msgspec.Struct, frozen=True):
-    """user: the number of the image's."""
+class PlacesOfUser(msgspec.Struct, frozen=True, omit_defaults=True):
+    """user: the number of the image's. chosen: see `Layer`."""
 
     user: int
     places: tuple[_Place, ...]
+    chosen: bool = False
 
 
 def _encode_places(layer: Layer) -> str:
     places = [_Place(item.bundle.place, item.path, item.parents) for item in layer.placed]
     places.sort(key=lambda item: item.path)
-    return msgspec.json.encode(PlacesOfUser(layer.user, tuple(places))).decode()
+    return msgspec.json.encode(PlacesOfUser(layer.user, tuple(places), layer.chosen)).decode()
 
 
 def _places(config: Mapping[str, Any]) -> PlacesOfUser | None:
@@ -341,14 +342,17 @@ def last_layer_holds(config: Mapping[str, Any], paths: Sequence[str]) -> bool:
     return bool(paths) and own_layer_is_last(config) and import_paths(config).keys() == set(paths)
 
 
-def remembered(config: Mapping[str, Any], bundles: Sequence[Bundle]) -> Layer | None:
+def remembered(
+    config: Mapping[str, Any], bundles: Sequence[Bundle], *, chosen: bool = True
+) -> Layer | None:
     """The layer for these bundles in an image that differs from this one only in our layer.
 
     The places and the properties of their parents were determined for the layer that the image has.
-    None if that layer did not contain all of the bundles, or the label does not say.
+    chosen: whether those that a user named count. None if that layer did not contain all of the
+    bundles, or the label does not say.
     """
     found = _places(config)
-    if found is None or not own_layer_is_last(config):
+    if found is None or (found.chosen and not chosen) or not own_layer_is_last(config):
         return None
     known = {item.place: item for item in found.places}
     try:
@@ -356,7 +360,7 @@ def remembered(config: Mapping[str, Any], bundles: Sequence[Bundle]) -> Layer | 
         placed = tuple(Placed(bundle, item.path, item.parents) for bundle, item in items)
     except (KeyError, ConfigurationError):
         return None
-    return Layer(placed, user=found.user)
+    return Layer(placed, user=found.user, chosen=found.chosen)
 
 
 def recreated(config: Mapping[str, Any], manifests: Callable[[str], bytes | None]) -> Layer | None:

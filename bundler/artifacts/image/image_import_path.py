@@ -223,7 +223,7 @@ def _imported(files: Files, roots: Iterable[str], package: str) -> str | None:
                 f"The program may import {package} from {root}, which is not a directory, so that "
                 "no state can be added to it.",
                 hint="Install the project as files. If the program imports another copy, set "
-                "image_path in [tool.state-bundler], or --image-path.",
+                "image-path in [tool.state-bundler], or --image-path.",
             )
         folder = folder or real
     return folder
@@ -247,7 +247,7 @@ def _overridden(files: Files, place: str, override: str) -> str:
     real = _directory_at(files, folder)
     if real is None:
         raise ConfigurationError(
-            f"image_path names {override}, but the image has no directory {folder}.",
+            f"image-path names {override}, but the image has no directory {folder}.",
             hint="Set it to the path of the defs module in the image.",
         )
     return posixpath.join(real, name)
@@ -257,7 +257,7 @@ def _only(found: Sequence[str], package: str, name: str, runs: RunsAs) -> str:
     """Raises `ConfigurationError` unless there is exactly one."""
     if len(found) == 1:
         return posixpath.join(found[0], name)
-    hint = "Select one with image_path in [tool.state-bundler], or --image-path."
+    hint = "Select one with image-path in [tool.state-bundler], or --image-path."
     if found:
         candidates = ", ".join(found)
         unclear = (

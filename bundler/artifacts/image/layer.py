@@ -112,12 +112,13 @@ class Layer(msgspec.Struct, frozen=True):
     """Bundles at their places.
 
     user: the numeric user that the image runs as. opaque: whether to hide the base's contents of
-    the state directories; off if there is no base.
+    the state directories; off if there is no base. chosen: whether the user named a place.
     """
 
     placed: tuple[Placed, ...]
     user: int = 0
     opaque: bool = True
+    chosen: bool = False
 
     def size(self) -> int:
         """The size of the unpacked tar stream, in bytes; reads no file."""

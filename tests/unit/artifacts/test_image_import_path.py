@@ -122,7 +122,7 @@ def test_two_places_are_named() -> None:
     with pytest.raises(ConfigurationError, match="/app/shop") as failure:
         find(tree({**module("app"), **module(SITE)}), APP, "shop/state")
     assert f"/{SITE}/shop" in failure.value.what
-    assert "image_path" in failure.value.hint
+    assert "image-path" in failure.value.hint
     with pytest.raises(ConfigurationError, match=re.escape("/one/shop/defs, /two/shop/defs")):
         find(tree({**module("one"), **module("two")}), APP, PLACE)
 
@@ -292,7 +292,7 @@ def test_an_archive_that_python_may_import_from(path: str, archive: bytes, is_fo
     else:
         with pytest.raises(ConfigurationError, match="which is not a directory") as caught:
             find(files, runs, PLACE)
-        assert "image_path" in str(caught.value.hint)
+        assert "image-path" in str(caught.value.hint)
 
 
 def test_an_archive_that_was_added_later_hides_the_state() -> None:

@@ -142,6 +142,17 @@ def test_a_second_code_location_keeps_the_first(base: Path, bundle: Bundle, tmp_
     ]
 
 
+def test_a_place_that_the_user_named_is_that_of_its_image_only(
+    base: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    """A build without the option must not depend on what was built here before."""
+    out, places = tmp_path / "out", {PLACE: "/app"}
+    named = embed_here(base, bundle, out, places=places).paths
+    assert named == ("/app/.local_defs_state",)
+    assert embed_here(out, bundle, tmp_path / "updated").paths == named
+    assert embed_here(base, bundle, out).paths == (f"/app/src/{PLACE}",)
+
+
 def test_an_archive_keeps_only_what_its_images_need(
     base: Path, bundle: Bundle, tmp_path: Path
 ) -> None:

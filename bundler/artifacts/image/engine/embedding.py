@@ -151,7 +151,11 @@ def _remembered(
     """The layer that was computed for an image with the same files below its state."""
     own = image.files_below(base.config)
     alike = _alike(engine, base.config, before, own)
-    layers = (image.remembered(it, bundles) for it in alike if image.files_below(it) == own)
+    layers = (
+        image.remembered(it, bundles, chosen=it is base.config)
+        for it in alike
+        if image.files_below(it) == own
+    )
     return next((layer for layer in layers if layer is not None), None)
 
 
@@ -183,7 +187,8 @@ def plan(container: ContainerFiles, base: _BaseInEngine, request: EmbedRequest) 
         else:
             path = finder.find(runs, bundle.place, override, request.hints)
         placed.append(Placed(bundle, path, image_import_path.parents(container, path)))
-    return Layer(tuple(placed), user=image_users.user_id(container, runs.user))
+    user = image_users.user_id(container, runs.user)
+    return Layer(tuple(placed), user=user, chosen=bool(request.places))
 
 
 class PlaceFinder:
@@ -236,7 +241,7 @@ class PlaceFinder:
             raise ConfigurationError(
                 f"The image's Python imports {package} from {folder}, which is not a directory.",
                 hint="Install the project as files: state cannot be added to an archive. If its "
-                "program imports another copy, set image_path in [tool.state-bundler].",
+                "program imports another copy, set image-path in [tool.state-bundler].",
             )
         return posixpath.join(folder, posixpath.basename(wanted))
 
