@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from bundler.project.component_classes import ComponentClasses
+from tests.support import warm
 from tests.support.environments import python_of
 
 _LIST = """
@@ -23,8 +24,12 @@ print(json.dumps(classes))
 
 
 def test_no_class_with_state_is_taken_for_one_without(tmp_path: Path) -> None:
-    python = python_of("dagster")
-    done = subprocess.run([python, "-c", _LIST], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [warm.program(python_of("dagster")), "-c", _LIST],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     found = dict(json.loads(done.stdout))
     assert found["dagster_dbt.DbtCloudComponent"]
     classes = ComponentClasses([], tmp_path, Path.read_text)

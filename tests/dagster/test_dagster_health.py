@@ -13,6 +13,7 @@ import pytest
 from bundler.state.manifest import DirectoryRefresh, KeyRefresh
 from bundler.state.statedir import StateDir
 from bundler.system.times import now
+from tests.support import warm
 from tests.support.environments import ROOT, python_of
 from tests.support.planned import KEY, make
 from tests.support.statedirs import fill
@@ -49,7 +50,7 @@ def _publish(directory: StateDir, confirmed: str | None, **states: str) -> Path:
 def _run(program: str, *arguments: str, **environment: str) -> Any:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("DAGSTER", "PYTHON"))}
     done = subprocess.run(
-        [python_of("store"), "-c", program, *arguments],
+        [warm.program(python_of("store")), "-c", program, *arguments],
         env={**kept, "PYTHONPATH": str(ROOT), "DAGSTER_DISABLE_TELEMETRY": "true", **environment},
         capture_output=True,
         text=True,

@@ -20,6 +20,7 @@ import pytest
 from bundler.state.manifest import DirectoryRefresh, KeyRefresh
 from bundler.state.statedir import StateDir
 from bundler.system.times import now
+from tests.support import warm
 from tests.support.browser import browser
 from tests.support.engine import install
 from tests.support.environments import ROOT, python_of
@@ -68,7 +69,8 @@ def environment(tmp_path: Path) -> Mapping[str, str]:
         "PYTHONPATH": f"{ROOT}{os.pathsep}{root / 'src'}",
         "DAGSTER_HOME": str(home),
     }
-    subprocess.run(["python", "-c", _RUN_CHECKS], cwd=root, env=environment, check=True)
+    python = warm.program(python_of("store"))
+    subprocess.run([python, "-c", _RUN_CHECKS], cwd=root, env=environment, check=True)
     return {**environment, "PWD": str(root)}
 
 

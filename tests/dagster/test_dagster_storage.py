@@ -115,7 +115,7 @@ def deployment(tmp_path: Path) -> Deployment:
 
 
 def test_the_interface(deployment: Deployment) -> None:
-    deployment.run("python", "-c", INTERFACE)
+    deployment.script(INTERFACE)
     assert not checking.check(deployment.store).problems
 
 
@@ -162,7 +162,7 @@ def test_the_job_runs_in_one_process_and_keeps_its_names_where_the_project_says(
 
 
 def test_a_step_of_the_job_refuses_what_a_refresh_refuses(deployment: Deployment) -> None:
-    deployment.run("python", "-c", STEPS)
+    deployment.script(STEPS)
     (change,) = deployment.store.history()
     assert [move.key for move in change.moves] == ["FileComponent[file]"]
 

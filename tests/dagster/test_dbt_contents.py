@@ -15,6 +15,7 @@ from bundler.project.options import RefreshOptions
 from bundler.project.projects import open_project
 from bundler.refresh.run import refresh
 from bundler.state.bundle import Bundle
+from tests.support import warm
 from tests.support.environments import ROOT, python_of
 from tests.support.integrations.running import loaded_assets
 from tests.support.recording import RecordingListener
@@ -113,7 +114,7 @@ def test_what_git_ignores_does_not_ship(tmp_path: Path) -> None:
     assert "more" in line
     (warning,) = listener.warnings
     assert "project/profiles.yml does not ship" in warning
-    assert loaded_assets([str(python_of("dagster")), "-"], root, {}) == ASSETS
+    assert loaded_assets([str(warm.program(python_of("dagster"))), "-"], root, {}) == ASSETS
 
 
 def test_the_same_commit_in_two_folders_is_the_same_state(tmp_path: Path) -> None:

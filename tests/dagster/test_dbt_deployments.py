@@ -1,4 +1,4 @@
-"""dbt in deployments: a branch that defers to production, and state in a store. About 90 s."""
+"""dbt in deployments: a branch that defers to production, and state in a store."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from bundler.cli.commands import cli
 from bundler.cli.run import run
 from bundler.state.bundle import MANIFEST_NAME
 from bundler.state.manifest import State, parse
+from tests.support import sample, warm
 from tests.support.deployments import make_home
 from tests.support.environments import ROOT, python_of
 from tests.support.statedirs import snapshot
@@ -50,8 +51,8 @@ def _project(folder: Path, declared: str) -> Path:
     return root
 
 
-def _run(root: Path, *words: str | Path, code: int = 0) -> None:
-    here = ("--project", root, "--python", python_of("dagster"))
+def _run(root: Path, *words: str | Path, code: int = 0, python: Path | None = None) -> None:
+    here = ("--project", root, "--python", python or python_of("dagster"))
     assert run(cli, [str(word) for word in (*words, *here)]) == code
 
 
@@ -119,14 +120,25 @@ def test_a_branch_defers_to_production(root: Path, tmp_path: Path) -> None:
     assert record.refresh[0].keys[0].deferred_from == f"oci:production:latest@{digest}"
     # dbt itself: what is not built here is read from production.
     compiled = tmp_path / "compiled"
-    argv = [python_of("dagster"), "-c", _DEFER, directory / "project", _PRODUCTION, compiled]
-    path = f"{python_of('dagster').parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path}
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    _script(_DEFER, directory / "project", _PRODUCTION, compiled)
     (sql,) = compiled.rglob("compiled/**/revenue.sql")
     assert '"production"."stg_orders"' in sql.read_text()
     assert '"branch"' not in sql.read_text()
+
+
+def _script(text: str, *arguments: str | Path, cwd: Path | None = None, **env: str) -> str:
+    python = python_of("dagster")
+    path = f"{warm.program(python, 'dbt').parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [warm.program(python), "-c", text, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PATH": path, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return done.stdout
 
 
 def _declare(root: Path, *more: str) -> None:
@@ -199,17 +211,18 @@ def test_new_models_reach_production_through_a_store(
     )
     root = _project(tmp_path, declared)
     for name, value in {
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{root}",
         "SHOP_WAREHOUSE": str(tmp_path / "shop.duckdb"),
         "SHOP_SCHEMA": "production",
         "STATE_BUNDLER_STORE": (url := f"file://{tmp_path / 'store'}"),
     }.items():
         monkeypatch.setenv(name, value)
+    python = sample.make_environment(tmp_path / "environment", ROOT, root)
     latest = make_home(tmp_path / "latest", url)
-    _run(root, "refresh", "--push")
+    _run(root, "refresh", "--push", python=python)
     assert _load(root, latest) == ["raw_customers", "raw_orders", "revenue",
                                    "stg_customers", "stg_orders"]  # fmt: skip
-    _run(root, "build", "oci", "-o", tmp_path / "image", "--no-guard", "--pin-versioned")
+    build = ("build", "oci", "-o", tmp_path / "image", "--no-guard", "--pin-versioned")
+    _run(root, *build, python=python)
     with open_artifact(f"oci:{tmp_path / 'image'}") as artifact:
         (directory,) = artifact.state_directories()
         raw = directory.read_manifest() or b""
@@ -218,7 +231,7 @@ def test_new_models_reach_production_through_a_store(
     assert pinned.version
     # Another model, and no other image: it is loaded, and dbt runs it.
     (root / "orders/models/profit.sql").write_text("select 1 as profit")
-    _run(root, "refresh", "--push")
+    _run(root, "refresh", "--push", python=python)
     shutil.rmtree(root / "orders")  # an image of the code need not have it
     shutil.rmtree(root / _STATES, ignore_errors=True)
     assert "profit" in _load(root, latest, "profit")
@@ -241,23 +254,10 @@ def test_new_models_reach_production_through_a_store(
 
 
 def _load(root: Path, home: Path, *made: str) -> list[str]:
-    python = python_of("dagster")
-    done = subprocess.run(
-        [python, "-c", _LOAD, sysconfig.get_path("purelib"), *made],
-        cwd=root,
-        env={
-            **os.environ,
-            "DAGSTER_HOME": str(home),
-            "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    reported = dict(
-        line.split(" ", 1) for line in done.stdout.splitlines() if line[:4] in ("ASSE", "MADE")
-    )
+    path = f"{ROOT}{os.pathsep}{root}"
+    arguments = (sysconfig.get_path("purelib"), *made)
+    out = _script(_LOAD, *arguments, cwd=root, DAGSTER_HOME=str(home), PYTHONPATH=path)
+    reported = dict(line.split(" ", 1) for line in out.splitlines() if line[:4] in ("ASSE", "MADE"))
     if made:
         assert reported["MADE"].split() == [*made]
     return reported["ASSETS"].split()

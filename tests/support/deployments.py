@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bundler.store import Store, open_store
 from bundler.store.pushing import NewState
+from tests.support import warm
 from tests.support.bundles import make_bundle
 from tests.support.environments import ROOT, python_of
 
@@ -71,8 +72,12 @@ class Deployment:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def script(self, text: str, **env: str) -> str:
+        """Runs a script of the tests in the environment."""
+        return self.run(str(warm.program(python_of(self.environment))), "-c", text, **env)
+
     def assets(self) -> list[str]:
-        return self.run("python", "-c", LOAD).split()
+        return self.script(LOAD).split()
 
 
 def make_home(home: Path, url: str, versions: str = "latest") -> Path:

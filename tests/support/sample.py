@@ -82,8 +82,11 @@ def make_repository(root: Path, environment: Mapping[str, str] | None = None) ->
     return sample
 
 
-def make_environment(root: Path, *sources: Path) -> None:
-    """Makes a ``.venv`` with Dagster and dbt in `root`, which imports from these folders, too."""
+def make_environment(root: Path, *sources: Path) -> Path:
+    """Makes a ``.venv`` with Dagster and dbt in `root`, which imports from these folders, too.
+
+    Returns its interpreter.
+    """
     shared = python_of("dagster")
     home = root / ".venv"
     venv.EnvBuilder(symlinks=True, with_pip=False).create(home)
@@ -93,6 +96,7 @@ def make_environment(root: Path, *sources: Path) -> None:
     site.joinpath("_editable.pth").write_text("".join(f"{source}\n" for source in sources))
     for script in shared.parent.iterdir():
         _adopt(script, shared, home / "bin" / script.name)
+    return home / "bin" / "python"
 
 
 def base_of(python: str) -> tuple[str, list[str]] | None:

@@ -25,6 +25,7 @@ from bundler.refresh.forking import START, ForkedWorker, ForkServers, Start
 from tests.support import sample
 from tests.support.environments import ROOT
 from tests.support.forked import AT_START
+from tests.support.warmprograms import prepare
 
 # What is the same for most of the tests.
 _COMMON = {*os.environ.items(), ("LC_ALL", "C.UTF-8"), ("PYTHONDONTWRITEBYTECODE", "1")}
@@ -58,6 +59,11 @@ class WarmForks(ForkServers):
             socket.send_fds(server, [request], [*descriptors, theirs.fileno()])
         return ForkedWorker(ours)
 
+    def program(self, python: str, name: str) -> Path:
+        """See `program`."""
+        with self._connected(python) as server:
+            return Path(f"{server.getpeername()}.{name}") / name
+
     def _connected(self, python: str) -> socket.socket:
         path = self._folder / hashlib.sha256(python.encode()).hexdigest()[:8]
         with FileLock(f"{path}.lock"):
@@ -68,18 +74,23 @@ class WarmForks(ForkServers):
         return line
 
     def _serve(self, python: str, path: Path) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as requests:
+        owner = self._folder.name.rpartition("-")[2]
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as requests,
+            prepare(f"{path}.python", "python", python) as scripts,
+            prepare(f"{path}.dbt", "dbt", python) as dbt,
+        ):
             requests.bind(os.fspath(path))
-            owner = self._folder.name.rpartition("-")[2]
+            given = [each.fileno() for each in (requests, scripts, dbt)]
             server = subprocess.Popen(
-                [python, "-B", Path(__file__).with_name("warmserver.py"), START,
-                 str(requests.fileno()), owner, f"{path}.dbt"],
+                [python, "-B", Path(__file__).with_name("warmserver.py"), START, str(given[0]),
+                 owner, *map(str, given[1:]), f"{path}.dbt"],
                 cwd="/dev",
                 env={"PATH": os.environ["PATH"], "HOME": os.devnull, "LC_ALL": "C.UTF-8"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=(requests.fileno(),),
+                pass_fds=given,
                 start_new_session=True,
             )  # fmt: skip
         _SERVERS.append(server)
@@ -105,6 +116,14 @@ def warm_folder() -> Iterator[Path]:
 def use(folder: Path) -> None:
     """From now on, this process has workers forked there."""
     forking._parent.set(WarmForks(folder))  # type: ignore[arg-type]
+
+
+def program(python: Path, name: str = "python") -> Path:
+    """What runs as one of an environment of `python_of`, see `warmprograms`: python or dbt."""
+    forks: object = forking._parent.get()
+    if isinstance(forks, WarmForks):
+        return forks.program(str(python), name)
+    return python.with_name(name)
 
 
 @contextmanager

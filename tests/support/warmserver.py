@@ -1,7 +1,8 @@
-"""An interpreter with Dagster, to fork workers from: ``warmserver.py START REQUESTS OWNER DBT``.
+"""An interpreter with Dagster to fork workers from, which serves ``python`` and ``dbt``, too.
 
-START: the file that starts a worker. REQUESTS: a socket's descriptor. OWNER: this ends with that
-process. DBT: a folder to make, with a program that stands for dbt. A request is that of
+``warmserver.py START REQUESTS OWNER PYTHON DBT FOLDER``: START is the file that starts a worker.
+REQUESTS, PYTHON and DBT: sockets' descriptors. OWNER: this ends with that process. FOLDER: of the
+program that stands for dbt, see `warmprograms`. A request is that of
 `bundler.worker.fork_server`, with JSON after the folder: the worker's environment, and its
 interpreter if that is one of a sample's, which imports from further paths before this one's
 packages.
@@ -13,6 +14,7 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -22,15 +24,16 @@ _SECONDS_BETWEEN_LOOKS = 5.0
 
 
 def main() -> None:
-    _, start, requests, owner, dbt = sys.argv
+    _, start, requests, owner, python, dbt, folder = sys.argv
     del sys.path[0]
     has_dbt = importlib.util.find_spec("dagster_dbt") is not None
-    if has_dbt:
-        _load("warmdbt", Path(__file__).with_name("warmdbt.py")).start(dbt)
+    programs = _load("warmprograms", Path(__file__).with_name("warmprograms.py"))
+    for descriptor, load in ((python, programs.python), (dbt, programs.dbt)):
+        programs.start(socket.socket(fileno=int(descriptor)), load)
     sys.argv = [start, "dagster", requests]
     worker = _load("_state_bundler_worker", Path(start).with_name("worker.py"))
     program = worker.Worker("dagster")
-    server = _server_of(worker, dbt if has_dbt else "")(
+    server = _server_of(worker, folder if has_dbt else "")(
         int(requests), [sys.executable, start, "dagster"], worker._kill_all
     )
     signal.signal(signal.SIGALRM, lambda *_: os.path.exists(f"/proc/{owner}") or server._end())

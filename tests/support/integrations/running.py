@@ -22,6 +22,7 @@ from bundler.refresh.run import refresh
 from bundler.state.json_entries import entries_in
 from bundler.state.statedir import sanitize_key
 from bundler.state.tree import dir_hash, scan
+from tests.support import warm
 from tests.support.environments import ROOT, python_of
 from tests.support.integrations.standin import PAGES, Case, Fault, StandIn
 from tests.support.recording import RecordingListener
@@ -117,7 +118,7 @@ class Account:
 
     def assets(self) -> set[str]:
         """What a code server would load, with no network to reach."""
-        return loaded_assets([str(self.python), "-"], self.root, self.variables)
+        return loaded_assets([str(warm.program(self.python)), "-"], self.root, self.variables)
 
 
 def loaded_assets(argv: Sequence[str], root: Path, variables: Mapping[str, str]) -> set[str]:

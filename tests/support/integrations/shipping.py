@@ -16,6 +16,7 @@ from bundler.artifacts import open as opening
 from bundler.artifacts.verify import verify
 from bundler.state.bundle import MANIFEST_NAME, Bundle
 from bundler.state.statedir import StateDir
+from tests.support import warm
 from tests.support.embedding import embed_layout, embed_pex
 from tests.support.integrations.running import loaded_assets
 from tests.support.layouts import LayoutMaker, blob_of, directory, layer, read_image
@@ -73,7 +74,7 @@ def assets_in_pex(pex: Path, python: Path, folder: Path, variables: Mapping[str,
 
 def assets_in_image(image: Path, python: Path, variables: Mapping[str, str]) -> set[str]:
     """What the code location in an unpacked image loads, with no network to reach."""
-    return loaded_assets([str(python), "-"], image, variables)
+    return loaded_assets([str(warm.program(python)), "-"], image, variables)
 
 
 def bytes_of(pex: Path, image: Path) -> bytes:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tests.support import warm
 from tests.support.integrations.running import PROBE, Account, loaded_assets
 
 _BUNDLER = (sys.executable, "-m", "bundler")
@@ -47,7 +48,7 @@ def through_layout(account: Account, folder: Path) -> set[str]:
     shutil.copytree(account.root, code, ignore=shutil.ignore_patterns(".local_defs_state"))
     (found,) = (path.parent for path in states.rglob("@manifest.json"))
     shutil.copytree(found, code / _PACKAGE / "defs" / ".local_defs_state")
-    return loaded_assets([str(account.python), "-"], code, account.variables)
+    return loaded_assets([str(warm.program(account.python)), "-"], code, account.variables)
 
 
 def through_engine(account: Account, folder: Path, host: Mapping[str, str], base: str) -> set[str]:
