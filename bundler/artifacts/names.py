@@ -33,6 +33,12 @@ _PREFIXES: dict[str, Kind] = {
     reference.PREFIX: "registry",
     "docker-daemon:": "engine",
 }
+# skopeo's and podman's names of what is read here in another way.
+_OTHERS = {
+    "oci-archive:": "Use oci:FILE or oci:FILE:TAG for an archive.",
+    "docker-archive:": "Use oci:FILE or oci:FILE:TAG for an archive.",
+    "containers-storage:": "Copy it first: skopeo copy containers-storage:NAME oci:DIR:TAG",
+}
 _PREFIX_OF = {kind: prefix for prefix, kind in _PREFIXES.items()}
 # No image's tag ends like this by accident.
 ARCHIVES = (".tar", ".tgz", ".gz", ".zst")
@@ -71,6 +77,9 @@ class ArtifactName(msgspec.Struct, frozen=True):
                 return cls(kind, rest) if kind == "store" else cls._image(kind, rest)
         if exists(text):
             return cls("layout" if exists(os.path.join(text, "oci-layout")) else "path", text)
+        for other, hint in _OTHERS.items():
+            if text.startswith(other):
+                raise UsageError(f"{text}: images are not named with {other} here.", hint=hint)
         _refuse_path(text)
         return cls._image("image", text)
 

@@ -452,7 +452,14 @@ def encode_claims(claims: Iterable[Claim]) -> bytes:
 def decode_claims(raw: bytes, name: str) -> tuple[Claim, ...]:
     """Decodes the claims. Raises `VerificationFailed` if they were altered. name: of the
     artifact."""
-    return decode_canonical(raw, tuple[Claim, ...], f"The state label of {name}")
+    try:
+        return decode_canonical(raw, tuple[Claim, ...], f"The state label of {name}")
+    except VerificationFailed as error:
+        error.hint = error.hint or (
+            "Only state-bundler writes this label. Remove it from the Dockerfile, if it is there, "
+            "and build again."
+        )
+        raise
 
 
 def decode_record(raw: bytes, name: str) -> RunRecord:

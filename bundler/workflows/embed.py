@@ -78,7 +78,11 @@ def refresh_and_embed(
 ) -> EmbedResult:
     """Raises `UsageError` if there is no state, and as `prepare` and `embed` do."""
     for source in sources:
-        require_engine(_image(source).without_asking())
+        name = _image(source).without_asking()
+        require_engine(name)
+        if name.kind == "layout":
+            with oci.source(name.path, name.tag):  # such as one of several images
+                pass
     projects = request.selection.find(listener)
     with prepare(projects, request, listener) as prepared:
         if not prepared.bundles:

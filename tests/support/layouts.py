@@ -130,6 +130,18 @@ class LayoutMaker:
         (self.path / "index.json").write_text(json.dumps(index))
 
 
+def add_layer(maker: LayoutMaker, tag: str, content: bytes, new_tag: str) -> None:
+    """Derives an image from one with a tag, as ``FROM`` does."""
+    manifest, config = read_image(maker.path, tag)
+    config["rootfs"]["diff_ids"].append(_digest(content))
+    config["history"].append({"created_by": "derived"})
+    manifest["layers"].append(maker.blob(pack(content, "gzip"), f"{OCI}.layer.v1.tar+gzip"))
+    manifest["config"] = maker.blob(json.dumps(config).encode(), f"{OCI}.config.v1+json")
+    del manifest["annotations"]
+    entry = maker.blob(json.dumps(manifest).encode(), f"{OCI}.manifest.v1+json")
+    maker.tag(entry, new_tag)
+
+
 def code_layer(root: str = "app/src") -> bytes:
     """A package ``shop`` with a defs module below a root, owned by an application's user."""
     parts = root.split("/")

@@ -188,7 +188,9 @@ def _layer_for(job: _Job, loaded: LoadedImage) -> Layer:
         path = image_import_path.find(tree, runs, bundle.place, override=override)
         placed.append(_placed(bundle, path, tree))
     user = image_users.user_id(tree, runs.user)
-    return Layer(tuple(placed), user=user, chosen=bool(job.request.places))
+    left = image.moved_from(loaded.config, placed, tree.resolve)
+    chosen = bool(job.request.places)
+    return Layer(tuple(placed), user=user, moved_from=left, chosen=chosen)
 
 
 def _remembered(job: _Job, loaded: LoadedImage) -> Layer | None:
@@ -199,7 +201,7 @@ def _remembered(job: _Job, loaded: LoadedImage) -> Layer | None:
         for known in candidates():
             if image.files_below(known.config) == own:
                 own_place = known is loaded
-                layer = image.remembered(known.config, job.request.bundles, chosen=own_place)
+                layer = image.remembered(known.config, job.request.bundles, own=own_place)
                 if layer is not None:
                     return layer
     return None

@@ -64,7 +64,8 @@ class Archive:
         if self.is_docker and _DOCKER_LIST not in self._members:
             raise VerificationFailed(
                 f"{self.path} is not an OCI archive: it has neither index.json nor docker's "
-                "manifest.json."
+                "manifest.json.",
+                hint="`docker export` writes only files. Use `docker save -o FILE IMAGE`.",
             )
         if self.is_docker:
             self._index = self._of_docker()

@@ -63,6 +63,12 @@ class Descriptor(msgspec.Struct, frozen=True, rename={"media_type": "mediaType"}
         return (self.annotations or {}).get(REF_NAME)
 
     @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is a layer with a restricted licence, which clients download from URLs."""
+        is_restricted = any(word in self.media_type for word in _NOT_DISTRIBUTABLE)
+        return is_restricted and bool(self.raw.get("urls"))
+
+    @property
     def is_index(self) -> bool:
         return self.media_type in INDEX_TYPES
 
@@ -271,6 +277,9 @@ def _copy_indexes(source: BlobStore, target: BlobTarget, entry: Descriptor) -> N
 
 
 def take_layer(source: BlobStore, target: BlobTarget, layer: Descriptor) -> None:
-    """Copies a layer of another image; a layer with a restricted licence stays where it is."""
-    if not any(word in layer.media_type for word in _NOT_DISTRIBUTABLE):
+    """Copies a layer of another image, which may be missing if it is elsewhere."""
+    try:
         target.take(source, layer)
+    except MissingBlob:
+        if not layer.is_elsewhere:
+            raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, Literal, cast
@@ -23,6 +24,7 @@ Compression = Literal["none", "gzip", "zstd"]
 _ZSTD_LEVEL = 3
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # a frame of metadata may come first
 _MAGIC_BYTES = 4
 # No program's layer decompresses to this much; one that does is an attack.
 _FREE_OF_SUSPICION_BYTES = 1024**3
@@ -63,7 +65,8 @@ def is_packed(magic: bytes) -> Compression | None:
     """The compression of a blob that begins with these four bytes; None if it is uncompressed."""
     if magic.startswith(_GZIP_MAGIC):
         return "gzip"
-    return "zstd" if magic.startswith(_ZSTD_MAGIC) else None
+    is_zstd = magic.startswith(_ZSTD_MAGIC) or _ZSTD_SKIPPABLE.match(magic)
+    return "zstd" if is_zstd else None
 
 
 def unpack(stream: BinaryIO, allowed: Allowance | None = None) -> tuple[BinaryIO, bool]:

@@ -53,6 +53,8 @@ DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 INDEX_TYPES = (OCI_INDEX, DOCKER_LIST)
 MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
 
+# Which version of `image_import_path` determines places; another may have found others.
+_RULE = 2
 # The parts of an image's configuration that decide where its program imports from.
 _STARTS = ("Cmd", "Entrypoint", "Env", "User", "WorkingDir")
 # Overlay file systems support 127 layers, and the engine needs some of them.
@@ -185,7 +187,7 @@ def claims_of(found: Mapping[str, str]) -> tuple[Claim, ...] | None:
     Raises `VerificationFailed` for a label that was altered.
     """
     text = found.get(LABEL_STATES)
-    return None if text is None else decode_claims(text.encode(), f"the label {LABEL_STATES}")
+    return None if text is None else decode_claims(text.encode(), f"the image ({LABEL_STATES})")
 
 
 def run_record_of(found: Mapping[str, str]) -> RunRecord | None:
@@ -305,17 +307,20 @@ class _Place(msgspec.Struct, frozen=True, array_like=True):
 
 
 class PlacesOfUser(msgspec.Struct, frozen=True, omit_defaults=True):
-    """user: the number of the image's. chosen: see `Layer`."""
+    """user: the number of the image's. chosen: see `Layer`. rule: by which the
+    places were found."""
 
     user: int
     places: tuple[_Place, ...]
     chosen: bool = False
+    rule: int = 1
 
 
 def _encode_places(layer: Layer) -> str:
     places = [_Place(item.bundle.place, item.path, item.parents) for item in layer.placed]
     places.sort(key=lambda item: item.path)
-    return msgspec.json.encode(PlacesOfUser(layer.user, tuple(places), layer.chosen)).decode()
+    found = PlacesOfUser(layer.user, tuple(places), layer.chosen, _RULE)
+    return msgspec.json.encode(found).decode()
 
 
 def _places(config: Mapping[str, Any]) -> PlacesOfUser | None:
@@ -337,22 +342,33 @@ def untouched_places(config: Mapping[str, Any]) -> PlacesOfUser | None:
     return _places(config) if is_untouched(config) else None
 
 
+def moved_from(
+    config: Mapping[str, Any], placed: Sequence[Placed], resolve: Callable[[str], str | None]
+) -> tuple[str, ...]:
+    """The earlier paths of states whose code was moved since: nothing is there any more."""
+    now = {item.bundle.place: item.path for item in placed}
+    known = import_paths(config).items()
+    return tuple(it for it, place in known if now.get(place, it) != it != resolve(it))
+
+
 def last_layer_holds(config: Mapping[str, Any], paths: Sequence[str]) -> bool:
     """Whether the topmost layer is ours and, by its label, contains all these state directories."""
     return bool(paths) and own_layer_is_last(config) and import_paths(config).keys() == set(paths)
 
 
 def remembered(
-    config: Mapping[str, Any], bundles: Sequence[Bundle], *, chosen: bool = True
+    config: Mapping[str, Any], bundles: Sequence[Bundle], *, own: bool = True
 ) -> Layer | None:
     """The layer for these bundles in an image that differs from this one only in our layer.
 
     The places and the properties of their parents were determined for the layer that the image has.
-    chosen: whether those that a user named count. None if that layer did not contain all of the
-    bundles, or the label does not say.
+    own: whether it is the same image. If not, places count only if this version determined them.
+    None if that layer did not contain all of the bundles, or the label does not say.
     """
     found = _places(config)
-    if found is None or (found.chosen and not chosen) or not own_layer_is_last(config):
+    if found is None or not own_layer_is_last(config):
+        return None
+    if not own and (found.chosen or found.rule != _RULE):
         return None
     known = {item.place: item for item in found.places}
     try:
@@ -433,8 +449,8 @@ def with_states(
 def _new_claims(layer: Layer, before: Sequence[Claim]) -> list[Claim]:
     """The claims of an image with this layer on top; claims about other places stay."""
     new = [item.bundle.manifest.claim(item.path) for item in layer.placed]
-    replaced = {claim.path for claim in new}
-    return [*(claim for claim in before if claim.path not in replaced), *new]
+    gone = {*layer.moved_from, *(claim.path for claim in new)}
+    return [*(claim for claim in before if claim.path not in gone), *new]
 
 
 def _history(claims: Sequence[Claim], created: str) -> Json:

@@ -38,6 +38,12 @@ from bundler.state.bundle import STATE_DIRECTORY
 INIT = "__init__.py"
 
 
+_SELECT = (
+    "image-path in [tool.state-bundler], or --image-path. Both count for `build docker` and "
+    "`embed`, but not for `update`."
+)
+
+
 class Nowhere(ConfigurationError):
     """The defs module was not found."""
 
@@ -223,7 +229,7 @@ def _imported(files: Files, roots: Iterable[str], package: str) -> str | None:
                 f"The program may import {package} from {root}, which is not a directory, so that "
                 "no state can be added to it.",
                 hint="Install the project as files. If the program imports another copy, set "
-                "image-path in [tool.state-bundler], or --image-path.",
+                f"{_SELECT}",
             )
         folder = folder or real
     return folder
@@ -257,7 +263,7 @@ def _only(found: Sequence[str], package: str, name: str, runs: RunsAs) -> str:
     """Raises `ConfigurationError` unless there is exactly one."""
     if len(found) == 1:
         return posixpath.join(found[0], name)
-    hint = "Select one with image-path in [tool.state-bundler], or --image-path."
+    hint = f"Select one with {_SELECT}"
     if found:
         candidates = ", ".join(found)
         unclear = (

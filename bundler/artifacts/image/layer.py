@@ -113,12 +113,14 @@ class Layer(msgspec.Struct, frozen=True):
 
     user: the numeric user that the image runs as. opaque: whether to hide the base's contents of
     the state directories; off if there is no base. chosen: whether the user named a place.
+    moved_from: see `image.moved_from`.
     """
 
     placed: tuple[Placed, ...]
     user: int = 0
     opaque: bool = True
     chosen: bool = False
+    moved_from: tuple[str, ...] = ()
 
     def size(self) -> int:
         """The size of the unpacked tar stream, in bytes; reads no file."""

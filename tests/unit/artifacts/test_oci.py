@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from bundler.artifacts.image.layout import write_archive
+from bundler.artifacts.image.blobs import MissingBlob, copy
+from bundler.artifacts.image.compression import unpack
+from bundler.artifacts.image.layout import LayoutFolder, entries_of, open_store, write_archive
 from bundler.artifacts.image.ociread import open_layout
 from bundler.artifacts.open import open_artifact
 from bundler.artifacts.verify import verify
@@ -32,6 +34,7 @@ from tests.support.layouts import (
     embed_here,
     last_layer,
     layer,
+    pack,
     read_image,
 )
 
@@ -323,6 +326,14 @@ def _read_index(path: Path) -> tuple[dict[str, list[dict[str, dict[str, str]]]],
     return json.loads(blob_of(path, entry["digest"]).read_text()), entry["digest"]
 
 
+def test_zstd_may_begin_with_a_frame_of_metadata() -> None:
+    for first in range(0x50, 0x60):
+        blob = bytes([first]) + b"\x2a\x4d\x18\x02\0\0\0--" + pack(b"content", "zstd")
+        stream, is_packed = unpack(io.BytesIO(blob))
+        assert is_packed
+        assert stream.read() == b"content"
+
+
 @pytest.mark.parametrize("packing", ["none", "gzip", "zstd"])
 def test_the_layer_is_packed_as_the_base_is(packing: str, bundle: Bundle, tmp_path: Path) -> None:
     maker = LayoutMaker(tmp_path / "base")
@@ -332,6 +343,46 @@ def test_the_layer_is_packed_as_the_base_is(packing: str, bundle: Bundle, tmp_pa
     types = {item["mediaType"] for item in read_image(tmp_path / "out", "latest")[0]["layers"]}
     assert len(types) == 1
     assert_verifies(tmp_path / "out")
+
+
+_FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+
+
+@pytest.mark.parametrize("is_index", [False, True])
+def test_a_layer_with_a_restricted_licence_is_copied_if_it_is_there(
+    bundle: Bundle, tmp_path: Path, *, is_index: bool
+) -> None:
+    maker = LayoutMaker(tmp_path / "base")
+    entry = maker.manifest([code_layer()], {"WorkingDir": "/app"})
+    body = json.loads(blob_of(maker.path, entry["digest"]).read_text())
+    body["layers"][0] |= {"mediaType": _FOREIGN, "urls": ["https://localhost/layer"]}
+    entry = maker.blob(json.dumps(body).encode(), entry["mediaType"])
+    maker.tag(maker.index([entry]) if is_index else entry)
+    embed_here(maker.path, bundle, tmp_path / "out")
+    digest = body["layers"][0]["digest"]
+    assert blob_of(tmp_path / "out", digest).exists()
+
+    blob_of(maker.path, digest).unlink()
+    entries = open_store(maker.path)
+    copied = LayoutFolder.create(tmp_path / "copy")
+    copy(entries, copied, entries_of(entries)[0])
+    assert not blob_of(copied.path, digest).exists()  # it is at its URL
+    body["layers"][0].pop("urls")
+    maker.tag(maker.blob(json.dumps(body).encode(), entry["mediaType"]))
+    with pytest.raises(MissingBlob, match="missing the blob"):
+        copy(entries, copied, entries_of(entries)[-1])
+
+
+@pytest.mark.parametrize("label", ["", "{}", "[{}]", '["shop"]'])
+def test_a_states_label_that_somebody_else_wrote(
+    label: str, bundle: Bundle, tmp_path: Path
+) -> None:
+    maker = LayoutMaker(tmp_path / "base")
+    config = {"WorkingDir": "/app", "Labels": {LABEL_STATES: label}}
+    maker.tag(maker.manifest([code_layer()], config))
+    with pytest.raises(VerificationFailed, match=f"label of the image .{LABEL_STATES}") as caught:
+        embed_here(maker.path, bundle, tmp_path / "out")
+    assert "Remove it from the Dockerfile" in caught.value.hint
 
 
 def test_docker_media_types_stay(bundle: Bundle, tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from bundler.artifacts.image.layout import write_archive
 from bundler.artifacts.names import ArtifactName
 from bundler.artifacts.open import open_artifact
 from bundler.artifacts.verify import verify
-from bundler.errors import UsageError
+from bundler.errors import UsageError, VerificationFailed
 from bundler.listener import SILENT
 from bundler.project.projects import open_project
 from bundler.refresh.run import Refreshed
@@ -25,7 +26,7 @@ from bundler.workflows.pipeline import Prepared, StateRequest
 from bundler.workflows.update import renewed, update, update_all
 from tests.support.bundles import make_bundle
 from tests.support.embedding import embed_layout, embed_pex
-from tests.support.layouts import LayoutMaker, layer
+from tests.support.layouts import LayoutMaker, add_layer, layer
 from tests.support.pex_projects import run_pex, write
 from tests.support.workdir import WorkDir
 
@@ -106,6 +107,31 @@ def test_a_pex_is_not_embedded_into_and_that_is_said_before_the_refresh(tmp_path
     assert raised.value.hint.endswith(f"state-bundler update {tmp_path}/app.pex")
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("{}/two", "does not contain one image"),
+        ("oci:{}/two.tar", "does not contain one image"),
+        ("oci:{}/two:3", "does not contain the tag"),
+        ("oci:{}/files.tar", "not an OCI archive"),
+        ("oci-archive:{}/two.tar", "not named with oci-archive:"),
+        ("docker-archive:{}/two.tar", "not named with docker-archive:"),
+        ("containers-storage:shop:1", "not named with containers-storage:"),
+    ],
+)
+def test_what_is_not_one_image_is_refused_before_the_refresh(
+    name: str, says: str, tmp_path: Path
+) -> None:
+    maker = LayoutMaker(tmp_path / "two")
+    for tag in ("1", "2"):
+        maker.tag(maker.manifest([layer({tag: b""})]), tag)
+    write_archive(maker.path, tmp_path / "two.tar")
+    (tmp_path / "files.tar").write_bytes(layer({"etc/passwd": b""}))  # as `docker export` does
+    with pytest.raises((UsageError, VerificationFailed), match=says) as raised:
+        refresh_and_embed([name.format(tmp_path)], ["oci:x:1"], StateRequest(), SILENT)
+    assert raised.value.hint
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [in_pex, in_layout])
 def test_one_of_several_directories(tmp_path: Path, make: Make) -> None:
@@ -151,6 +177,39 @@ def test_the_result_is_named_with_its_tag_whether_anything_changed_or_not(
     name = ArtifactName.parse(f"oci:{tmp_path}/layout")
     made = [update(name, None, in_place=True, prepared=prepared, listener=SILENT) for _ in range(2)]
     assert [(it.name, it.changed) for it in made] == [(f"{name}:1.4", True), (f"{name}:1.4", False)]
+
+
+@pytest.mark.parametrize("is_linked", [True, False])
+def test_the_code_may_have_moved_since_the_state_was_embedded(
+    tmp_path: Path, *, is_linked: bool
+) -> None:
+    old, new = (
+        make_bundle(tmp_path / content, {"A": {"state": content.encode()}}, place=ONE)
+        for content in ("old", "new")
+    )
+    maker = LayoutMaker(tmp_path / "layout")
+    files = layer({"app/src/one/defs/__init__.py": b""})
+    maker.tag(maker.manifest([files], {"WorkingDir": "/app"}), "0")
+    embed_layout(
+        maker.path,
+        [old],
+        record_of(old, fetched="2026-01-01T00:00:00Z"),
+        maker.path,
+        tag="1",
+        base_tag="0",
+    )
+    link: dict[str, bytes | str | tarfile.TarInfo | None] = {"app/src/one": "-> ../one"}
+    move = layer(
+        {"app/src/.wh.one": b"", "app/one/defs/__init__.py": b"", **(link if is_linked else {})}
+    )
+    add_layer(maker, "1", move, "2")
+    prepared = Prepared(
+        (), Refreshed((new,), record_of(new, fetched="2026-01-01T00:00:00Z").refresh, ())
+    )
+    name = ArtifactName.parse(f"oci:{maker.path}:2")
+    assert update(name, "3", in_place=False, prepared=prepared, listener=SILENT).changed
+    with open_artifact(f"oci:{maker.path}:3") as artifact:
+        assert [it.path for it in artifact.claims() or ()] == [f"/app/{ONE}"]
 
 
 def test_a_renewed_record_keeps_the_build_and_says_everything_once() -> None:

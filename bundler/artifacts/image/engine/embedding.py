@@ -152,7 +152,7 @@ def _remembered(
     own = image.files_below(base.config)
     alike = _alike(engine, base.config, before, own)
     layers = (
-        image.remembered(it, bundles, chosen=it is base.config)
+        image.remembered(it, bundles, own=it is base.config)
         for it in alike
         if image.files_below(it) == own
     )
@@ -188,7 +188,8 @@ def plan(container: ContainerFiles, base: _BaseInEngine, request: EmbedRequest) 
             path = finder.find(runs, bundle.place, override, request.hints)
         placed.append(Placed(bundle, path, image_import_path.parents(container, path)))
     user = image_users.user_id(container, runs.user)
-    return Layer(tuple(placed), user=user, chosen=bool(request.places))
+    left = image.moved_from(config, placed, container.resolve)
+    return Layer(tuple(placed), user=user, moved_from=left, chosen=bool(request.places))
 
 
 class PlaceFinder:

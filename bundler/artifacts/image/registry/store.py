@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, BinaryIO
 
-from bundler.artifacts.image.blobs import Descriptor, descriptor
+from bundler.artifacts.image.blobs import Descriptor, MissingBlob, descriptor
 from bundler.artifacts.image.image import INDEX_TYPES, MANIFEST_TYPES, digest_of, entry_of, load
 from bundler.artifacts.image.registry.connection import (
     Connection,
@@ -227,7 +227,7 @@ class _Blob(Readable):
             response = self._store.connection.once(request)
         except NotInRegistry as error:
             what = f"{self._store.name} is missing the blob {self._digest}."
-            raise VerificationFailed(what) from error
+            raise MissingBlob(what) from error
         left = 0 if response.status == _PARTIAL else start  # it sends everything again
         self._store.refuse_length(response, self._digest, self._size, start - left)
         while left:

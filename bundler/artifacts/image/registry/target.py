@@ -97,6 +97,8 @@ class RegistryTarget(RegistryStore):
         if entry.is_index or entry.is_manifest:
             self.put_manifest(read_small(source, entry), entry.media_type, entry.digest)
             return
+        if entry.is_elsewhere:  # registries are not meant to distribute it
+            return
         other = None
         if isinstance(source, RegistryStore) and source.connection.host == self.connection.host:
             other = source.reference.repository
