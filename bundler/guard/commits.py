@@ -98,8 +98,10 @@ def check_commits(
         places = places.with_projects(_projects_brought(repository, moved))
         findings = _brought(repository, moved, places)
         if places.unread:
-            changes = _changes(repository, moved, [*map(git.below, filter(None, places.unread))])
-            findings += unread(changed_below(places.unread, changes), git.FETCH_ALL)
+            made_here = moved._replace(options=("--not", "--remotes"))
+            specs = [*map(git.below, filter(None, places.unread))]
+            changed = changed_below(places.unread, _changes(repository, made_here, specs))
+            findings += unread(changed, git.FETCH_ALL)
     findings += _tagged(repository, found, places)
     return GuardVerdict(moment, tuple(findings), places.names, _top(repository))
 
@@ -193,6 +195,8 @@ def _projects_brought(repository: git.Repository, commits: Range) -> Iterator[Gu
     changes = _changes(repository, commits, [PROJECTS])
     entries = {git.IndexEntry(change.path, change.mode, change.oid): None for change in changes}
     for path, text in project_texts(repository, list(entries)):
+        if text is None:  # an older version, which was not made in this clone
+            continue
         try:
             yield project_of(b"", *os.path.split(path), text)
         except ConfigurationError:  # at that commit, nothing could refresh from it

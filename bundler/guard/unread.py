@@ -44,11 +44,12 @@ def unread_and_staged(
 ) -> list[GuardFinding]:
     """The findings for those in which something is staged that was made here.
 
-    What the clone lacks was not: a merge stages it, and it is where the clone is from.
+    What the clone lacks, or is empty, was not: a merge stages what others have pushed.
     """
     (answer,) = repository.ask(git.staged_question(base, map(git.below, filter(None, directories))))
     changes = git.changes(answer)
-    here = git.existing(repository, [change.oid for change in changes])
+    here = git.existing(repository, {change.oid for change in changes})
+    here.discard(git.object_id(repository, b"blob", b""))
     made = [change for change in changes if change.oid in here]
     return unread_here(repository, changed_below(directories, made), "fail")
 

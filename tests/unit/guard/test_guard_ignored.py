@@ -225,8 +225,12 @@ def test_a_partial_clone_of_a_part(wd: WorkDir, tmp_path: Path, moment: tuple[st
     """It lacks the files of other projects: no reason to refuse a commit in this one."""
     for project in ("here", "other"):
         wd.write(f"{project}/pyproject.toml", f'[project]\nname = "{project}"\n')
+        wd.write(f"{project}/__init__.py", "")
+        wd.write(f"{project}/LICENSE", "the same")
     wd.write("other/.gitignore", "*.log\n")
     wd.commit()
+    wd.write("here/pyproject.toml", '[project]\nname = "here"\nversion = "2"\n')
+    wd.commit("version 2")
     wd("git config uploadpack.allowFilter true")
     wd("git config uploadpack.allowAnySHA1InWant true")
     clone = WorkDir(tmp_path / "clone", wd.env)
@@ -236,12 +240,13 @@ def test_a_partial_clone_of_a_part(wd: WorkDir, tmp_path: Path, moment: tuple[st
     clone("git add here/code.py")
     assert findings(clone, "--staged") == []
     clone.commit(add=False)
-    assert findings(clone, "--push") == []
+    assert findings(clone, "--push") == findings(clone, "--push", "--remote", "fork") == []
     for question in ([], ["--history"]):
         assert findings(clone, *question) == [("project-unread", "other/pyproject.toml")]
     assert clone.guard().code == 0, "what is not checked out is in no build"
     assert clone.guard("--history").code == 1
     wd.write("other/theirs.py", "theirs")
+    wd.write("other/more/__init__.py", "")
     wd.commit("theirs")
     clone("git fetch -q")
     clone("git merge -q --no-ff --no-commit origin/main")
