@@ -145,7 +145,8 @@ class Bucket:
                 raise failed[0] from None
             if not isinstance(error, BundlerError):
                 error = classified(error, self.url, f"write {name}")
-            if not (isinstance(error, ToolFailed) and self._has_all(name, size)):
+            in_parts = size > _CHUNK_BYTES
+            if not (in_parts and isinstance(error, ToolFailed) and self._has_all(name, size)):
                 raise error from None
 
     def _has_all(self, name: str, size: int) -> bool:
