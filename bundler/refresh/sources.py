@@ -18,7 +18,10 @@ from bundler.project.environment_tools import how_to_add, how_to_install
 from bundler.project.layout import import_path
 from bundler.project.options import SourceOptions
 from bundler.project.source_paths import refuse_used
+from bundler.refresh import declared_variables
 from bundler.refresh.model import Source
+from bundler.refresh.surroundings import from_dotenv
+from bundler.system.wording import listed
 
 if TYPE_CHECKING:
     from bundler.project.projects import Project
@@ -108,6 +111,8 @@ def load_error(
 
     if source.kind == "dagster":
         what, otherwise = "The components", "For the full error, run: dg check defs"
+        if image is None:
+            otherwise = f"{_what_is_unset(project)}{otherwise}"
     else:
         names = [entry["component"] for entry in source.load["entries"]]
         what = ", ".join(names)
@@ -120,6 +125,17 @@ def load_error(
         f"{what} of {project.name} cannot be loaded: {quoted(last, secrets)}.",
         hint=_how_to_get_what_is_missing(project, chain, image) or otherwise,
     )
+
+
+def _what_is_unset(project: Project) -> str:
+    """The variables that declarations reference without a value: often the reason."""
+    unset = declared_variables.unset(
+        declared_variables.named_in(project.root), from_dotenv(project)
+    )
+    if not unset:
+        return ""
+    are = "is" if len(unset) == 1 else "are"
+    return f"{listed(sorted(unset), 5)}, which the declarations reference, {are} not set. "
 
 
 def no_dagster(python: Path, project: Project) -> str:

@@ -3,33 +3,25 @@ recognise."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from bundler.errors import BundlerError
 from bundler.project.projects import Project
+from bundler.refresh import declared_variables
 from bundler.refresh.secret_values import collect
 from bundler.refresh.sources import no_dagster
 from bundler.refresh.surroundings import from_dotenv
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import set_in_pyproject
-from bundler.system.reading import scanned
-
-_DECLARATIONS = ("defs.yaml", "defs.yml", "component.yaml")
-# {{ env.NAME }} and {{ env('NAME') }}, the two forms of Dagster's templates; one with a default is
-# not required.
-_WANTED = re.compile(r"\{\{\s*env(?:\.(\w+)|\(\s*['\"](\w+)['\"]\s*\))\s*\}\}")
 
 
 def credentials(patient: DoctorContext) -> Iterator[Finding]:
     """Whether the declared variables are set, and whether ``.env`` can be protected."""
     project = patient.project
     from_file = from_dotenv(project)
-    known = {**os.environ, **from_file}
-    named = wanted(patient.survey.root)
-    unset = {name: files for name, files in named.items() if not known.get(name)}
+    named = declared_variables.named_in(patient.survey.root)
+    unset = declared_variables.unset(named, from_file)
     findings = [*_unset(unset, patient), *_short(project, from_file)]
     yield from findings or [Finding("ok", _summary(len(named), from_file))]
 
@@ -39,18 +31,6 @@ def _summary(count: int, from_file: Mapping[str, str]) -> str:
     if count:
         told = f"All variables that declarations reference are set ({count})"
     return f"{told}; .env sets {len(from_file)}." if from_file else f"{told}; there is no .env."
-
-
-def wanted(root: Path) -> dict[str, list[str]]:
-    """The variables in the project's declarations, each with the files that name it."""
-    found: dict[str, list[str]] = {}
-    for name in _DECLARATIONS:
-        for file in sorted(root.rglob(name)):
-            if {".venv", "venv", "node_modules", "site-packages"}.isdisjoint(file.parts):
-                for one, other in _WANTED.findall(scanned(file)):
-                    files = found.setdefault(one or other, [])
-                    files.append(file.relative_to(root).as_posix())
-    return found
 
 
 def _unset(unset: Mapping[str, Sequence[str]], patient: DoctorContext) -> Iterator[Finding]:

@@ -46,6 +46,27 @@ def test_an_invalid_setting_is_reported_with_its_file(tmp_path: Path) -> None:
     assert error.what.endswith("SHOP_URL is not set.")
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("'{{ env.SHOP_A }}'", "SHOP_A, which the declarations reference, is not set. For the"),
+        ("\"{{ env('SHOP_B') }} {{ env.SHOP_A }}\"", "SHOP_A, SHOP_B, which the declarations"),
+        ("'{{ env.SHOP_A }}' # in .env", "For the full error"),
+        ("\"{{ env('SHOP_A', 'default') }}\"", "For the full error"),
+    ],
+)
+def test_variables_that_are_not_set_are_named(text: str, hint: str, tmp_path: Path) -> None:
+    shutil.copytree(SHAPES / "no_pyproject", root := tmp_path / "shop")
+    declared = f"type: x.Y\nattributes: {{a: {text}\n}}\n"
+    (root / "loans/defs/warehouse/defs.yaml").write_text(declared)
+    if ".env" in text:
+        (root / ".env").write_text("SHOP_A=a\n")
+    (source,) = sources_of(open_project(root, python=Path(sys.executable)))
+    chain = [Link("pydantic_core.ValidationError", text="Input should be a valid string")]
+    assert load_error(source, chain, Secrets({})).hint.startswith(hint)
+    assert load_error(source, chain, Secrets({}), "image").hint.startswith("For the full error")
+
+
 def test_only_a_dagster_project_can_have_too_old_a_dagster(tmp_path: Path) -> None:
     source = '[[tool.state-bundler.source]]\ncomponent = "shop:Shop"\npath = "state"\n'
     (tmp_path / "pyproject.toml").write_text(source)
