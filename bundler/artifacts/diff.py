@@ -40,7 +40,7 @@ _DBT_MEANING = (
 )
 
 
-class FileDifference(msgspec.Struct, frozen=True):
+class FileDifference(msgspec.Struct, frozen=True, rename="camel"):
     """A file of a state.
 
     changes: what differs inside, if that is known. Sizes in bytes, None if the file does not exist.

@@ -171,3 +171,9 @@ def test_every_document_is_printed_and_has_the_one_version() -> None:
     for name in DOCUMENTS:
         assert schema_of(name)["$defs"], name
         assert str(SCHEMA_VERSION) in json.dumps(schema_of(name))
+
+
+@pytest.mark.parametrize("name", sorted(DOCUMENTS))
+def test_names_of_members_are_in_camel_case(name: str) -> None:
+    names = re.findall(r'"(\w+)": {', render(schema_of(name)))
+    assert [each for each in names if "_" in each[1:]] == []
