@@ -35,7 +35,9 @@ def completion(ctx: click.Context, shell: str) -> None:
     found = get_completion_class(shell)
     program = ctx.find_root().command
     if found is not None:  # it is one of `_SHELLS`
-        click.echo(found(program, {}, "state-bundler", "_STATE_BUNDLER_COMPLETE").source())
+        script = found(program, {}, "state-bundler", "_STATE_BUNDLER_COMPLETE").source()
+        # fish: a key or a help text may contain commas.
+        click.echo(script.replace('string split ","', 'string split -m 1 ","'))
 
 
 def keys(ctx: click.Context, _: click.Parameter, begun: str) -> list[CompletionItem]:

@@ -92,3 +92,13 @@ def test_tab_completes_commands_and_options(shell: str, tmp_path: Path) -> None:
         terminal.wait_for(r"^ready> state-bundler verify\b")
         terminal.type("--max", "Tab")
         terminal.wait_for(r"^ready> state-bundler verify --max-age\b")
+
+
+def test_fish_shows_a_help_text_with_commas_completely(tmp_path: Path) -> None:
+    asked = 'complete --do-complete "state-bundler refresh --allow-stal"'
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", f"{_line_of('fish')}; {asked}"],
+        env={**os.environ, "HOME": str(tmp_path), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "is unavailable, use the last good state" in done.stdout

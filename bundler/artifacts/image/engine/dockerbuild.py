@@ -176,7 +176,7 @@ def _read_dockerfile(path: Path, given: str) -> Dockerfile:
     if not path.is_file():
         raise UsageError(
             f"There is no {path.name} in {path.resolve().parent}.",
-            hint="Pass it with -f, or use another context; Dockerfile.example has a template.",
+            hint="Pass it with -f, or use another context.",
         )
     with reading(path):
         return Dockerfile(path.name, path.read_bytes(), path)
