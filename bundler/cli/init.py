@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,6 +94,7 @@ class FileChange(NamedTuple):
 def _planned(given: InitArguments) -> tuple[Sequence[Survey], Sequence[FileEdit]]:
     """The projects and the edits for them. Says so if there are none."""
     from bundler.project.no_project import way_out
+    from bundler.project.projects import project_above
     from bundler.setup.init import chosen, plan
 
     found = chosen(given.project)
@@ -107,7 +109,9 @@ def _planned(given: InitArguments) -> tuple[Sequence[Survey], Sequence[FileEdit]
     if not is_somewhere and not (given.remove and edits):
         root = found[0].root
         what = f"{root} has neither pyproject.toml nor dg.toml: nothing to configure."
-        raise ConfigurationError(what, hint=way_out(root, ()))
+        above = project_above(root)
+        hint = f"Its project is {os.path.relpath(above)}: run it there." if above else ""
+        raise ConfigurationError(what, hint=hint or way_out(root, ()))
     if not edits:
         click.echo("Nothing to undo." if given.remove else "Nothing to change.", err=True)
     return found, edits

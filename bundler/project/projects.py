@@ -89,7 +89,7 @@ def find(
     has_all = everything is not None and not directories
     if directories:
         roots = [directory.resolve() for directory in directories]
-    elif own := _project_above(here):
+    elif own := project_above(here):
         roots = projects_of(own) if everything else [own]
     elif members := required_members(here):
         if not everything:
@@ -111,10 +111,10 @@ def start_for_context(context: Path, dockerfile: Path | None) -> Path:
     context; else in the context or in the current directory. In a monorepo the context is a
     folder above all projects."""
     folder = (dockerfile.parent if dockerfile else context).resolve()
-    own = _project_above(folder)
+    own = project_above(folder)
     if own is not None and own.is_relative_to(context.resolve()):
         return own
-    inside = (path for path in (context, Path.cwd()) if _project_above(path.resolve()))
+    inside = (path for path in (context, Path.cwd()) if project_above(path.resolve()))
     return next(inside, context)
 
 
@@ -315,7 +315,8 @@ def is_project(root: Path) -> bool:
     return "source" in own or "project" in files.dg
 
 
-def _project_above(start: Path) -> Path | None:
+def project_above(start: Path) -> Path | None:
+    """The project that a folder is, or is in."""
     return next((path for path in (start, *start.parents) if is_project(path)), None)
 
 

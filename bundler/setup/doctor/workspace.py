@@ -9,18 +9,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from bundler.errors import ConfigurationError
-from bundler.project.projects import projects_in
+from bundler.project.projects import project_above, projects_in
 from bundler.project.stateful import has_state
 from bundler.project.survey import survey
 from bundler.setup.doctor import Examined, Finding
 
 
 def roots_of(project: Path) -> Sequence[Path]:
-    """The projects to check; a directory that is not a project is reported as such."""
+    """The projects to check: those here, or else the one that the current directory is in.
+
+    A directory that is not a project is reported as such.
+    """
+    root = project.resolve()
     try:
-        return projects_in(project)
+        return projects_in(root)
     except ConfigurationError:
-        return [project.resolve()]
+        above = project_above(root) if project == Path() else None
+        return [above or root]
 
 
 def stateless_of(roots: Sequence[Path]) -> Sequence[Path]:

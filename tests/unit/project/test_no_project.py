@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from bundler.project.classic_dbt import classic_dbt
 from bundler.project.no_project import no_project
 from bundler.project.projects import find, projects_below, workspace_members
 from bundler.project.stateful import with_state
+from bundler.setup.doctor.workspace import roots_of
 from tests.support.shapes import ALL, SHAPES
 
 # Of each shape: the projects that there are, or else what a command says.
@@ -108,6 +110,20 @@ def test_init_writes_nothing_where_there_is_no_project(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["init", "--yes", "--project", str(tmp_path)])
     assert isinstance(done.exception, ConfigurationError)
     assert [path.name for path in tmp_path.iterdir()] == [".git"]
+
+
+@pytest.mark.parametrize("below", ["src", "src/shop/defs"])
+def test_below_a_project_doctor_examines_it_and_init_names_it(
+    below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pyproject.toml").write_text('[tool.dg.project]\nroot_module = "shop"\n')
+    (tmp_path / below).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / below)
+    assert roots_of(Path()) == [tmp_path]
+    assert roots_of(tmp_path / below) == [tmp_path / below]
+    done = CliRunner().invoke(cli, ["init", "--yes"])
+    assert isinstance(done.exception, ConfigurationError)
+    assert done.exception.hint == f"Its project is {os.path.relpath(tmp_path)}: run it there."
 
 
 def test_the_files_that_a_pattern_matches_are_no_members(tmp_path: Path) -> None:
