@@ -9,6 +9,7 @@ image goes by mounting its blobs. Nothing that was there before is touched until
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 _REVISION = "org.opencontainers.image.revision"
 _COMMIT_DIGITS = 12
+_SUBSTITUTED = re.compile(r"\{(content|environment)\}")  # in a tag, after the refresh
 
 
 def target_name(text: str, first: ArtifactName | None) -> ArtifactName:
@@ -77,8 +79,8 @@ def refresh_and_embed(
     every_byte: bool = False,
 ) -> EmbedResult:
     """Raises `UsageError` if there is no state, and as `prepare` and `embed` do."""
-    for source in sources:
-        name = _image(source).without_asking()
+    names, _ = _named(sources, [_SUBSTITUTED.sub("0", tag) for tag in tags])
+    for name in names:
         require_engine(name)
         if name.kind == "layout":
             with oci.source(name.path, name.tag):  # such as one of several images
@@ -111,9 +113,7 @@ def embed(
     although it vouches for the digest. Raises as `add_layer.append` does, and `ToolFailed` if a
     registry refuses.
     """
-    names = [_image(text).without_asking() for text in sources]
-    first = names[0] if names else None
-    targets = [target_name(_filled(text, prepared), first) for text in tags]
+    names, targets = _named(sources, [_filled(text, prepared) for text in tags])
     places = places_of(prepared, image_path)
     request = prepared.request(listener, places=places, every_byte=every_byte)
     results = []
@@ -129,6 +129,28 @@ def embed(
     return msgspec.structs.replace(results[0], changed=changed)
 
 
+def _named(
+    sources: Sequence[str], tags: Sequence[str]
+) -> tuple[Sequence[ArtifactName], Sequence[ArtifactName]]:
+    """The sources and the tags. Raises `UsageError` for what cannot be combined."""
+    names = [_image(text).without_asking() for text in sources]
+    targets = [target_name(text, names[0] if names else None) for text in tags]
+    kinds = {target.kind for target in targets}
+    if len(kinds) != 1:
+        raise UsageError("Tags in registries, in layouts and in the engine cannot be combined.")
+    if kinds == {"engine"} and (len(names) != 1 or names[0].kind != "engine"):
+        pull = next((f"docker pull {it.image}" for it in names if it.kind == "registry"), "")
+        first = f"Run `{pull}` and embed into that, or use" if pull else "Use"
+        raise UsageError(
+            "Only an image in the engine can be tagged in the engine.",
+            hint=f"{first} a registry or an OCI layout in --tag.",
+        )
+    for tag in (registry.parse(it.image) for it in targets if it.kind == "registry"):
+        if tag.tag is None:
+            raise UsageError(f"{tag} has no tag.", hint=f"Add one: --tag {tag.name}:TAG")
+    return names, targets
+
+
 def _destinations(
     names: Sequence[ArtifactName],
     targets: Sequence[ArtifactName],
@@ -138,8 +160,6 @@ def _destinations(
 ) -> Sequence[LayoutDestination | EngineDestination | RegistryDestination]:
     """stack: closes what is opened."""
     kinds = {target.kind for target in targets}
-    if len(kinds) != 1:
-        raise UsageError("Tags in registries, in layouts and in the engine cannot be combined.")
     if kinds == {"engine"}:
         return [_in_engine(names, targets, stack)]
     sources = tuple(stack.enter_context(_opened(name, listener)) for name in names)
@@ -153,13 +173,6 @@ def _destinations(
 def _in_engine(
     names: Sequence[ArtifactName], targets: Sequence[ArtifactName], stack: ExitStack
 ) -> EngineDestination:
-    if len(names) != 1 or names[0].kind != "engine":
-        pull = next((f"docker pull {it.image}" for it in names if it.kind == "registry"), "")
-        first = f"Run `{pull}` and embed into that, or use" if pull else "Use"
-        raise UsageError(
-            "Only an image in the engine can be tagged in the engine.",
-            hint=f"{first} a registry or an OCI layout in --tag.",
-        )
     found = stack.enter_context(open_image(names[0].image))
     return EngineDestination(found.engine, names[0].image, tuple(it.image for it in targets))
 
@@ -171,9 +184,6 @@ def _in_registry(
     stack: ExitStack,
 ) -> RegistryDestination:
     tags = tuple(registry.parse(target.image) for target in targets)
-    for tag in tags:
-        if tag.tag is None:
-            raise UsageError(f"{tag} has no tag.", hint=f"Add one: --tag {tag.name}:TAG")
     target, _ = stack.enter_context(registry.opened(tags[0], listener))
     return registry.RegistryDestination(target, tags, sources)
 

@@ -108,6 +108,25 @@ def test_a_pex_is_not_embedded_into_and_that_is_said_before_the_refresh(tmp_path
 
 
 @pytest.mark.parametrize(
+    ("sources", "tags", "says"),
+    [
+        ([], ["docker-daemon:x:{content}"], "Only an image in the engine"),
+        (["docker://localhost:1/x:1"], ["docker-daemon:x:1"], "docker pull localhost:1/x:1"),
+        (["oci:x"], ["oci:x:1", "localhost:1/x:1"], "cannot be combined"),
+        (["oci:x"], [f"localhost:1/x@sha256:{0:064}"], "has no tag"),
+        ([], ["{content}"], "is only a tag"),
+        (["oci:x"], ["localhost:1/x:{contents}"], "is not"),
+    ],
+)
+def test_tags_that_cannot_be_given_are_refused_before_the_refresh(
+    sources: list[str], tags: list[str], says: str
+) -> None:
+    with pytest.raises(UsageError) as raised:
+        refresh_and_embed(sources, tags, StateRequest(), SILENT)
+    assert says in f"{raised.value.what} {raised.value.hint}"
+
+
+@pytest.mark.parametrize(
     ("name", "says"),
     [
         ("{}/two", "does not contain one image"),
