@@ -36,7 +36,8 @@ _BLOCKS |= dict.fromkeys(("[", "[[", "test"), ";")  # with `&&`
 _UNCLEAR = ("cd", "eval", "popd", "pushd", "su")
 _READS = (".", "source")
 _ACTIVATE = "bin/activate"
-_STARTS = (*_BETWEEN, "|", "{", "then", "do", "else")
+_STARTS = (*_BETWEEN, "|")
+_BEFORE_COMMANDS = ("{", "then", "do", "else", "if", "elif", "while", "until", "!")
 _PUNCTUATION = frozenset("();&|")
 # What starts the image's program, if anything on its command line does.
 _PROGRAM = re.compile(
@@ -51,7 +52,7 @@ DECIDING = re.compile(
     r"PYTHON(HOME|PATH|SAFEPATH|USERBASE)|DAGSTER_(EMPTY_)?WORKING_DIRECTORY"
     r"|PATH|HOME|VIRTUAL_ENV|UV_PROJECT_ENVIRONMENT"
 )
-_NAME = re.compile(r"[A-Za-z_]\w*")
+_NAME = re.compile(r"[A-Za-z_]\w*\+?")
 # What only a shell can say, in a path: options, homes, variables and what follows.
 _UNKNOWN = re.compile(r"^[-~]|[$`;&|()]")
 _OPEN = "$"  # the value of a variable that only a shell knows
@@ -235,11 +236,12 @@ def _moved(runs: RunsAs) -> RunsAs:
     """In the directory to which its command line changes, with the variables that it sets."""
     shell = _Shell(runs)
     options: Sequence[str] = ()
-    before = ";"
+    before, command = ";", ""
     words = command_words(runs.program)
     for at, (word, following) in enumerate(itertools.pairwise([*words, ""])):
         name, equals, value = word.partition("=")
-        starts = before.endswith(_STARTS)
+        starts = before.endswith(_STARTS) or before in _BEFORE_COMMANDS
+        command = word if starts else command
         shell.enter_or_leave(word, starts=starts)
         if _PUNCTUATION.issuperset(word):
             shell.fork_or_return(words, at)
@@ -247,6 +249,8 @@ def _moved(runs: RunsAs) -> RunsAs:
             shell.change_directory(value if equals else following)
         elif equals and _NAME.fullmatch(name):
             shell.assign(name, value)
+        elif command == "unset" and _NAME.fullmatch(word):
+            shell.assign(word, "")
         elif word in _READS and starts:
             shell.activate(following)
         elif word in _UNCLEAR:
@@ -273,7 +277,8 @@ class _Shell:
 
     def enter_or_leave(self, word: str, *, starts: bool) -> None:
         blocks = self._blocks
-        if blocks and word.startswith(blocks[-1]) and (starts or blocks[-1] == ";"):
+        end = blocks[-1] if blocks else None
+        if (starts and word == end) or (end == ";" and word.startswith(";")):
             blocks.pop()
         elif starts and word in _BLOCKS:
             blocks.append(_BLOCKS[word])
@@ -295,6 +300,9 @@ class _Shell:
         self.is_clear &= bool(path) and not self._blocks
 
     def assign(self, name: str, value: str) -> None:
+        if name.endswith("+"):
+            name = name[:-1]
+            value = f"${{{name}}}{value}"
         new = _substituted(value, {name: "", **self.values})
         is_known = bool(new or not value) and not self._blocks
         if not DECIDING.fullmatch(name):
