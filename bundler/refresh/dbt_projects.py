@@ -59,15 +59,38 @@ class _DbtManifest(msgspec.Struct):
             found.setdefault(name.partition(".")[0], []).append(name)
 
 
-class _Node(msgspec.Struct):
+class _Parsed(msgspec.Struct):
+    """What dbt has read from a file of a project, and from another one with its properties."""
+
+    package_name: str = ""
     original_file_path: str | None = None
+    patch_path: str | None = None
 
 
-class _Nodes(msgspec.Struct):
-    """Where the models, seeds, macros and so on are, in their projects."""
+class _ParsedFiles(msgspec.Struct):
+    """Where everything in a manifest is from."""
 
-    nodes: dict[str, _Node] = msgspec.field(default_factory=dict)
-    macros: dict[str, _Node] = msgspec.field(default_factory=dict)
+    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+    nodes: dict[str, _Parsed] = msgspec.field(default_factory=dict)
+    sources: dict[str, _Parsed] = msgspec.field(default_factory=dict)
+    macros: dict[str, _Parsed] = msgspec.field(default_factory=dict)
+    docs: dict[str, _Parsed] = msgspec.field(default_factory=dict)
+    exposures: dict[str, _Parsed] = msgspec.field(default_factory=dict)
+    metrics: dict[str, _Parsed] = msgspec.field(default_factory=dict)
+    groups: dict[str, _Parsed] = msgspec.field(default_factory=dict)
+    semantic_models: dict[str, _Parsed] = msgspec.field(default_factory=dict)
+    saved_queries: dict[str, _Parsed] = msgspec.field(default_factory=dict)
+    unit_tests: dict[str, _Parsed] = msgspec.field(default_factory=dict)
+
+    def paths(self) -> set[str]:
+        """Of the project itself, without analyses, which nothing runs: many are local notes."""
+        found: set[str] = set()
+        kinds = (getattr(self, name) for name in self.__struct_fields__ if name != "metadata")
+        for name, one in (item for kind in kinds for item in kind.items()):
+            is_ours = one.package_name in ("", self.metadata.get("project_name", one.package_name))
+            if is_ours and not name.startswith("analysis."):
+                found |= {one.original_file_path or "", (one.patch_path or "").rpartition("://")[2]}
+        return found - {""}
 
 
 class _CloudState(msgspec.Struct):
@@ -158,12 +181,11 @@ def unshipped(
             continue
         raw = (directory / target / PARSED).read_bytes()
         try:
-            found = msgspec.json.decode(raw, type=_Nodes)
+            found = msgspec.json.decode(raw, type=_ParsedFiles).paths()
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue
-        nodes = (*found.nodes.values(), *found.macros.values())
-        for name in sorted({node.original_file_path or "" for node in nodes}):
-            path = f"{project}/{name}"
+        for name in sorted(found):
+            path = os.path.normpath(f"{project}/{name}")  # of hooks: ./dbt_project.yml
             was_there = project in origins and (origins[project] / name).is_file()
             was_there |= any(path == one or path.startswith(f"{one}/") for one in left_out)
             if path not in paths and was_there:
@@ -181,8 +203,8 @@ def refuse_unshipped(key: str, paths: Iterable[str], exclude: Sequence[str]) -> 
     patterns = ", ".join(f'"{path}"' for path in sorted(shown))
     raise ConfigurationError.of_key(
         key,
-        f"dbt has parsed {listed(wrong, _MOST_SHOWN)}, but git ignores it, or its name is left out "
-        "of every state: it would be missing where dbt runs.",
+        f"dbt has parsed {listed(wrong, _MOST_SHOWN)}, but git ignores it, its name is left out of "
+        "every state, or it is outside of the project: it would be missing where dbt runs.",
         hint=f"Ship it: include = [{patterns}]. If it is not needed there: exclude = [{patterns}].",
     )
 

@@ -128,17 +128,23 @@ def test_what_dbt_cloud_has_lost_is_counted(
 
 
 @pytest.mark.parametrize(
-    ("left", "options", "missing"),
+    ("kind", "left", "options", "ships"),
     [
-        ("models/made.sql", {}, "models/made.sql"),
-        ("seeds/big.csv", {}, "seeds/big.csv"),
-        ("macros/names.sql", {}, "macros/names.sql"),
-        ("seeds/big.csv", {"exclude": ("project/seeds",)}, None),
-        ("models/gone.sql", {}, None),  # a manifest of an earlier run
+        ("nodes", "models/made.sql", {}, False),
+        ("nodes", "seeds/big.csv", {}, False),
+        ("macros", "macros/names.sql", {}, False),
+        ("sources", "models/sources.yml", {}, False),
+        ("docs", "docs/terms.md", {}, False),
+        ("patch", "models/orders.yml", {}, False),
+        ("nodes", "seeds/big.csv", {"exclude": ("project/seeds",)}, True),
+        ("nodes", "models/gone.sql", {}, True),  # a manifest of an earlier run
+        ("nodes", "./dbt_project.yml", {}, True),  # on-run-start
+        ("analysis", "analyses/notes.sql", {}, True),
+        ("package", "models/made.sql", {}, True),  # of another one that has such a file
     ],
 )
 def test_what_dbt_has_parsed_ships(
-    left: str, options: dict[str, tuple[str, ...]], missing: str | None, tmp_path: Path
+    kind: str, left: str, options: dict[str, tuple[str, ...]], tmp_path: Path, *, ships: bool
 ) -> None:
     """left: a file that is in the manifest and not in the copy."""
     source, folder = tmp_path / "source", tmp_path / "key"
@@ -149,17 +155,23 @@ def test_what_dbt_has_parsed_ships(
     if "gone" not in left:
         (source / left).parent.mkdir(exist_ok=True)
         (source / left).write_text("x")
-    kinds = {"nodes": {"model.shop.orders": {"original_file_path": "models/orders.sql"}}}
-    kinds["macros" if "macros" in left else "nodes"] = {"x.shop.x": {"original_file_path": left}}
-    _parse(folder, {"nodes": {"model.shop.y": {}}, **kinds})
+    place = {"patch_path": f"shop://{left}"} if kind == "patch" else {"original_file_path": left}
+    entry = {"package_name": "other" if kind == "package" else "shop", **place}
+    name = "analysis.shop.x" if kind == "analysis" else "x.shop.x"
+    section = kind if kind in ("macros", "sources", "docs") else "nodes"
+    nodes = {"model.shop.y": {}, "model.shop.orders": {"original_file_path": "models/orders.sql"}}
+    metadata = {"project_name": "shop"}
+    manifest: dict[str, Any] = {"metadata": metadata, "nodes": nodes}
+    manifest.setdefault(section, {})[name] = entry
+    _parse(folder, manifest)
     copies = [CopiedDirectory(str(source), "project")]
     given = KeyOptions(**options)  # type: ignore[arg-type]
-    if missing is None:
+    if ships:
         check(ORDERS, folder, given, secrets=Secrets({}), baseline=None, copies=copies)
         return
-    with pytest.raises(ConfigurationError, match=f"dbt has parsed project/{missing}") as refused:
+    with pytest.raises(ConfigurationError, match=f"dbt has parsed project/{left}") as refused:
         check(ORDERS, folder, given, secrets=Secrets({}), baseline=None, copies=copies)
-    assert f'include = ["project/{missing}"]' in refused.value.hint
+    assert f'include = ["project/{left}"]' in refused.value.hint
 
 
 def test_a_folder_of_models_may_be_called_logs(tmp_path: Path) -> None:
