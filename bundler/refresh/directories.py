@@ -342,6 +342,13 @@ class Directory(msgspec.Struct):
             )
         return None
 
+    def changed_by(self, publication: Publication) -> Iterator[str]:
+        """The keys whose states differ from before: a baseline may be what was published."""
+        before = {state.key: state.digest for state in self._before.states} if self._before else {}
+        for state in publication.bundle.manifest.states:
+            if state.path in publication.changed and before.get(state.key) != state.digest:
+                yield state.key
+
     def _refresh(self) -> DirectoryRefresh:
         keys = sorted(self.refreshes.values(), key=lambda item: item.key)
         is_kept = all(self.record.get(item.key) == item for item in keys)

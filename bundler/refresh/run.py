@@ -372,7 +372,13 @@ def _publish(
         bundles=tuple(item.bundle for item in published),
         record=tuple(item.refresh for item in published),
         found=tuple(item.found for item in loaded),
-        changed=tuple(sorted(key for item in published for key in item.changed_keys)),
+        changed=tuple(
+            sorted(
+                key
+                for directory, publication in zip(directories, published, strict=True)
+                for key in directory.changed_by(publication)
+            )
+        ),
         options={item.statedir.place: item.options for item in directories},
         shrunk=tuple(
             error

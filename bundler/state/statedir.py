@@ -134,10 +134,6 @@ class Publication(msgspec.Struct, frozen=True):
     removed: tuple[str, ...]
     others: tuple[str, ...] = ()
 
-    @property
-    def changed_keys(self) -> list[str]:
-        return [state.key for state in self.bundle.manifest.states if state.path in self.changed]
-
 
 class StateDir(msgspec.Struct, frozen=True):
     """A state directory on disk; it need not exist yet.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -249,6 +250,16 @@ def test_another_baseline_is_compared_with_and_its_bytes_are_kept(
     (tmp_path / "nothing").mkdir()
     with pytest.raises(BundlerError, match="contains no state directory"):
         run(writes([1]), baseline=str(tmp_path / "nothing"))
+
+
+def test_a_baseline_with_what_is_published_changes_nothing(
+    run: Refresh, root: Path, tmp_path: Path
+) -> None:
+    run(writes([1]))
+    shutil.copytree(root / "state", other := tmp_path / "other")
+    assert run(writes([1]), baseline=str(other)).changed == ()
+    assert run(writes([2]), baseline=str(other)).changed == (KEY,)
+    assert run(writes([1]), baseline=str(other)).changed == (KEY,), "it differs from the published"
 
 
 def test_what_means_the_same_keeps_its_bytes_and_its_time(
