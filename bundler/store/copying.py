@@ -11,7 +11,7 @@ from bundler.store import content, pointer, records
 from bundler.store.content import Incoming
 from bundler.store.pointer import NOBODY, Author
 from bundler.store.pushing import relocated
-from bundler.store.records import Batch, Move
+from bundler.store.records import Batch, Current, Move
 from bundler.store.store import Store
 
 # The version that each key of a set gets; None for a key that is removed.
@@ -49,7 +49,7 @@ def copy(source: Store, target: Store, *, history: bool = False, author: Author 
             )
     start = target.current() or pointer.NOTHING
     number, moves = start.number, list[Move]()
-    for step in steps[_done(steps, target, there) :]:
+    for step in steps[_done(steps, target, start, there) :]:
         members = [there[version] for version in step.values() if version in there]
         gone = [key for key, version in step.items() if version is None]
         current = target.adopt(members, "copy", author, gone)
@@ -60,12 +60,11 @@ def copy(source: Store, target: Store, *, history: bool = False, author: Author 
     return Copied(versions, size, number, tuple(moves))
 
 
-def _done(steps: Sequence[_Step], target: Store, there: Collection[str]) -> int:
+def _done(steps: Sequence[_Step], target: Store, now: Current, there: Collection[str]) -> int:
     """How many steps an earlier copy has made: the target's keys are not taken back to older
     versions. What is current now may be that of several steps, if a version came back; so the
     steps are looked for in the target's own sets, one after the other."""
-    now = target.current()
-    if now is None or len(steps) == 1:
+    if len(steps) == 1:
         return 0
     expected, made = list[_Step](), dict[str, str | None]()
     for step in steps:
