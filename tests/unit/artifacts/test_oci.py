@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bundler.artifacts.image import image
 from bundler.artifacts.image.blobs import MissingBlob, copy
 from bundler.artifacts.image.compression import unpack
 from bundler.artifacts.image.layout import LayoutFolder, entries_of, open_store, write_archive
@@ -154,6 +155,17 @@ def test_a_place_that_the_user_named_is_that_of_its_image_only(
     assert named == ("/app/.local_defs_state",)
     assert embed_here(out, bundle, tmp_path / "updated").paths == named
     assert embed_here(base, bundle, out).paths == (f"/app/src/{PLACE}",)
+
+
+def test_places_of_another_image_count_only_if_the_same_rule_determined_them(
+    base: Path, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed_here(base, bundle, tmp_path / "out")
+    _, config = read_image(tmp_path / "out", "latest")
+    assert image.remembered(config, [bundle], own=False) is not None
+    monkeypatch.setattr(image, "_RULE", 9)
+    assert image.remembered(config, [bundle], own=False) is None
+    assert image.remembered(config, [bundle]) is not None
 
 
 def test_an_archive_keeps_only_what_its_images_need(
