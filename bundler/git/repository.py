@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 
 DEFAULT_TIMEOUT_SECONDS = 120.0
+# Where git did not answer, so that a command with many questions ends.
+_STUCK_SECONDS = 10.0
+_stuck: set[bytes] = set()
 # The first one with rev-parse --show-object-format and add --pathspec-from-file.
 OLDEST_GIT = "2.25"
 # Turns a partial clone into a whole one.
@@ -340,11 +343,20 @@ def _ask(
             "repository or on a slow disk."
         )
 
-    if fast:
-        return run_concurrently(commands, env, timeout, told_slow)
-    from bundler.git.runner import run
+    if place in _stuck:
+        timeout = min(timeout, _STUCK_SECONDS)
+    try:
+        if fast:
+            answers = run_concurrently(commands, env, timeout, told_slow)
+        else:
+            from bundler.git.runner import run
 
-    return run(commands, env, timeout, told_slow)
+            answers = run(commands, env, timeout, told_slow)
+    except ToolFailed:
+        _stuck.add(place)
+        raise
+    _stuck.discard(place)
+    return answers
 
 
 def _executable() -> str:
