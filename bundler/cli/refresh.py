@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -151,19 +152,25 @@ def _show(refreshed: Refreshed, style: str, **more: Any) -> None:
     """Prints the states; more: members of the JSON document."""
     if style == "json":
         _print_json(refreshed, more)
+    states = list(refreshed.states())
+    headers = ["KEY", "SIZE", "DIGEST", ""]
     rows = [
-        (
+        [
             state.key,
             size(state.size),
             short(state.digest.dir_hash),
-            "changed" if state.key in refreshed.changed else "unchanged",
-        )
-        for _, state, _ in refreshed.states()
+            "changed" if is_changed else "unchanged",
+        ]
+        for _, state, _, is_changed in states
     ]
+    if len({state.key for _, state, _, _ in states}) < len(states):  # of several projects
+        headers.append("DIRECTORY")
+        for row, (bundle, *_) in zip(rows, states, strict=True):
+            row.append(os.path.relpath(bundle.root))
     if style == "text" and rows:
-        Console(sys.stdout).table(("KEY", "SIZE", "DIGEST", ""), rows, "SIZE")
+        Console(sys.stdout).table(headers, rows, "SIZE")
     if rows:
-        summarise(["### States", "", *table(("key", "size", "digest", ""), rows)])
+        summarise(["### States", "", *table([each.lower() for each in headers], rows)])
     summarise(keys_summary(finished()))
 
 
@@ -175,11 +182,11 @@ def _print_json(refreshed: Refreshed, more: Mapping[str, Any]) -> None:
         documents.RefreshedKey.of(
             made or KeyRefresh(state.key),
             directory=bundle.place,
-            changed=state.key in refreshed.changed,
+            changed=is_changed,
             size=state.size,
             dir_hash=state.digest.dir_hash,
         )
-        for bundle, state, made in refreshed.states()
+        for bundle, state, made, is_changed in refreshed.states()
     ]
     documents.print_document(
         documents.Refresh,

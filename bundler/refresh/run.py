@@ -49,7 +49,8 @@ _T = TypeVar("_T")
 class Refreshed(msgspec.Struct, frozen=True):
     """The result of a refresh.
 
-    bundles: one per state directory, published. changed: the keys whose bytes differ from before.
+    bundles: one per state directory, published. record, changes: of each; changes are the keys
+    whose states differ from before.
     collected: what was fetched without being published. options: those of each place. shrunk: for a
     plan, the states that a refresh would refuse as shrunk, compared with its own baseline.
     """
@@ -57,17 +58,25 @@ class Refreshed(msgspec.Struct, frozen=True):
     bundles: tuple[Bundle, ...]
     record: tuple[DirectoryRefresh, ...]
     found: tuple[Found, ...]
-    changed: tuple[str, ...] = ()
+    changes: tuple[tuple[str, ...], ...] = ()
     collected: tuple[Collected, ...] = ()
     options: Mapping[str, RefreshOptions] = {}
     shrunk: tuple[BadData, ...] = ()
 
-    def states(self) -> Iterator[tuple[Bundle, State, KeyRefresh | None]]:
-        """Every published state with its bundle, and how it was made."""
-        known = {(it.path, refresh.key): refresh for it in self.record for refresh in it.keys}
-        for bundle in self.bundles:
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """The keys whose states differ from before; one of several projects' may occur twice."""
+        return tuple(sorted(key for keys in self.changes for key in keys))
+
+    def states(self) -> Iterator[tuple[Bundle, State, KeyRefresh | None, bool]]:
+        """Every published state with its bundle, how it was made, and whether it changed.
+
+        Several projects may have the same key at the same place.
+        """
+        for bundle, refresh, changes in zip(self.bundles, self.record, self.changes, strict=True):
+            known = {made.key: made for made in refresh.keys}
             for state in bundle.manifest.states:
-                yield bundle, state, known.get((bundle.place, state.key))
+                yield bundle, state, known.get(state.key), state.key in changes
 
 
 Action = Literal["fetch", "keep", "skip"]
@@ -372,12 +381,9 @@ def _publish(
         bundles=tuple(item.bundle for item in published),
         record=tuple(item.refresh for item in published),
         found=tuple(item.found for item in loaded),
-        changed=tuple(
-            sorted(
-                key
-                for directory, publication in zip(directories, published, strict=True)
-                for key in directory.changed_by(publication)
-            )
+        changes=tuple(
+            tuple(directory.changed_by(publication))
+            for directory, publication in zip(directories, published, strict=True)
         ),
         options={item.statedir.place: item.options for item in directories},
         shrunk=tuple(

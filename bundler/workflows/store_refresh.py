@@ -128,5 +128,5 @@ def _new(collected: Iterable[Collected]) -> Iterator[NewState]:
 
 
 def _published(refreshed: Refreshed) -> Iterator[NewState]:
-    for bundle, state, made in refreshed.states():
+    for bundle, state, made, _ in refreshed.states():
         yield NewState(state, bundle.root / state.path, bundle.place, made)
