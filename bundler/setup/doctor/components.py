@@ -68,7 +68,8 @@ def _without_program(patient: DoctorContext) -> Iterator[Finding]:
                 "fail",
                 f"{key} runs {program}, which was not found.",
                 f"A refresh looks for it next to {python.path}, then on PATH.",
-                how_to_install(project.root, python.found_by),
+                f"Put {program} on PATH. If the project depends on it: "
+                f"{how_to_install(project.root, python.found_by)}",
             )
 
 
