@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundler.errors import ConfigurationError, UsageError
+from bundler.errors import ConfigurationError, UsageError, VerificationFailed
 from bundler.state.manifest import KeyRefresh, state_of
 from bundler.state.statedir import sanitize_key
 from bundler.state.tree import scan
@@ -94,6 +94,12 @@ def _import_one(source: Objects, target: Store, key: str, item: Listed, author: 
         directory = Path(scratch)
         with open(directory / "state", "xb") as stream:
             stream.writelines(_chunks(source, item))
+            if stream.tell() != item.size:
+                raise VerificationFailed(
+                    f"{source.url}/{item.name} changed while it was read.",
+                    hint="Try again.",
+                    key=key,
+                )
         state = state_of(key, sanitize_key(key), scan(directory))
         refresh = KeyRefresh(key, fetched=rfc3339(item.modified), origin="dagster")
         new = NewState(state, directory, refresh=refresh, version=_version(item))

@@ -17,11 +17,13 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bundler.store import Store, checking, open_store, prune
+from bundler.errors import VerificationFailed
+from bundler.store import Store, checking, importing, open_store, prune
 from bundler.store.folder import Folder
 from bundler.store.objects import Buffer, Listed, StoredObject
 from bundler.store.pushing import NewState
 from bundler.store.reading import Versions
+from bundler.store.store import open_objects
 from tests.support.bundles import make_bundle
 
 WRITER = """
@@ -331,3 +333,14 @@ def test_leftovers_go_after_a_day_by_the_stores_clock(tmp_path: Path) -> None:
     (left,) = prune.prune(store, prune.PruneRules()).leftovers
     assert hashlib.sha256(b"old").hexdigest() in left
     assert pulled(store, tmp_path) == {"A": b"1"}
+
+
+def test_an_import_of_a_file_that_is_cut_meanwhile_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = open_objects(f"file://{tmp_path}/source"), open_store(f"file://{tmp_path}/new")
+    source.create(f"Foo/{uuid.uuid4()}", b"12")
+    monkeypatch.setattr(Folder, "read", lambda *_: b"1")
+    with pytest.raises(VerificationFailed, match="changed while it was read"):
+        importing.import_dagster(source, target, ["Foo"])
+    assert target.current() is None

@@ -169,7 +169,8 @@ def _put_over(other: Tree, place: str, tree: Tree) -> Iterator[str]:
                 or state.startswith(f"{folded}/")
             )
             if over:
-                yield f"{other.at(path)} is installed over {tree.at(name)}."
+                how = "over" if folded in files else "as"
+                yield f"{other.at(path)} is installed {how} {tree.at(name)}."
 
 
 def _installed_as(path: str) -> list[str]:
