@@ -82,6 +82,18 @@ def test_an_engine_s_tag_for_an_image_of_a_registry(project: Project, image: str
     said(project, *words, "--state-from", str(bundle), code=0)
 
 
+def test_an_archive_of_a_container(project: Project, image: str) -> None:
+    engine = project.engine
+    engine.docker("pull", image)
+    engine.docker("create", "--name", "to-export", image, "true")
+    engine.docker("export", "-o", str(project.root / "some.tar"), "to-export")
+    engine.docker("rm", "to-export")
+    text = said(project, "verify", "oci:some.tar", code=76)
+    (fix,) = re.findall(r"`(docker save [^`]+)`", text)
+    paste(project, fix.replace("FILE", "some.tar").replace("IMAGE", image))
+    said(project, "verify", "oci:some.tar", code=0)
+
+
 def test_a_registry_that_wants_a_login(
     project: Project, registry: registries.Registry, image: str
 ) -> None:

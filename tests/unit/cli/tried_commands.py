@@ -41,6 +41,16 @@ TRIED: tuple[tuple[str, str, str], ...] = (
         "not here: an artifact that is not a directory would have to be built",
     ),
     (
+        "artifacts/image/archive.py _read",
+        "docker save -o FILE IMAGE",
+        f"{_DOCKER}::test_an_archive_of_a_container",
+    ),
+    (
+        "artifacts/names.py ",
+        "skopeo copy containers-storage:NAME oci:DIR:TAG",
+        "not here: needs an image in podman's storage",
+    ),
+    (
         "artifacts/image/engine/connection.py ",
         "docker version",
         f"{_DOCKER}::test_an_engine_that_does_not_respond",
@@ -309,7 +319,7 @@ TRIED: tuple[tuple[str, str, str], ...] = (
         f"{_MORE}::test_a_pex_that_is_embedded_into",
     ),
     (
-        "workflows/embed.py _in_engine",
+        "workflows/embed.py _named",
         "docker pull {}",
         f"{_DOCKER}::test_an_engine_s_tag_for_an_image_of_a_registry",
     ),
@@ -372,12 +382,12 @@ TRIED: tuple[tuple[str, str, str], ...] = (
 # A label, the words of a message, or a comment in a file that is written: each by its start.
 NO_COMMAND = (
     *("docker build", "docker buildx bake", "docker bundle", "docker compose -f", "docker history"),
-    *("docker push {}", "docker {}, {}", "git add", "git cannot list", "git would read it"),
+    "docker export",
+    *("docker push {}", "docker {}, {}", "git add", "git cannot list"),
     *("state-bundler build {}", "state-bundler embed {}", "state-bundler init --docker-plugin"),
     *("state-bundler init: ", "state-bundler is not installed", "state-bundler leaves"),
     *(
         "state-bundler {}",
-        "state-bundler {}, {}",
         "state-bundler verify: {}",
         "state-guard --push --remote",
         "state-guard --st",
