@@ -52,7 +52,7 @@ class Unnoticed:
     def __init__(self, causes: Callable[[BaseException], Iterable[BaseException]]) -> None:
         self._causes = causes
         self._in_threads: list[BaseException] = []
-        self._failed: list[Any] = []  # tasks and futures
+        self._failed: dict[int, list[Any]] = {}  # tasks and futures, by the id of the exception
         self._watch_threads()
         if "asyncio" in sys.modules:  # otherwise no component runs here
             self._watch_tasks()
@@ -61,20 +61,17 @@ class Unnoticed:
     def errors(self) -> list[BaseException]:
         # A component that has seen one of them fail knows that others may have: it repeats all, or
         # does without.
-        is_seen = not all(it._log_traceback for it in self._failed)  # noqa: SLF001  # as asyncio
-        unseen = [] if is_seen else [it._exception for it in self._failed]  # noqa: SLF001
-        return self._in_threads + unseen
+        failed = [one for of in [*self._failed.values()] for one in of]
+        is_seen = not all(it._log_traceback for it in failed)  # noqa: SLF001  # as asyncio
+        return [*self._in_threads, *(it._exception for it in failed if not is_seen)]  # noqa: SLF001
 
     def _add(self, failed: Any, error: BaseException) -> None:
         """What one of them has looked at and passes on, for example to a task that waits for it, is
         not another failure."""
-        behind = {id(cause) for cause in self._causes(error)}
-        for one in [*self._failed]:
-            is_passed_on = not one._log_traceback or type(one) is not type(failed)  # noqa: SLF001  # see above
-            if is_passed_on and id(one._exception) in behind:  # noqa: SLF001  # likewise
-                with suppress(ValueError):  # another thread was faster
-                    self._failed.remove(one)
-        self._failed.append(failed)
+        for cause in self._causes(error):
+            if of := self._failed.get(id(cause)):
+                of[:] = [it for it in of if it._log_traceback and type(it) is type(failed)]  # noqa: SLF001  # see above
+        self._failed.setdefault(id(error), []).append(failed)
 
     def _watch_threads(self) -> None:
         """Without those that only run in the background."""
