@@ -56,6 +56,10 @@ def _run(command: click.Command, arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+# What other commands, and git, call an option.
+_OTHER_NAMES = {"--refresh": "--when", "--when": "--refresh", "-C": "--project"}
+
+
 def _tell_parent(failures: Sequence[BundlerError]) -> None:
     """Reports to the process that builds all projects, if that started this one."""
     if os.environ.get("STATE_BUNDLER_ONE_OF_ALL"):
@@ -67,11 +71,21 @@ def _tell_parent(failures: Sequence[BundlerError]) -> None:
 def _show(error: click.ClickException) -> None:
     if isinstance(error, click.NoSuchOption):  # as all our programs call it
         says = f"Unknown option {error.option_name!r}."
-        error = click.NoSuchOption(error.option_name, says, error.possibilities, error.ctx)
+        if name := _name_here(error):
+            error = click.UsageError(f"{says} Did you mean {name!r}?", error.ctx)
+        else:
+            error = click.NoSuchOption(error.option_name, says, error.possibilities, error.ctx)
     if not Renamed.option:
         error.show(sys.stderr)
         return
     Console(sys.stderr).line(as_typed(f"Error: {error.format_message()}"))
+
+
+def _name_here(error: click.NoSuchOption) -> str | None:
+    """This command's option for what another command, or git, calls by the unknown name."""
+    params = error.ctx.command.params if error.ctx is not None else []
+    name = _OTHER_NAMES.get(error.option_name)
+    return name if any(name in param.opts for param in params) else None
 
 
 def _terminate(number: int, _: FrameType | None) -> None:

@@ -13,6 +13,7 @@ import click
 import pytest
 
 from bundler import errors
+from bundler.cli.commands import cli
 from bundler.cli.console import Console, age, safe, size, width
 from bundler.cli.options import MANAGEMENT_TYPES, REFRESH_MODES
 from bundler.cli.page.values import ago
@@ -134,6 +135,23 @@ def test_ctrl_c_is_130(error: BaseException, capsys: pytest.CaptureFixture[str])
 def test_a_wrong_option_is_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(_fails(RuntimeError()), ["--nonsense"]) == 2
     assert "Unknown option" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        ("refresh --refresh missing", "Did you mean '--when'?"),
+        ("build oci --when missing -o x", "Did you mean '--refresh'?"),
+        ("status -C x", "Did you mean '--project'?"),
+        ("-C x status", "Unknown option '-C'.\n"),
+        ("refresh --projct x", "Did you mean '--project'?"),
+    ],
+)
+def test_an_option_of_another_command_is_named_as_it_is_called_here(
+    words: str, near: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(cli, words.split()) == 2
+    assert near in capsys.readouterr().err
 
 
 def test_sigterm_is_143_and_cleans_up(tmp_path: Path) -> None:
@@ -338,6 +356,7 @@ def test_every_command_has_help(name: str) -> None:
 _REFRESHING = """
 import time, click
 from bundler.cli.options import narrator
+from bundler.cli.commands import cli
 from bundler.cli.run import run
 from bundler.errors import Unavailable
 from bundler.listener import KeyProgress
