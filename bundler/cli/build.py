@@ -22,6 +22,7 @@ from bundler.cli.options import (
     takes,
 )
 from bundler.cli.outcome import show_verdict
+from bundler.errors import UsageError
 
 _REST = "bundler.build.rest"
 
@@ -72,7 +73,7 @@ def build(_: EachArguments) -> None:
 
 
 class BuildPexArguments(Options):
-    output: Path = option("-o, --output", "Path of the PEX.", required=True)
+    output: Path | None = option("-o, --output", "Path of the PEX; also among pex's arguments.")
     pex_command: str | None = option(
         "--pex", "The pex command. Default: the project's, else the bundled one."
     )
@@ -98,7 +99,9 @@ def build_pex(arguments: tuple[str, ...], given: BuildPexArguments) -> None:
     from bundler.artifacts.python.pex.arguments import parse
     from bundler.workflows.build import pex
 
-    parsed = parse([*arguments, "-o", str(given.output)])
+    parsed = parse(["-o", str(given.output or ""), *arguments])
+    if not parsed.output or (given.output and parsed.output != str(given.output)):
+        raise UsageError("build pex needs the path of one PEX.", hint="Pass it: -o PATH")
     request, listener = given.building.request(), narrator(quiet=given.building.quiet)
     made = pex.build(parsed, request, listener, pex=given.pex_command)
     show_verdict(made.verdict, made.name, given.style)

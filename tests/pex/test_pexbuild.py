@@ -143,8 +143,9 @@ def test_a_private_key_of_the_package_is_refused_unless_it_is_named(
     assert "app.pex contains older artifacts or files that git ignores: old.pex." in listener.notes
 
 
+@pytest.mark.parametrize("words", ["-o app.pex -- -D src", "-D src -o app.pex"])
 def test_what_a_folder_holds_is_refused_before_anything_is_refreshed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STATE_BUNDLER_PYTHON", sys.executable)
@@ -152,12 +153,17 @@ def test_what_a_folder_holds_is_refused_before_anything_is_refreshed(
     (tmp_path / "pyproject.toml").write_text(source)
     (tmp_path / "src/conf").mkdir(parents=True)
     (tmp_path / "src/conf/.env").write_text("TOKEN=x")
-    words = ["build", "pex", "--no-guard", "-o", "app.pex", "--", "-D", "src"]
-    assert run(cli, words) == 78
+    assert run(cli, ["build", "pex", "--no-guard", *words.split()]) == 78
     said = capsys.readouterr().err
     assert "The PEX would contain credentials: src/conf/.env." in said
     assert 'allow-credential-files = ["conf/.env"]' in said
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("words", ["-D src", "-o a.pex -- -D src -o b.pex"])
+def test_a_build_makes_one_pex(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(cli, ["build", "pex", *words.split()]) == 2
+    assert "needs the path of one PEX" in capsys.readouterr().err
 
 
 def test_a_failed_build_passes_its_exit_code_on_and_keeps_the_older_file(
