@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import os
 import shutil
@@ -11,6 +12,7 @@ import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import Contents, File, RunRecord, build, state_of
@@ -71,7 +73,7 @@ def bundle_of(directory: Path, place: str = PLACE) -> Bundle:
 
 def run_pex(*arguments: str | Path, cwd: Path, root: Path) -> None:
     """The real pex, with its own cache."""
-    environ = {**os.environ, "PEX_ROOT": str(root)}
+    environ = {**os.environ, "PEX_ROOT": str(_made(root))}
     subprocess.run([PEX, *arguments], cwd=cwd, check=True, env=environ, capture_output=True)
 
 
@@ -81,11 +83,33 @@ def output_of(pex: Path, root: Path, **environ: str) -> str:
     done = subprocess.run(
         [sys.executable, program],
         check=True,
-        env={**os.environ, "PEX_ROOT": str(root), **environ},
+        env={**os.environ, "PEX_ROOT": str(_made(root)), **environ},
         capture_output=True,
         text=True,
     )
     return done.stdout.strip()
+
+
+def _made(root: Path) -> Path:
+    """A new PEX_ROOT knows this interpreter, as on a machine on which any PEX has run."""
+    if not root.exists():
+        for name, content in _about_interpreters().items():
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    return root
+
+
+@functools.cache
+def _about_interpreters() -> dict[str, bytes]:
+    """What pex keeps of them, by path. To find it out takes a third of a PEX's first run."""
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        environ = {**os.environ, "PEX_ROOT": folder}
+        for argv in ([PEX, "-o", root / "a.pex"], [sys.executable, root / "a.pex", "-c", ""]):
+            subprocess.run(argv, check=True, env=environ, capture_output=True)
+        found = [path for path in root.glob("interpreters/**/*") if path.is_file()]
+        return {os.fspath(path.relative_to(root)): path.read_bytes() for path in found}
 
 
 def wheel(folder: Path, files: Mapping[str, str | bytes] | None = None) -> Path:

@@ -106,6 +106,7 @@ def snapshot(wd: WorkDir) -> WorkDir:
 @pytest.mark.slow
 def test_the_published_hooks(repository: WorkDir, tmp_path: Path) -> None:
     """Installed by the framework from the repository, driven by commit, push and try-repo."""
+    del repository.env["PYTHONDONTWRITEBYTECODE"]  # pip starts several times in a new environment
     project = snapshot(repository)
     revision = project("git rev-parse HEAD")
     hooks = "".join(f"  - id: {name}\n" for name in ("no-committed-state", "no-pushed-state"))
