@@ -356,7 +356,6 @@ def test_every_command_has_help(name: str) -> None:
 _REFRESHING = """
 import time, click
 from bundler.cli.options import narrator
-from bundler.cli.commands import cli
 from bundler.cli.run import run
 from bundler.errors import Unavailable
 from bundler.listener import KeyProgress
