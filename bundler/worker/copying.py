@@ -191,9 +191,10 @@ def is_needed_by_dbt(source: str, path: str) -> bool:
     for parent in (*_with_parents(path.rpartition("/")[0]), ""):
         project = os.path.join(source, parent)
         declaration = os.path.join(project, "dbt_project.yml")
-        if os.path.isfile(declaration):
-            inner = path[len(parent) + 1 :] if parent else path
-            return _is_needed(project, declaration, inner)
+        inner = path[len(parent) + 1 :] if parent else path
+        # An installed package is a project, too: the one above it needs its files.
+        if os.path.isfile(declaration) and _is_needed(project, declaration, inner):
+            return True
     return False
 
 

@@ -122,14 +122,16 @@ def test_what_dbt_made_and_needs_is_kept(tmp_path: Path) -> None:
         tmp_path / "r", "dbt/dbt_project.yml", "dbt/target/manifest.json",
         "dbt/target/partial_parse.msgpack", "dbt/target/run_results.json",
         "dbt/target/compiled/x.sql", "dbt/target/last/manifest.json", "dbt/target/last/x.sql",
-        "dbt/dbt_packages/utils/macros/a.sql", "dbt/package-lock.yml", "dbt/logs/dbt.log",
+        "dbt/dbt_packages/utils/macros/a.sql", "dbt/dbt_packages/utils/dbt_project.yml",
+        "dbt/package-lock.yml", "dbt/logs/dbt.log",
         "target/manifest.json", "dbt/other/manifest.json",
         ignore="target/\ndbt_packages/\npackage-lock.yml\nlogs/\nother/\n",
     )  # fmt: skip
     wanted = {
         "project/dbt/dbt_project.yml", "project/.gitignore", "project/dbt/target/manifest.json",
         "project/dbt/target/partial_parse.msgpack", "project/dbt/target/last/manifest.json",
-        "project/dbt/dbt_packages/utils/macros/a.sql", "project/dbt/package-lock.yml",
+        "project/dbt/dbt_packages/utils/macros/a.sql",
+        "project/dbt/dbt_packages/utils/dbt_project.yml", "project/dbt/package-lock.yml",
     }  # fmt: skip
     assert copy(root, tmp_path / "t")[0] == wanted
 
