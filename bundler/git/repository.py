@@ -347,16 +347,13 @@ def _ask(
         timeout = min(timeout, _STUCK_SECONDS)
     try:
         if fast:
-            answers = run_concurrently(commands, env, timeout, told_slow)
-        else:
-            from bundler.git.runner import run
+            return run_concurrently(commands, env, timeout, told_slow)
+        from bundler.git.runner import run
 
-            answers = run(commands, env, timeout, told_slow)
+        return run(commands, env, timeout, told_slow)
     except ToolFailed:
         _stuck.add(place)
         raise
-    _stuck.discard(place)
-    return answers
 
 
 def _executable() -> str:
