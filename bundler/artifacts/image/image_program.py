@@ -44,9 +44,22 @@ _PROGRAM = re.compile(
     r"((.*/)?(dagster(-[a-z]+)?|dg|uv|python[0-9.]*|gunicorn|uvicorn|hypercorn|celery|flask)|\$@)$"
 )
 _MAX_SCRIPTS = 4
+_MAX_VALUE = 32_768  # so that a script cannot double a value without end
 # Where a script is, as it finds out itself, with or without links in the path.
-_OWN_FOLDER = re.compile(r'\$\(dirname (-- )?"?\$(0|BASH_SOURCE|\{BASH_SOURCE(\[0\])?\})"?\)')
-_REAL_FOLDER = re.compile(r'\$\(cd (-- )?"?([^"$()]+)"? && pwd( -P)?\)')
+_OWN_NAME = r'"?\$(?:0|\{0\}|BASH_SOURCE|\{BASH_SOURCE(?:\[0\])?\})"?'
+_OWN_FOLDER = re.compile(
+    rf"\$\( ?dirname (?:-- )?{_OWN_NAME} ?\)|`dirname {_OWN_NAME}`|\$\{{0%/\*\}}"
+)
+_REAL_FOLDER = re.compile(
+    r'\$\( ?cd (?:-- )?"?([^"$()~-][^"$()]*?)"?(?: *&?> ?/dev/null)? && pwd(?: -P)? ?\)'
+)
+_HERE = re.compile(r"\$\(pwd\)|`pwd`")
+# What is no command: the lines after `cat <<END`, and comments outside of quotes.
+_DOCUMENT = re.compile(
+    r"(\b(?:cat|tee)\b[^\n;]{0,99})<<-?[ \t]*(['\"]?)(\w+)\2([^\n]*)\n(?:.*?\n)??\t*\3(?=\n|$)",
+    re.DOTALL,
+)
+_COMMENT = re.compile(r"""("(?:\\.|[^"\\])*"|'[^']*'|\\.)|(?<![^\s;&|()])\#[^\n]*""", re.DOTALL)
 # The variables that decide from where Python and Dagster import.
 DECIDING = re.compile(
     r"PYTHON(HOME|PATH|SAFEPATH|USERBASE)|DAGSTER_(EMPTY_)?WORKING_DIRECTORY"
@@ -116,8 +129,8 @@ def _values(words: Sequence[str], options: Sequence[str]) -> Iterator[str]:
 
 def _substituted(text: str, values: Mapping[str, str]) -> str:
     """The text with these variables; empty if it has others, so that it has no effect."""
-    found = expanded(text, values)
-    return "" if _UNKNOWN.search(found) else found
+    found = expanded(_HERE.sub("$PWD", text), values)
+    return "" if _UNKNOWN.search(found) or len(found) > _MAX_VALUE else found
 
 
 _VARIABLE = re.compile(
@@ -164,8 +177,8 @@ def command_words(program: Sequence[str]) -> list[str]:
 
 def _words_of(script: str) -> list[str]:
     """The words of a shell's script; empty if it is more than that."""
-    lines = [line for line in script.replace("\\\n", " ").split("\n") if line.lstrip()[:1] != "#"]
-    split = shlex.shlex(" ; ".join(lines), posix=True, punctuation_chars="();&|")
+    commands = _COMMENT.sub(r"\1", _DOCUMENT.sub(r"\1\4", script)).replace("\\\n", " ")
+    split = shlex.shlex(commands.replace("\n", " ; "), posix=True, punctuation_chars="();&|")
     split.whitespace_split, split.commenters = True, ""
     try:
         return list(split)
@@ -213,11 +226,18 @@ def _script(runs: RunsAs, read: Callable[[str], bytes | None]) -> tuple[str, ...
             path = posixpath.join(runs.working_directory, folder, word)
             text = (read(path) or b"").decode(errors="replace")
             first = text.partition("\n")[0]
-            if (first.startswith("#!") and not _RUNS_SHELL.search(first)) or not _words_of(text):
+            is_marked = first.startswith("#!")
+            is_known = bool(_words_of(text))
+            if (is_marked and not _RUNS_SHELL.search(first)) or not (is_marked or is_known):
                 continue
-            text = _OWN_FOLDER.sub(lambda _: posixpath.dirname(path), text)  # noqa: B023  # used here
-            return ("sh", "-c", _REAL_FOLDER.sub(r"\2", text), *words[at + 1 :])
+            text = _with_own_folder(text, path) if is_known else "eval"  # which does anything
+            return ("sh", "-c", text, *words[at + 1 :])
     return None
+
+
+def _with_own_folder(text: str, path: str) -> str:
+    text = _OWN_FOLDER.sub(lambda _: posixpath.dirname(path), text)
+    return _REAL_FOLDER.sub(lambda found: posixpath.join("$PWD", found[1]), text)
 
 
 def _is_only_a_step(words: Sequence[str], at: int) -> bool:
@@ -270,7 +290,7 @@ class _Shell:
 
     def __init__(self, runs: RunsAs) -> None:
         self.here = self._last = runs.working_directory
-        self.values = dict(runs.environment)
+        self.values = {**dict(runs.environment), "PWD": self.here}
         self.is_clear = True
         self._blocks: list[str] = []  # the ends of those that are open
         self._outside: list[tuple[int, str, dict[str, str]]] = []  # what subshells began with
@@ -296,7 +316,8 @@ class _Shell:
 
     def change_directory(self, to: str) -> None:
         path = self._last if to == "-" else _substituted(to, self.values)
-        self.here, self._last = posixpath.join(self.here, path), self.here
+        self.here, self._last = posixpath.normpath(posixpath.join(self.here, path)), self.here
+        self.values["PWD"] = self.here
         self.is_clear &= bool(path) and not self._blocks
 
     def assign(self, name: str, value: str) -> None:

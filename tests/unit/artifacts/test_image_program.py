@@ -52,7 +52,7 @@ def test_the_program_may_run_or_import_elsewhere_than_in_its_working_directory(
 @pytest.mark.parametrize(
     "script",
     [
-        "cd $(pwd) && dagster api",
+        "cd $(git rev-parse --show-toplevel) && dagster api",
         "cd; dagster api",
         "cd ~; dagster api",
         "cd -P /code; dagster api",
@@ -67,7 +67,9 @@ def test_the_program_may_run_or_import_elsewhere_than_in_its_working_directory(
         "pushd /code; dagster api",
         ". ./settings.sh; dagster api",
         "if true; then export PYTHONPATH=/code; fi; dagster api",
-        "PYTHONPATH=$(pwd) dagster api",
+        "PYTHONPATH=$(find /) dagster api",
+        "cd $(cd ~ && pwd); dagster api",
+        "".join(["X=aaaaaaaa", *["; X=$X$X"] * 40, "; cd $X; dagster api"]),
         "PATH=$SOME/bin:$PATH dagster api",
         "su app -c dagster api",
         "[ -d /code ] && cd /code; dagster api",
@@ -88,10 +90,24 @@ def test_several_copies_are_an_error_if_only_running_the_program_shows_which_it_
     assert find(tree(module("code/src")), runs, PLACE) == f"/code/src/{PLACE}"
 
 
+def test_a_shell_script_that_cannot_be_parsed_leaves_open_what_it_does() -> None:
+    files = tree({**module("app"), **module("code"), "run.sh": b"#!/bin/sh\nawk <<A\nIt's\nA\n"})
+    with pytest.raises(ConfigurationError, match="does not show which is used: /app/"):
+        find(files, runs_as({"WorkingDir": "/app", "Cmd": ["/run.sh", "dagster"]}), PLACE)
+
+
 @pytest.mark.parametrize(
     "script",
     [
         "cd $(dirname $0)",
+        "cd `dirname $0`",
+        'cd "${0%/*}"',
+        'cd "$( cd -- "$( dirname -- "${BASH_SOURCE[0]}" )" &> /dev/null && pwd )"',
+        "D=$(cd ./x/.. && pwd); cd /code; cd $D",
+        "export PYTHONPATH=$PWD:$PYTHONPATH",
+        'cd "$(pwd)"',
+        "X=1 # the user's cd\ncd /app",
+        "cat > /x <<'EOF'\nIt's\ncd /code\nEOF\ncd /app",
         'cd "$(dirname "$0")"',
         'HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"\ncd "$HERE/x/.."',
         "echo Waiting for the database\ncd /app",
@@ -140,6 +156,8 @@ def test_an_ordinary_script_leaves_no_doubt_about_which_copy_is_imported(
         ("sh bin/run", "app/bin/run", "#!/bin/sh\ncd /code && dagster api", "code"),
         ("tini -- /start", "start", "#!/srv/sh/venv/bin/python\ncd /code", ""),
         ("/entrypoint.py", "entrypoint.py", "#!/usr/bin/env python\ncd /code", ""),
+        ("/run.sh", "run.sh", "cat <<END\nIt's\nEND\ncd /code\nexec dagster api", "code"),
+        ("/run.sh", "run.sh", "cd /code # don't\nexec dagster api -d $PWD", "code"),
         ("/run.sh", "run.sh", "cd 'unclosed", ""),
         ("/run.sh", "run.sh", " " * 20_000 + "; cd /code", ""),
         ("/missing.sh", "run.sh", "cd /code", ""),
