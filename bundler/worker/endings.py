@@ -92,11 +92,9 @@ class Unnoticed:
         import asyncio
 
         def note(task: Any) -> None:
-            # What was cancelled is not waited for any more. Python 3.10 does not count that.
-            is_given_up = getattr(task, "cancelling", int)()
             is_handled = task.get_loop().get_exception_handler() is not None
             error = task._exception  # noqa: SLF001  # `exception()` would be a look
-            if isinstance(error, Exception) and not is_handled and not is_given_up:
+            if isinstance(error, Exception) and not is_handled and not self._is_given_up(task):
                 self._add(task, error)
 
         def noting(usual: Any) -> Any:
@@ -111,6 +109,15 @@ class Unnoticed:
         kind: Any = asyncio.BaseEventLoop
         kind.create_task = noting(kind.create_task)
         kind.run_in_executor = noting(kind.run_in_executor)
+
+    def _is_given_up(self, task: Any) -> bool:
+        """What was cancelled is not waited for any more. Python 3.10 does not count that, and 3.11
+        and 3.12 also count a failed task group's, whose error comes from no cancellation."""
+        from asyncio import CancelledError
+
+        is_cancelled = getattr(task, "cancelling", int)()
+        behind = self._causes(task._exception) if is_cancelled else ()  # noqa: SLF001  # see above
+        return any(isinstance(cause, CancelledError) for cause in behind)
 
     def _watch_futures(self) -> None:
         from concurrent.futures import Future

@@ -287,6 +287,7 @@ EXPECTED = {
     "fails_in_a_task": (71, "RuntimeError: not now"),
     "fails_in_a_future": (71, "RuntimeError: not now"),
     "fails_in_what_a_task_waits_for": (71, "RuntimeError: not now, either"),
+    "fails_in_a_task_group": (71, "the component failed: "),
     "fails_in_an_executor": (71, "RuntimeError: not now"),
     "fails_in_the_loop_of_a_thread": (71, "RuntimeError: not now"),
     "fails_in_a_process": (71, "RuntimeError: not now"),

@@ -201,6 +201,18 @@ def fails_in_what_a_task_waits_for(path):
     return main()
 
 
+def fails_in_a_task_group(path):
+    async def group():
+        async with asyncio.TaskGroup() as tasks:  # from Python 3.11 on; before, this fails, too
+            tasks.create_task(passes_on())
+
+    async def main():
+        good(path)
+        await asyncio.wait([asyncio.create_task(group())])
+
+    return main()
+
+
 def fails_in_an_executor(path):
     async def main():
         good(path)
