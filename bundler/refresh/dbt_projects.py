@@ -62,7 +62,7 @@ class _DbtManifest(msgspec.Struct):
 class _Parsed(msgspec.Struct):
     """What dbt has read from a file of a project, and from another one with its properties."""
 
-    package_name: str = ""
+    package_name: str | None = None
     original_file_path: str | None = None
     patch_path: str | None = None
 
@@ -85,9 +85,10 @@ class _ParsedFiles(msgspec.Struct):
     def paths(self) -> set[str]:
         """Of the project itself, without analyses, which nothing runs: many are local notes."""
         found: set[str] = set()
+        project = self.metadata.get("project_name")  # null if dbt does not know it
         kinds = (getattr(self, name) for name in self.__struct_fields__ if name != "metadata")
         for name, one in (item for kind in kinds for item in kind.items()):
-            is_ours = one.package_name in ("", self.metadata.get("project_name", one.package_name))
+            is_ours = not project or one.package_name in (None, "", project)
             if is_ours and not name.startswith("analysis."):
                 found |= {one.original_file_path or "", (one.patch_path or "").rpartition("://")[2]}
         return found - {""}

@@ -174,6 +174,24 @@ def test_what_dbt_has_parsed_ships(
     assert f'include = ["project/{left}"]' in refused.value.hint
 
 
+@pytest.mark.parametrize("metadata", [{}, {"project_name": None}, {"project_name": "shop"}])
+@pytest.mark.parametrize("package", [{}, {"package_name": None}, {"package_name": "shop"}])
+def test_files_of_a_project_whose_name_dbt_does_not_know_ship(
+    metadata: dict[str, str | None], package: dict[str, str | None], tmp_path: Path
+) -> None:
+    """Left out: its only model."""
+    (tmp_path / "source/models").mkdir(parents=True)
+    (tmp_path / "source/models/made.sql").touch()
+    node = {**package, "original_file_path": "models/made.sql"}
+    (tmp_path / "key/project").mkdir(parents=True)
+    (tmp_path / "key/project/dbt_project.yml").touch()
+    _parse(tmp_path / "key", {"metadata": metadata, "nodes": {"model.shop.made": node}})
+    copies = [CopiedDirectory(str(tmp_path / "source"), "project")]
+    given = KeyOptions()
+    with pytest.raises(ConfigurationError, match="dbt has parsed project/models/made"):
+        check(ORDERS, tmp_path / "key", given, secrets=Secrets({}), baseline=None, copies=copies)
+
+
 def test_a_folder_of_models_may_be_called_logs(tmp_path: Path) -> None:
     def key(**options: object) -> CheckedState:
         folder = tmp_path / "key"
