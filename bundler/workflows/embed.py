@@ -137,7 +137,10 @@ def _named(
     targets = [target_name(text, names[0] if names else None) for text in tags]
     kinds = {target.kind for target in targets}
     if len(kinds) != 1:
-        raise UsageError("Tags in registries, in layouts and in the engine cannot be combined.")
+        raise UsageError(
+            "Tags in registries, in layouts and in the engine cannot be combined.",
+            hint="Run it once for each of them.",
+        )
     if kinds == {"engine"} and (len(names) != 1 or names[0].kind != "engine"):
         pull = next((f"docker pull {it.image}" for it in names if it.kind == "registry"), "")
         first = f"Run `{pull}` and embed into that, or use" if pull else "Use"

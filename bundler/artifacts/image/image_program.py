@@ -246,6 +246,13 @@ def _is_only_a_step(words: Sequence[str], at: int) -> bool:
     return words[at - 1 : at] != ["exec"] and bool(after)
 
 
+def _is_for_a_step(words: Sequence[str]) -> bool:
+    """Whether these begin with a variable for one command alone, after which the program starts."""
+    end = next((i for i, word in enumerate(words) if _PUNCTUATION.issuperset(word)), len(words))
+    is_step = "exec" not in words[:end] and words[end : end + 1] != ["&"]
+    return is_step and any("=" not in it for it in words[:end]) and _has_program(words[end:])
+
+
 def is_script(path: str) -> bool:
     """Whether an image may start by a shell's script of this name."""
     folder, name = posixpath.split(path)
@@ -268,7 +275,8 @@ def _moved(runs: RunsAs) -> RunsAs:
         elif name in options or (word == "cd" and before.endswith(_BETWEEN)):
             shell.change_directory(value if equals else following)
         elif equals and _NAME.fullmatch(name):
-            shell.assign(name, value)
+            if not (("=" in command or command == "env") and _is_for_a_step(words[at:])):
+                shell.assign(name, value)
         elif command == "unset" and _NAME.fullmatch(word):
             shell.assign(word, "")
         elif word in _READS and starts:
