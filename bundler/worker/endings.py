@@ -63,7 +63,8 @@ class Unnoticed:
         # does without.
         failed = [one for of in [*self._failed.values()] for one in of]
         is_seen = not all(it._log_traceback for it in failed)  # noqa: SLF001  # as asyncio
-        return [*self._in_threads, *(it._exception for it in failed if not is_seen)]  # noqa: SLF001
+        unseen = [] if is_seen else [it._exception for it in failed]  # noqa: SLF001
+        return [*self._in_threads, *unseen]
 
     def _add(self, failed: Any, error: BaseException) -> None:
         """What one of them has looked at and passes on, for example to a task that waits for it, is
