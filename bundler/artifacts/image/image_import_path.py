@@ -164,10 +164,12 @@ def find(
 def as_started(files: Files, runs: RunsAs) -> RunsAs:
     """How the program starts, also if a script in the image does that."""
 
-    def read(path: str) -> bytes | None:
+    def read(path: str) -> tuple[str, bytes] | None:
         real = files.resolve(path)
-        node = files.lookup(real) if real is not None and not files.is_directory(real) else None
-        return node.content if node is not None else None
+        if real is None or files.is_directory(real):
+            return None
+        node = files.lookup(real)
+        return (real, node.content or b"") if node is not None else None
 
     home = () if runs.variable("HOME") else (("HOME", _home(files, runs.user)),)
     return followed(msgspec.structs.replace(runs, environment=runs.environment + home), read)

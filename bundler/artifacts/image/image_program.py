@@ -50,6 +50,9 @@ _OWN_NAME = r'"?\$(?:0|\{0\}|BASH_SOURCE|\{BASH_SOURCE(?:\[0\])?\})"?'
 _OWN_FOLDER = re.compile(
     rf"\$\( ?dirname (?:-- )?{_OWN_NAME} ?\)|`dirname {_OWN_NAME}`|\$\{{0%/\*\}}"
 )
+_OWN_REAL_FOLDER = re.compile(
+    rf'\$\(dirname (?:-- )?"?\$\((?:readlink -f|realpath) (?:-- )?{_OWN_NAME}\)"?\)'
+)
 _REAL_FOLDER = re.compile(
     r'\$\( ?cd (?:-- )?"?([^"$()~-][^"$()]*?)"?(?: *&?> ?/dev/null)? && pwd(?: -P)? ?\)'
 )
@@ -197,11 +200,11 @@ def runs_as(config: Mapping[str, object]) -> RunsAs:
     )
 
 
-def followed(runs: RunsAs, read: Callable[[str], bytes | None]) -> RunsAs:
+def followed(runs: RunsAs, read: Callable[[str], tuple[str, bytes] | None]) -> RunsAs:
     """The same start after what its command line, and the scripts that it runs, do to the directory
     and the variables. The program's words are then those of the last script.
 
-    read: returns the content of a script, by its absolute path.
+    read: returns the path without links, and the content, of a script, by its absolute path.
     """
     runs = _moved(runs)
     for _ in range(_MAX_SCRIPTS):
@@ -214,7 +217,9 @@ def followed(runs: RunsAs, read: Callable[[str], bytes | None]) -> RunsAs:
     )
 
 
-def _script(runs: RunsAs, read: Callable[[str], bytes | None]) -> tuple[str, ...] | None:
+def _script(
+    runs: RunsAs, read: Callable[[str], tuple[str, bytes] | None]
+) -> tuple[str, ...] | None:
     """The script that the program is, as a shell's ``-c``; None if it is none."""
     words = command_words(runs.program)
     for at, word in enumerate(words):
@@ -224,18 +229,20 @@ def _script(runs: RunsAs, read: Callable[[str], bytes | None]) -> tuple[str, ...
         folders = [""] if "/" in word else runs.variable("PATH").split(":")
         for folder in folders:
             path = posixpath.join(runs.working_directory, folder, word)
-            text = (read(path) or b"").decode(errors="replace")
+            real, content = read(path) or (path, b"")
+            text = content.decode(errors="replace")
             first = text.partition("\n")[0]
             is_marked = first.startswith("#!")
             is_known = bool(_words_of(text))
             if (is_marked and not _RUNS_SHELL.search(first)) or not (is_marked or is_known):
                 continue
-            text = _with_own_folder(text, path) if is_known else "eval"  # which does anything
+            text = _with_own_folder(text, path, real) if is_known else "eval"  # which does anything
             return ("sh", "-c", text, *words[at + 1 :])
     return None
 
 
-def _with_own_folder(text: str, path: str) -> str:
+def _with_own_folder(text: str, path: str, real: str) -> str:
+    text = _OWN_REAL_FOLDER.sub(lambda _: posixpath.dirname(real), text)
     text = _OWN_FOLDER.sub(lambda _: posixpath.dirname(path), text)
     return _REAL_FOLDER.sub(lambda found: posixpath.join("$PWD", found[1]), text)
 

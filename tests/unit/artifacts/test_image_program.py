@@ -97,6 +97,17 @@ def test_several_copies_are_an_error_if_only_running_the_program_shows_which_it_
     assert find(tree(module("code/src")), runs, PLACE) == f"/code/src/{PLACE}"
 
 
+@pytest.mark.parametrize(
+    ("script", "root"),
+    [('cd "$(dirname "$(realpath "$0")")"', "code"), ('cd "$(dirname "$0")"', "app")],
+)
+def test_a_script_in_a_link_finds_its_own_folder_as_the_shell_does(script: str, root: str) -> None:
+    run = {"code/run.sh": f"{script}\ndagster api".encode()}
+    files = tree({**module("app"), **module("code"), **run, "app/run.sh": "-> /code/run.sh"})
+    runs = runs_as({"WorkingDir": "/", "Cmd": ["/app/run.sh"]})
+    assert find(files, runs, PLACE) == f"/{root}/{PLACE}"
+
+
 def test_a_shell_script_that_cannot_be_parsed_leaves_open_what_it_does() -> None:
     files = tree({**module("app"), **module("code"), "run.sh": b"#!/bin/sh\nawk <<A\nIt's\nA\n"})
     with pytest.raises(ConfigurationError, match="does not show which is used: /app/"):
@@ -109,6 +120,7 @@ def test_a_shell_script_that_cannot_be_parsed_leaves_open_what_it_does() -> None
         "cd $(dirname $0)",
         "cd `dirname $0`",
         'cd "${0%/*}"',
+        'cd "$(dirname "$(readlink -f "$0")")" || exit 1',
         'cd "$( cd -- "$( dirname -- "${BASH_SOURCE[0]}" )" &> /dev/null && pwd )"',
         "D=$(cd ./x/.. && pwd); cd /code; cd $D",
         "export PYTHONPATH=$PWD:$PYTHONPATH",
