@@ -80,6 +80,7 @@ class _Filter:
         self._leave_out = leave_out
         self._keep = keep
         self._ignored = ignored_below(source)
+        self._ignored_in: dict[str, frozenset[str]] = {}  # by the package of dbt
         self._left_out: list[str] = []
         self._left_ignored: list[str] = []
 
@@ -103,10 +104,22 @@ class _Filter:
         if any_match(shown, self._leave_out) or os.path.isfile(os.path.join(here, "pyvenv.cfg")):
             self._left_out.append(shown)
             return True
-        if is_ignored(path, self._ignored) and not is_needed_by_dbt(self._source, path):
+        if is_ignored(path, self._ignored) and not self._is_needed(path):
             self._left_ignored.append(shown)
             return True
         return False
+
+    def _is_needed(self, path: str) -> bool:
+        """dbt installs a local package as a link: what git ignores is judged where it is."""
+        for parent in _with_parents(path.rpartition("/")[0]):
+            package, inner = os.path.join(self._source, parent), path[len(parent) + 1 :]
+            if not os.path.islink(package) or not os.path.isfile(f"{package}/dbt_project.yml"):
+                continue
+            if parent not in self._ignored_in:
+                self._ignored_in[parent] = ignored_below(package)
+            if is_ignored(inner, self._ignored_in[parent]) and not is_needed_by_dbt(package, inner):
+                return False
+        return is_needed_by_dbt(self._source, path)
 
     def told(self) -> dict[str, Any]:
         return {

@@ -136,6 +136,22 @@ def test_what_dbt_made_and_needs_is_kept(tmp_path: Path) -> None:
     assert copy(root, tmp_path / "t")[0] == wanted
 
 
+@pytest.mark.parametrize("local", ["dbt/local", "local"])
+def test_what_git_ignores_in_a_local_package_of_dbt_is_left_out(tmp_path: Path, local: str) -> None:
+    root = tree(
+        tmp_path / "r", "dbt/dbt_project.yml", f"{local}/dbt_project.yml", f"{local}/a.sql",
+        f"{local}/customers.csv", f"{local}/target/manifest.json",
+        ignore="dbt_packages/\ncustomers.csv\ntarget/\n",
+    )  # fmt: skip
+    (root / "dbt/dbt_packages").mkdir()
+    (root / "dbt/dbt_packages/local").symlink_to(root / local)
+    files, _ = copy(root / "dbt", tmp_path / "t")
+    assert {file for file in files if "dbt_packages" in file} == {
+        "project/dbt_packages/local/dbt_project.yml", "project/dbt_packages/local/a.sql",
+        "project/dbt_packages/local/target/manifest.json",
+    }  # fmt: skip
+
+
 def test_declared_directories_of_dbt_are_kept(tmp_path: Path) -> None:
     root = tree(
         tmp_path / "r", "out/parsed/manifest.json", "out/more", "vendor/p/a.sql",
