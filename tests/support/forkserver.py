@@ -6,16 +6,13 @@ ended, its exit code.
 
 from __future__ import annotations
 
-import atexit
 import gc
 import importlib
 import json
 import os
 import pkgutil
-import signal
 import socket
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +24,7 @@ from bundler.cli import state_guard
 from bundler.hooks import docker_bundle, pex_bundle
 from tests.support import warm
 from tests.support.forked import DID_NOT_RUN
+from tests.support.warmprograms import code_of
 
 PROGRAMS: dict[str, Callable[[], object]] = {
     "state-bundler": cli.main,
@@ -87,32 +85,11 @@ def _run(line: socket.socket, streams: list[int], asked: dict[str, Any]) -> None
             warm.use(Path(asked["warm_folder"]))
         sys.argv = asked["argv"]
         sys.modules["__main__"].__package__ = None  # click looks there for the program's name
-        code = _code_of(PROGRAMS[os.path.basename(sys.argv[0])])
-        threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        code = code_of(PROGRAMS[os.path.basename(sys.argv[0])])
     except BaseException:  # noqa: BLE001  # which nothing else would show
         traceback.print_exc()
     finally:
         os._exit(code)
-
-
-def _code_of(program: Callable[[], object]) -> int:
-    try:
-        ended = program()
-    except SystemExit as error:
-        ended = error.code
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
-    except Exception:  # noqa: BLE001  # as the interpreter would show it
-        traceback.print_exc()
-        return 1
-    if isinstance(ended, str):
-        print(ended, file=sys.stderr)
-        return 1
-    return ended if isinstance(ended, int) else 0
 
 
 if __name__ == "__main__":

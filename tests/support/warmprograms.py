@@ -109,11 +109,7 @@ def _run(program: Callable[[], object], line: socket.socket) -> None:
         os.environ.update(environment)
         os.chdir(folder)
         threading.Thread(target=_end_with, args=[line], daemon=True).start()
-        code = _code_of(program)
-        threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        code = code_of(program)
     except BaseException:  # noqa: BLE001  # which nothing else would show
         traceback.print_exc()
     finally:
@@ -129,15 +125,32 @@ def _enter(name: str, space: int) -> None:
     os.close(space)
 
 
+def code_of(program: Callable[[], Any]) -> int:
+    """Runs a program as the last of its process, with what Python does at the end; returns its exit
+    code."""
+    code = _code_of(program)
+    threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
+
+
 def _code_of(program: Callable[[], Any]) -> int:
     try:
-        program()
+        ended = program()
     except SystemExit as error:
-        return error.code if isinstance(error.code, int) else 1
+        ended = error.code
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     except Exception:  # noqa: BLE001  # as the interpreter would show it
         traceback.print_exc()
         return 1
-    return 0
+    if isinstance(ended, str):
+        print(ended, file=sys.stderr)
+        return 1
+    return ended if isinstance(ended, int) else 0
 
 
 def _end_with(line: socket.socket) -> None:
