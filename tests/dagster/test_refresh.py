@@ -75,13 +75,13 @@ def test_a_stopped_api_is_reported_by_key_host_and_event_and_nothing_is_lost(
 def test_a_temporary_failure_is_retried(project: Project, vendor: RecordedVendor) -> None:
     vendor.faults["/v1/products"] = 503
 
-    class Mends(RecordingListener):
+    class Recovering(RecordingListener):
         def key(self, progress: KeyProgress) -> None:
             super().key(progress)
             if progress.phase == "retrying":
                 vendor.faults.clear()
 
-    listener = Mends()
+    listener = Recovering()
     done = refresh([project], RefreshOptions(keys=(CATALOG,)), listener)
     assert done.record[0].keys[0].attempts == 2
     phases = [item.phase for item in listener.progress]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from bundler.artifacts.embedding import EmbedRequest
-from bundler.artifacts.image import image, image_import_path, image_users
+from bundler.artifacts.image import image, image_changes, image_import_path, image_users
 from bundler.artifacts.image.blobs import (
     REF_NAME,
     BlobStore,
@@ -158,7 +158,7 @@ def _onto(job: _Job, store: BlobStore, entry: Descriptor, *, platform: bool = Fa
     if job.layer is None and image.volumes_of(loaded.config):
         image.refuse_volumes(loaded.config, layer.placed, loaded.tree.resolve)
     manifest = loaded.manifest
-    packing = image.packing_of([kept.media_type for kept in loaded.layers])
+    packing = image_changes.packing_of([kept.media_type for kept in loaded.layers])
     if image.replaces(loaded.config, layer):
         manifest = {**manifest, "layers": manifest["layers"][:-1]}
     for kept in descriptors(manifest["layers"], entry.digest):
@@ -216,7 +216,7 @@ def _onto_nothing(job: _Job) -> Json:
     nothing = RootFilesystem()
     bundles = job.request.bundles
     placed = tuple(_placed(bundle, f"/{bundle.place}", nothing) for bundle in bundles)
-    config = image.empty_config(architecture())
+    config = image_changes.empty_config(architecture())
     manifest = {
         "schemaVersion": 2,
         "mediaType": image.OCI_MANIFEST,
@@ -249,12 +249,12 @@ def _store(
     """Stores the layer, then the configuration, then the manifest that names both."""
     written = job.add(layer, onto.packing)
     record = job.request.record
-    config = image.with_states(onto.config, layer, written, record, created=job.created)
+    config = image_changes.with_states(onto.config, layer, written, record, created=job.created)
     config_digest, config_size = job.target.add_config(config)
     manifest = dict(onto.manifest)
     media_type = str(manifest.get("mediaType") or entry["mediaType"])
     blob = {
-        "mediaType": image.layer_media_type(media_type, onto.packing),
+        "mediaType": image_changes.layer_media_type(media_type, onto.packing),
         "digest": f"sha256:{written.digest}",
         "size": written.size,
     }
@@ -265,7 +265,7 @@ def _store(
         manifest["annotations"] = {
             **annotations,
             **(manifest.get("annotations") or {}),
-            **image.annotations_for(config, record),
+            **image_changes.annotations_for(config, record),
             _CREATED: job.created,
         }
     return {**entry, **job.target.add_manifest(manifest, media_type)}

@@ -155,7 +155,7 @@ def _put_over(other: Tree, place: str, tree: Tree) -> Iterator[str]:
     """Files of a wheel's ``*.data`` folder, or of pex's ``.prefix``, that an installer writes
     into a state, or over an existing file; or that are read with the package of a state."""
     package = place.rpartition("/")[0]
-    state, beside = f"{fold(place)}/", f"{fold(package)}/"
+    state, neighbours = f"{fold(place)}/", f"{fold(package)}/"
     files: set[str] | None = None
     for path in other.leaves:
         for name in _installed_as(path):
@@ -165,7 +165,7 @@ def _put_over(other: Tree, place: str, tree: Tree) -> Iterator[str]:
             over = (
                 folded in files
                 or folded.startswith(state)
-                or (folded.startswith(beside) and folded.endswith(_READ))
+                or (folded.startswith(neighbours) and folded.endswith(_READ))
                 or state.startswith(f"{folded}/")
             )
             if over:

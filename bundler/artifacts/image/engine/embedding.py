@@ -15,7 +15,7 @@ from typing import Any
 
 from bundler.artifacts import reference
 from bundler.artifacts.embedding import EmbedRequest, moved_meanwhile
-from bundler.artifacts.image import image, image_import_path, image_users
+from bundler.artifacts.image import image, image_changes, image_import_path, image_users
 from bundler.artifacts.image.engine.config import config_of, settings_of
 from bundler.artifacts.image.engine.connection import Engine, NotInEngine
 from bundler.artifacts.image.engine.files import ContainerFiles, reading
@@ -298,7 +298,9 @@ def _send_layer(
     sent: list[_Sent] = []
 
     def finish(written: Written) -> bytes:
-        changed = image.with_states(config, layer, written, record, created=reproducible_now())
+        changed = image_changes.with_states(
+            config, layer, written, record, created=reproducible_now()
+        )
         raw = image.dump(changed)
         sent.append(_Sent(image.digest_of(raw), image.diff_ids(changed)))
         return raw

@@ -99,7 +99,7 @@ def building(
     output = Path(arguments.output).absolute()
     if "{" not in output.name:  # else pex decides on the name
         refuse_foreign(output)
-    with _folder_beside(output) as folder:
+    with _folder_next_to(output) as folder:
         request.listener.phase("Building the PEX")
         with _explaining(arguments, request.bundles):
             _run_pex(pex, arguments, folder / output.name, request.listener)
@@ -155,7 +155,7 @@ def _advise(arguments: PexArguments, request: EmbedRequest) -> None:
 
 
 @contextmanager
-def _folder_beside(output: Path) -> Iterator[Path]:
+def _folder_next_to(output: Path) -> Iterator[Path]:
     if "{" in str(output.parent):
         raise UsageError(f"Only the file name may contain a placeholder, not {output.parent}.")
     with io_errors(output):
