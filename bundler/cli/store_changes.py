@@ -97,7 +97,7 @@ def join(given: JoinArguments, count: int) -> None:
         told = f"Run {safe(name)} was already joined: set {done.number} of {done.made}"
         Console(sys.stdout).line(told)
     else:
-        _tell(store, done, before, given.style)
+        _show_set(store, done, before, given.style)
 
 
 class RollbackArguments(StoreArguments):
@@ -122,10 +122,10 @@ def rollback(given: RollbackArguments) -> None:
     """
     store, author = given.open(), given.author(given.note)
     before = store.require_current()
-    _tell(store, store.rollback(moment(given.at), given.keys, author), before, given.style)
+    _show_set(store, store.rollback(moment(given.at), given.keys, author), before, given.style)
 
 
-def _tell(store: Store, current: Current, before: Current | None, style: str) -> None:
+def _show_set(store: Store, current: Current, before: Current | None, style: str) -> None:
     """Shows the set that a command made; without moves if it is the one before."""
     moves = () if before and before.number == current.number else current.change.moves
     warn_of_displaced(store, moves)
@@ -301,7 +301,7 @@ def remove(given: RemoveArguments, keys: tuple[str, ...]) -> None:
     store = given.open()
     before = store.require_current()
     store.current_ids(keys)  # an unknown key is an error
-    _tell(store, store.remove(keys, given.author(given.note)), before, given.style)
+    _show_set(store, store.remove(keys, given.author(given.note)), before, given.style)
 
 
 COMMANDS = (push, join, rollback, remove, pin, prune, copy, import_)

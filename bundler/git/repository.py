@@ -334,7 +334,7 @@ def _ask(
         for question in questions
     ]
 
-    def told_slow() -> None:
+    def note_slow() -> None:
         from bundler import listener  # `typing`, which it imports, is slow
 
         verbs = dict.fromkeys(os.fsdecode(question.arguments[0]) for question in questions)
@@ -347,10 +347,10 @@ def _ask(
         timeout = min(timeout, _STUCK_SECONDS)
     try:
         if fast:
-            return run_concurrently(commands, env, timeout, told_slow)
+            return run_concurrently(commands, env, timeout, note_slow)
         from bundler.git.runner import run
 
-        return run(commands, env, timeout, told_slow)
+        return run(commands, env, timeout, note_slow)
     except ToolFailed:
         _stuck.add(place)
         raise

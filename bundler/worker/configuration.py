@@ -96,8 +96,8 @@ def _choices(kind: Any) -> list[str]:
 
 def _field(field: Any) -> tuple[Any, ...]:
     default = field.default_value if field.default_provided else None
-    told = field.description, field.is_required, field.default_provided, default
-    return _type(field.config_type), *told
+    details = field.description, field.is_required, field.default_provided, default
+    return _type(field.config_type), *details
 
 
 def _type(kind: Any) -> tuple[Any, ...]:
