@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -25,22 +24,18 @@ from bundler.artifacts.image.image_program import RunsAs
 from bundler.artifacts.running import Runner, bare_environment, in_pex, isolated, with_wheel
 from bundler.cli.commands import cli
 from bundler.cli.run import run
-from bundler.errors import ToolFailed, UsageError, VerificationFailed
+from bundler.errors import ToolFailed, VerificationFailed
 from bundler.listener import Listener
-from bundler.project.projects import open_project
-from bundler.refresh.model import Component, Found
-from bundler.refresh.run import Refreshed
-from bundler.state.manifest import DirectoryRefresh, KeyRefresh, RunRecord
+from bundler.state.manifest import RunRecord
 from bundler.state.statedir import StateDir
 from bundler.system import parallel, process
 from bundler.system.process import Completed
-from bundler.workflows.loadcheck import LoadCheck, NotTried, check, environment_of, load, targets_of
-from bundler.workflows.pipeline import LoadRequest, Prepared, with_load
+from bundler.workflows.loadcheck import LoadCheck, NotTried, check, load
 from tests.dagster.test_pex_dagster import COMPONENTS
 from tests.support.embedding import embed_image, embed_pex
 from tests.support.engine import PYTHON_BASE, Engine
 from tests.support.environments import DAGSTER_ALONE, python_of
-from tests.support.pex_projects import PLACE, bundle_of, package, run_pex, set_state, wheel, write
+from tests.support.pex_projects import PLACE, package, run_pex, set_state, wheel, write
 from tests.support.recording import RecordingListener
 from tests.support.statedirs import publish
 
@@ -252,7 +247,7 @@ def test_variables_are_passed_and_their_values_are_not_shown(location: Path) -> 
         check(_in(location), demanded, "shop", Listener())
 
 
-_PROGRAM = """
+PROGRAM = """
 import json
 from pathlib import Path
 from bundler.component import DefsStateConfig, Load, StateBackedComponent
@@ -287,7 +282,7 @@ def program_pex(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = Path(verify_at_start.__file__).parent
     for name in ("component.py", "verify_at_start.py"):
         write(folder / "src", {f"bundler/{name}": (here / name).read_bytes()})
-    write(folder / "src", {"bundler/__init__.py": "", "shop/catalog.py": _PROGRAM})
+    write(folder / "src", {"bundler/__init__.py": "", "shop/catalog.py": PROGRAM})
     shutil.rmtree(folder / "src" / PLACE)
     run_pex("-D", "src", "--venv", "-o", "app.pex", cwd=folder, root=folder / "build-root")
     state = StateDir(folder / "state", "shop/state")
@@ -344,7 +339,7 @@ def test_a_program_in_an_image_loads_without_network(
             "bundler/component.py": (here / "component.py").read_bytes(),
             "bundler/verify_at_start.py": (here / "verify_at_start.py").read_bytes(),
             "shop/__init__.py": "",
-            "shop/catalog.py": _PROGRAM,
+            "shop/catalog.py": PROGRAM,
         },
     )
     name = "sbt/load-check"
@@ -408,104 +403,6 @@ def test_the_interpreter_is_the_one_that_the_image_starts_with(
     assert interpreters(runs, places) == [*paths, "python", "python3"]
 
 
-# --- next to the program ------------------------------------------------------------------------
-
-
-def _start(directory: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, directory / "@verify.py", *arguments],
-        cwd=cwd, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(verify_at_start.__file__).parent.parent)},
-    )  # fmt: skip
-
-
-@pytest.fixture
-def program(tmp_path: Path) -> Path:
-    """The folder from which the program imports, with its state."""
-    write(tmp_path, {"shop/__init__.py": "", "shop/catalog.py": _PROGRAM})
-    publish(StateDir(tmp_path / "shop/state", "shop/state"), {"Catalog[acme]": {"state": "[1, 2]"}})
-    return tmp_path
-
-
-def test_at_the_start_of_the_program_it_is_loaded_too(program: Path) -> None:
-    state = program / "shop/state"
-    target = ("--load", "shop.catalog:products")
-    done = _start(state, *target, sys.executable, "-c", "print('started')", cwd=program)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "started\n", "")
-    done = _start(state, *target, "--min-definitions", "3", "echo", "started", cwd=program)
-    assert (done.returncode, done.stdout) == (76, "")
-    assert "loads 2 definitions, fewer than 3" in done.stderr
-    done = _start(state, "--load", "shop.nothing", "echo", "started", cwd=program)
-    assert (done.returncode, done.stdout) == (76, "")
-    assert "No module named 'shop.nothing'" in done.stderr
-    (program / "shop/ends.py").write_text("import sys\nsys.exit(0)\n")
-    done = _start(state, "--load", "shop.ends", cwd=program)
-    assert (done.returncode, done.stdout) == (76, "")
-    assert "does not load: SystemExit: 0" in done.stderr
-    for wrong in ((*target, "--min-definitions", "many"), ("--min-definitions", "1")):
-        done = _start(state, *wrong, "echo", "started", cwd=program)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert "--min-definitions requires a number, and --load." in done.stderr
-    (state / "Catalog__acme__" / "state").write_text("[1, 2, 3]")
-    done = _start(state, *target, "echo", "started", cwd=program)
-    assert (done.returncode, done.stdout) == (76, "")
-    assert "state does not match the manifest" in done.stderr
-
-
-# --- what is loaded, and with what ----------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("files", "dg", "expected"),
-    [
-        ({"src/shop/definitions.py": ""}, "", "shop.definitions"),
-        ({"shop/definitions/__init__.py": ""}, "", "shop.definitions"),
-        ({"src/shop/entry.py": ""}, 'code_location_target_module = "shop.entry"\n', "shop.entry"),
-        ({"src/shop/__init__.py": ""}, "", "defs-of:shop"),
-    ],
-)
-def test_what_a_code_server_would_load(
-    tmp_path: Path, files: dict[str, str], dg: str, expected: str
-) -> None:
-    write(tmp_path, {**files, "dg.toml": f'[project]\nroot_module = "shop"\n{dg}'})
-    project = open_project(tmp_path, python=Path(sys.executable))
-    assert targets_of([project]) == (expected,)
-    assert targets_of([project], ["other"]) == ("other",)
-
-
-def test_what_a_file_declares_must_be_loaded(tmp_path: Path) -> None:
-    """If its state is embedded, unless the user says what to load."""
-    write(tmp_path, {"src/shop/definitions.py": "", "dg.toml": '[project]\nroot_module = "shop"\n'})
-    project = open_project(tmp_path, python=Path(sys.executable))
-    bundle = bundle_of(set_state(tmp_path / "state", Declared="1", Function="1"))
-    places = {"Declared": "defs/a/defs.yaml", "Far": "defs/b/defs.yaml", "Function": "defs/c.py"}
-    components = tuple(
-        Component(key, "LOCAL_FILESYSTEM", "a.B", location=at) for key, at in places.items()
-    )
-    found = Found(bundle.root, PLACE, components)
-    prepared = Prepared((project,), Refreshed((bundle,), (), (found,)))
-    check_all = with_load(prepared, LoadRequest(), by_default=True).load_check
-    assert check_all is not None
-    assert check_all.declared == {"Declared": "defs/a/defs.yaml"}
-    named = LoadRequest(modules=("shop.definitions",))
-    check_named = with_load(prepared, named, by_default=True).load_check
-    assert check_named is not None
-    assert not check_named.declared
-
-
-def test_of_a_program_without_dagster_the_module_must_be_named(tmp_path: Path) -> None:
-    source = '[[tool.state-bundler.source]]\nkey = "A"\ncommand = ["true"]\npath = "state"\n'
-    write(tmp_path, {"pyproject.toml": source})
-    with pytest.raises(UsageError, match="unknown what to load"):
-        targets_of([open_project(tmp_path, python=Path(sys.executable))])
-
-
-def test_only_the_keys_variables_are_handed_in() -> None:
-    keys = (KeyRefresh("A", environment_variables=("B", "MISSING")), KeyRefresh("C"))
-    refresh = [DirectoryRefresh("x", keys)]
-    assert environment_of(refresh, {"B": "1", "OTHER": "2"}) == {"B": "1"}
-
-
 # --- as a user asks for it ----------------------------------------------------------------------
 
 
@@ -520,7 +417,7 @@ def test_build_and_update_refuse_what_does_not_load(
         {
             "pyproject.toml": f'[project]\nname = "shop"\n[[tool.state-bundler.source]]\n{source}',
             "src/shop/__init__.py": "",
-            "src/shop/catalog.py": _PROGRAM.replace(
+            "src/shop/catalog.py": PROGRAM.replace(
                 'raise SystemExit("a finished artifact asks nobody")', fetching
             ),
             "src/bundler/__init__.py": "",
